@@ -1,0 +1,1 @@
+"""``python -m builders``: from checkpoints to a folder that the server can be pointed at."""

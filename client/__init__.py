@@ -1,0 +1,1 @@
+"""Streaming client of the ``fun_audio_chat`` model."""

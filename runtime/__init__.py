@@ -1,0 +1,1 @@
+"""What the Triton models import: configuration, frontend, engines, the frame loop, token2wav."""

@@ -1,0 +1,127 @@
+"""The tensors of every model of the repository, declared once.
+
+Serves ``auto_complete_config``, the client and the tests. Knows names, types and dims; knows
+nothing of Triton's Python API, of torch or of any checkpoint. All models use ``max_batch_size: 0``:
+batches are packed along the first axis with a vector of lengths beside them, because chunks and
+clips are ragged. Dims of inputs are ``-1`` and checked by our own code, whose errors name the
+remedy (Triton's own shape errors do not).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntFlag
+
+import numpy as np
+
+NUMPY_TYPES: dict[str, type] = {"FP32": np.float32, "INT32": np.int32, "INT64": np.int64, "BYTES": np.object_}
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One input or output: Triton type name without ``TYPE_``, dims, and whether it may be absent."""
+
+    name: str
+    dtype: str
+    dims: tuple[int, ...]
+    optional: bool = False
+
+    def __post_init__(self) -> None:
+        if self.dtype not in NUMPY_TYPES:
+            raise ValueError(f"dtype: {self.dtype!r} is not one of {sorted(NUMPY_TYPES)}")
+
+    def config(self) -> dict[str, object]:
+        """The entry that ``auto_complete_model_config.add_input/add_output`` takes."""
+        name = "TYPE_STRING" if self.dtype == "BYTES" else f"TYPE_{self.dtype}"
+        entry: dict[str, object] = {"name": self.name, "data_type": name, "dims": list(self.dims)}
+        if self.optional:
+            entry["optional"] = True
+        return entry
+
+
+@dataclass(frozen=True, slots=True)
+class ModelContract:
+    """Inputs and outputs of one model of the repository."""
+
+    name: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    decoupled: bool = False
+
+
+class ChunkFlag(IntFlag):
+    """What a chunk of speech tokens means for the state of its token2wav stream.
+
+    A stream is one span of speech. Its first chunk carries START, its last FINAL (both when it is
+    the only one). RELEASE carries no tokens and drops the state of a stream that was cancelled.
+    """
+
+    CONTINUE = 0
+    START = 1
+    FINAL = 2
+    RELEASE = 4
+
+
+STATE_LOST = -1  # in mel_lengths/audio_lengths: the stream's state is unknown here (a restart)
+
+FUN_AUDIO_CHAT = ModelContract(
+    name="fun_audio_chat",
+    decoupled=True,
+    inputs=(
+        TensorSpec("audio", "FP32", (-1,), optional=True),
+        TensorSpec("audio_lengths", "INT32", (-1,), optional=True),
+        TensorSpec("text", "BYTES", (-1,), optional=True),
+        TensorSpec("messages", "BYTES", (-1,), optional=True),
+        # Warm-up samples of Triton carry no request parameters: this bounds the answer instead.
+        TensorSpec("warmup_tokens", "INT32", (-1,), optional=True),
+    ),
+    outputs=(
+        TensorSpec("text", "BYTES", (1,)),
+        TensorSpec("audio", "FP32", (-1,)),
+        TensorSpec("finish_reason", "BYTES", (1,)),
+        TensorSpec("text_token_ids", "INT32", (-1,)),
+        TensorSpec("speech_token_ids", "INT32", (-1,)),
+        TensorSpec("stats", "BYTES", (1,)),
+    ),
+)
+
+_AUDIO_IN = (TensorSpec("audio", "FP32", (-1,)), TensorSpec("audio_lengths", "INT32", (-1,)))
+_MEL_IN = (
+    TensorSpec("mel", "FP32", (-1, -1)),  # [mel bins, frames of all clips one after another]
+    TensorSpec("mel_lengths", "INT32", (-1,)),
+)
+
+LOG_MEL = ModelContract("log_mel", inputs=_AUDIO_IN, outputs=(*_MEL_IN, TensorSpec("speech_frames", "INT32", (-1,))))
+AUDIO_ENCODER = ModelContract(
+    "audio_encoder",
+    inputs=(*_MEL_IN, TensorSpec("speech_frames", "INT32", (-1,))),
+    outputs=(
+        TensorSpec("audio_embeds", "FP32", (-1, -1)),  # [placeholders of all clips, backbone hidden]
+        TensorSpec("audio_embed_lengths", "INT32", (-1,)),
+    ),
+)
+SPEECH_ENCODER = ModelContract("speech_encoder", inputs=_AUDIO_IN, outputs=AUDIO_ENCODER.outputs)
+
+_CHUNK_KEYS = (
+    TensorSpec("stream_ids", "INT64", (-1,)),  # [chunks]
+    TensorSpec("chunk_flags", "INT32", (-1,)),  # [chunks], values of ChunkFlag
+)
+_CHUNK_TOKENS = (
+    TensorSpec("voices", "BYTES", (-1,)),  # [chunks], voice names; read on START only
+    TensorSpec("tokens", "INT32", (-1,)),  # new tokens of all chunks one after another, 0..vocab-1
+    TensorSpec("token_lengths", "INT32", (-1,)),  # [chunks]
+)
+_MEL_CHUNKS = (
+    TensorSpec("mel", "FP32", (-1, -1)),  # [80, new frames of all chunks one after another]
+    TensorSpec("mel_lengths", "INT32", (-1,)),  # [chunks]
+)
+_AUDIO_CHUNKS = (
+    TensorSpec("audio", "FP32", (-1,)),  # new 24 kHz samples of all chunks one after another
+    TensorSpec("audio_lengths", "INT32", (-1,)),  # [chunks]
+)
+
+FLOW = ModelContract("flow", inputs=(*_CHUNK_KEYS, *_CHUNK_TOKENS), outputs=_MEL_CHUNKS)
+VOCODER = ModelContract("vocoder", inputs=(*_CHUNK_KEYS, *_MEL_CHUNKS), outputs=_AUDIO_CHUNKS)
+TOKEN2WAV = ModelContract("token2wav", inputs=FLOW.inputs, outputs=VOCODER.outputs)
+
+ALL_MODELS = (FUN_AUDIO_CHAT, LOG_MEL, AUDIO_ENCODER, SPEECH_ENCODER, FLOW, VOCODER, TOKEN2WAV)

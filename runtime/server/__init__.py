@@ -1,0 +1,1 @@
+"""Starting, watching and stopping a tritonserver: the bundled one or the container's."""
