@@ -1,0 +1,82 @@
+"""Glue for ``model.py`` files of Triton's Python backend.
+
+The module ``triton_python_backend_utils`` exists only inside Triton, so every function takes it, or
+one of its objects, as an argument and this file imports anywhere.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from runtime.contracts import NUMPY_TYPES, ModelContract
+from runtime.errors import TRITON_CODES, EngineFault, InvalidRequest, ServeError
+
+OPTIONS_FILE = "options.json"
+
+
+def auto_complete(config: Any, contract: ModelContract) -> Any:
+    """Fills inputs, outputs, batching and transaction policy of an auto-complete config."""
+    config.set_max_batch_size(0)
+    for spec in contract.inputs:
+        config.add_input(spec.config())
+    for spec in contract.outputs:
+        config.add_output(spec.config())
+    if contract.decoupled:
+        config.set_model_transaction_policy({"decoupled": True})
+    return config
+
+
+def built_folder(args: dict[str, str]) -> Path:
+    """The rendered folder (``build/<target>``) that holds this model's repository.
+
+    Triton passes the model's own directory as ``model_repository``.
+    """
+    return Path(args["model_repository"]).parents[1]
+
+
+def read_options(args: dict[str, str]) -> dict[str, Any]:
+    """The options file of the rendered folder."""
+    options: dict[str, Any] = json.loads((built_folder(args) / OPTIONS_FILE).read_text("utf-8"))
+    return options
+
+
+def inputs(request: Any, contract: ModelContract) -> dict[str, np.ndarray]:
+    """The tensors that the request carries, as numpy arrays; optional ones may be missing.
+
+    Raises:
+        InvalidRequest: a tensor has another type than the contract says.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    for tensor in request.inputs():
+        arrays[tensor.name()] = tensor.as_numpy()
+    for spec in contract.inputs:
+        array = arrays.get(spec.name)
+        if array is not None and array.dtype != np.dtype(NUMPY_TYPES[spec.dtype]):
+            raise InvalidRequest(spec.name, f"has type {array.dtype}", f"send {spec.dtype}")
+    return arrays
+
+
+def tensors(pb_utils: Any, contract: ModelContract, arrays: dict[str, np.ndarray]) -> list[Any]:
+    """Backend tensors of the given arrays, in the contract's order and types."""
+    return [
+        pb_utils.Tensor(spec.name, np.ascontiguousarray(arrays[spec.name], dtype=NUMPY_TYPES[spec.dtype]))
+        for spec in contract.outputs
+        if spec.name in arrays
+    ]
+
+
+def respond(pb_utils: Any, contract: ModelContract, arrays: dict[str, np.ndarray]) -> Any:
+    """An ``InferenceResponse`` with the given outputs."""
+    return pb_utils.InferenceResponse(output_tensors=tensors(pb_utils, contract, arrays))
+
+
+def fail(pb_utils: Any, error: BaseException) -> Any:
+    """An ``InferenceResponse`` that carries a typed error; any other exception becomes an EngineFault."""
+    if not isinstance(error, ServeError):
+        error = EngineFault("server", f"{type(error).__name__}: {error}", "this is a fault of the server: see its log")
+    code = getattr(pb_utils.TritonError, TRITON_CODES[error.code])
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error), code))
