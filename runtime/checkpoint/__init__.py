@@ -1,0 +1,1 @@
+"""Reading a released Fun-Audio-Chat directory: configuration, expected tensors, weights."""

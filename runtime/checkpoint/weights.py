@@ -1,0 +1,61 @@
+"""Tensors of a (sharded) safetensors checkpoint, checked by name and shape before a byte is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+
+from runtime.checkpoint.fields import Fields
+from runtime.checkpoint.layout import Shapes
+from runtime.errors import BuildError
+
+INDEX_FILE = "model.safetensors.index.json"
+SINGLE_FILE = "model.safetensors"
+
+
+def weight_files(directory: Path) -> list[Path]:
+    """The safetensors files of a checkpoint. Raises BuildError when there are none."""
+    if (directory / INDEX_FILE).exists():
+        names = sorted(set(Fields.read(directory / INDEX_FILE).get("weight_map", dict).values()))
+        return [directory / name for name in names]
+    if (directory / SINGLE_FILE).exists():
+        return [directory / SINGLE_FILE]
+    raise BuildError(
+        str(directory), f"holds neither {INDEX_FILE} nor {SINGLE_FILE}", "give the downloaded checkpoint directory"
+    )
+
+
+def load_weights(
+    directory: Path, expected: Shapes, dtype: torch.dtype, device: str | torch.device = "cpu"
+) -> dict[str, torch.Tensor]:
+    """Reads the expected tensors, shard by shard, in ``dtype`` on ``device``.
+
+    Raises:
+        BuildError: a tensor is missing or has another shape; the message names it and both shapes.
+    """
+    tensors: dict[str, torch.Tensor] = {}
+    for path in weight_files(directory):
+        if not path.exists():
+            raise BuildError(path.name, f"is named by {INDEX_FILE} but missing", "download the checkpoint again")
+        with safe_open(str(path), framework="pt") as shard:
+            for name in shard.keys():  # noqa: SIM118 - not a dict
+                if name in expected:
+                    _check_shape(path, name, tuple(shard.get_slice(name).get_shape()), expected[name])
+                    tensors[name] = shard.get_tensor(name).to(device=device, dtype=dtype)
+    for name, shape in expected.items():
+        if name not in tensors:
+            raise BuildError(
+                name, f"expected shape {list(shape)}, found no such tensor in {directory}", "check the checkpoint"
+            )
+    return tensors
+
+
+def _check_shape(path: Path, name: str, found: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    if found != expected:
+        raise BuildError(
+            name,
+            f"expected shape {list(expected)}, found {list(found)} in {path.name}",
+            "config.json and the weights must come from the same checkpoint",
+        )

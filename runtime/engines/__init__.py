@@ -1,0 +1,1 @@
+"""Engines: packed rows and paged KV in, hidden states and logits out."""
