@@ -98,6 +98,4 @@ def encoder_shapes(config: EncoderConfig, hidden: int) -> Shapes:
 
 def all_shapes(config: ModelConfig) -> Shapes:
     """Everything that any part of the runtime reads."""
-    return (
-        backbone_shapes(config) | speech_shapes(config) | encoder_shapes(config.encoder, config.backbone.hidden_size)
-    )
+    return backbone_shapes(config) | speech_shapes(config) | encoder_shapes(config.encoder, config.backbone.hidden_size)

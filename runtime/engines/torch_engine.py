@@ -1,0 +1,132 @@
+"""A Qwen3 decoder over the bindings of the TensorRT-LLM contract, in plain torch.
+
+The engine of the ``cpu`` target and the reference of the others: it reads block tables, lengths and
+pool pointers exactly as the compiled engine does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from kernels.paged_attention import PagePlan, attend, plan_pages, write_kv
+from runtime.checkpoint.config import DecoderConfig
+from runtime.engines.base import EngineOutputs, EngineShape
+
+
+@dataclass(frozen=True, slots=True)
+class LayerWeights:
+    """One layer: projections fused as the engines fuse them (q, k, v and gate, up on the first axis)."""
+
+    input_norm: torch.Tensor
+    qkv: torch.Tensor
+    qk_norm: torch.Tensor  # [heads + kv heads, head size]: both norms at once
+    out: torch.Tensor
+    post_norm: torch.Tensor
+    gate_up: torch.Tensor
+    down: torch.Tensor
+
+
+def fuse_layer(weights: Mapping[str, torch.Tensor], prefix: str, config: DecoderConfig) -> LayerWeights:
+    """The layer whose tensors begin with ``prefix`` (Hugging Face names)."""
+
+    def get(name: str) -> torch.Tensor:
+        return weights[f"{prefix}{name}.weight"]
+
+    norms = [
+        get("self_attn.q_norm").expand(config.num_heads, -1),
+        get("self_attn.k_norm").expand(config.num_kv_heads, -1),
+    ]
+    return LayerWeights(
+        input_norm=get("input_layernorm"),
+        qkv=torch.cat([get(f"self_attn.{part}_proj") for part in "qkv"]),
+        qk_norm=torch.cat(norms),
+        out=get("self_attn.o_proj"),
+        post_norm=get("post_attention_layernorm"),
+        gate_up=torch.cat([get("mlp.gate_proj"), get("mlp.up_proj")]),
+        down=get("mlp.down_proj"),
+    )
+
+
+class TorchEngine:
+    """Implements ``runtime.engines.base.Engine``.
+
+    Args:
+        config: sizes of the stack.
+        shape: sizes of pool and batch.
+        weights: Hugging Face names to tensors; ``prefix`` is what stands before ``layers.N``.
+        head: matrices applied one after another to the last row of each sequence.
+    """
+
+    def __init__(
+        self,
+        config: DecoderConfig,
+        shape: EngineShape,
+        weights: Mapping[str, torch.Tensor],
+        prefix: str,
+        head: Sequence[torch.Tensor],
+    ) -> None:
+        self.config, self.shape = config, shape
+        self._layers = [fuse_layer(weights, f"{prefix}layers.{i}.", config) for i in range(config.num_layers)]
+        self._norm = weights[f"{prefix}norm.weight"]
+        self._head = list(head)
+        self._pool = torch.zeros(shape.pool_shape, dtype=self._norm.dtype, device=self._norm.device)
+        frequencies = config.rope_theta ** (
+            -torch.arange(0, config.head_dim, 2, dtype=torch.int64).float() / config.head_dim
+        )
+        angles = torch.outer(torch.arange(shape.max_seq_len, dtype=torch.float32), frequencies)
+        angles = torch.cat([angles, angles], dim=-1)  # [positions, head size]
+        self._rope = torch.stack([angles.cos(), angles.sin()], dim=1)  # [positions, 2, head size]
+
+    def pool_address(self) -> int:
+        """Address of the KV pool."""
+        return self._pool.data_ptr()
+
+    @torch.inference_mode()
+    def run(self, inputs_embeds: torch.Tensor, bindings: Mapping[str, np.ndarray]) -> EngineOutputs:
+        """See ``Engine.run``."""
+        assert bindings["host_kv_cache_pool_pointers"][0, 0] == self.pool_address(), "bindings of another engine"
+        plan = plan_pages(dict(bindings), self.shape)
+        cos, sin = self._rope[plan.positions].unsqueeze(2).unbind(1)  # [rows, 1, head size] each
+        hidden = inputs_embeds
+        for number, layer in enumerate(self._layers):
+            hidden = hidden + self._attention(self._rms(hidden, layer.input_norm), layer, number, plan, cos, sin)
+            gate, up = F.linear(self._rms(hidden, layer.post_norm), layer.gate_up).chunk(2, dim=-1)
+            hidden = hidden + F.linear(F.silu(gate) * up, layer.down)
+        hidden = self._rms(hidden, self._norm)
+        last = hidden
+        if len(plan.positions) != len(bindings["last_token_ids"]):
+            last = hidden[torch.from_numpy(bindings["last_token_ids"].astype(np.int64) - 1)]
+        for matrix in self._head:
+            last = F.linear(last, matrix)
+        return EngineOutputs(hidden_states=hidden, logits=last.float())
+
+    def _attention(
+        self,
+        x: torch.Tensor,
+        layer: LayerWeights,
+        number: int,
+        plan: PagePlan,
+        cos: torch.Tensor,
+        sin: torch.Tensor,
+    ) -> torch.Tensor:
+        config = self.config
+        mixed = F.linear(x, layer.qkv).view(len(x), -1, config.head_dim)
+        turned = config.num_heads + config.num_kv_heads
+        qk, v = mixed[:, :turned], mixed[:, turned:]
+        qk = self._rms(qk, layer.qk_norm)
+        half = config.head_dim // 2
+        rotated = torch.cat([-qk[..., half:], qk[..., :half]], dim=-1)
+        qk = torch.addcmul(qk * cos, rotated, sin)
+        kv = torch.stack([qk[:, config.num_heads :], v], dim=1)  # [rows, 2, kv heads, head size]
+        write_kv(self._pool, plan, number, kv)
+        return F.linear(attend(qk[:, : config.num_heads], self._pool, plan, number), layer.out)
+
+    def _rms(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        scaled = x.float()
+        scaled = scaled * torch.rsqrt(scaled.square().mean(-1, keepdim=True) + self.config.rms_norm_eps)
+        return weight * scaled.to(x.dtype)

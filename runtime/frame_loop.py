@@ -1,0 +1,60 @@
+"""The frame loop: admit, run both engines, choose ids, route. All live streams advance together.
+
+Not thread-safe: one thread owns it (``runtime.serving.loop_thread``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from runtime.answer import Frame
+from runtime.lockstep import Lockstep
+from runtime.sampling import Sampler
+from runtime.scheduler import Scheduler
+from runtime.stream import Stream
+
+
+@dataclass(frozen=True, slots=True)
+class StreamFrame:
+    """A frame and the stream that it belongs to."""
+
+    stream: Stream
+    frame: Frame
+
+
+class FrameLoop:
+    """One step = one backbone position and one group of codes for every live stream."""
+
+    def __init__(self, scheduler: Scheduler, model: Lockstep, sampler: Sampler) -> None:
+        self.scheduler, self._model, self._sampler = scheduler, model, sampler
+
+    def add(self, stream: Stream) -> None:
+        """Queues a stream. Raises InvalidRequest when it can never fit."""
+        self.scheduler.check_fits(stream)
+        if not stream.params.sampling.text_greedy:
+            stream.text_context.update(stream.prompt.ids.tolist())
+        self.scheduler.add(stream)
+
+    def cancel(self, stream: Stream) -> None:
+        """Frees the stream's slot and blocks now; must be called between steps."""
+        self.scheduler.remove(stream)
+
+    def step(self) -> list[StreamFrame]:
+        """Runs one step and returns what each deciding stream emitted; empty when nothing is live."""
+        plan = self.scheduler.plan()
+        if plan is None:
+            return []
+        rows = self._model.run_backbone(plan)
+        # Speech before text: the order in which the reference consumes its random numbers.
+        groups = self._model.run_speech(plan, rows, self._sampler)
+        deciding = plan.deciding
+        text_ids = self._sampler.text(deciding, rows.logits).tolist() if deciding else []
+        return [self._route(s, t, groups.get(s, ())) for s, t in zip(deciding, text_ids, strict=True)]
+
+    def _route(self, stream: Stream, text_id: int, codes: list[int] | tuple[()]) -> StreamFrame:
+        frame = stream.answer.accept(text_id, codes)
+        if not stream.params.sampling.text_greedy:
+            stream.text_context.add(frame.text_id)
+        if frame.finish:
+            self.scheduler.remove(stream)
+        return StreamFrame(stream, frame)

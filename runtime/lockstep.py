@@ -1,0 +1,149 @@
+"""Backbone and speech head in lockstep: one packed call of the first, ``group_size`` of the second per step.
+
+Knows the two engines, their caches and the projections between them; knows nothing of queues,
+clients or text. Source of the rules: reference, sections 2.4 and 2.5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from runtime.checkpoint.config import SpeechIds
+from runtime.engines.base import Engine
+from runtime.kv_cache import KvCache
+from runtime.models.speech_head import Projections
+from runtime.packer import Packer, Row, advance
+from runtime.sampling import Sampler
+from runtime.scheduler import Plan
+from runtime.stream import Stream
+
+
+@dataclass(frozen=True, slots=True)
+class BackboneRows:
+    """Rows of a step, packed: final hidden states and plain text embeddings [rows, H], logits [deciding, V]."""
+
+    hidden: torch.Tensor
+    text: torch.Tensor
+    logits: torch.Tensor
+
+
+class Lockstep:
+    """Both engines over one plan."""
+
+    def __init__(
+        self,
+        backbone: tuple[Engine, KvCache],
+        speech: tuple[Engine, KvCache],
+        projections: Projections,
+        speech_ids: SpeechIds,
+    ) -> None:
+        self._backbone, self._speech = backbone[0], speech[0]
+        self._packer = Packer(backbone[0].shape, backbone[1], backbone[0].pool_address())
+        self._speech_packer = Packer(speech[0].shape, speech[1], speech[0].pool_address())
+        self._projections, self._ids = projections, speech_ids
+        #: Last group of every slot [slots, G]; its last code is carried into the next group.
+        self._codes = torch.zeros(backbone[0].shape.max_batch_size, speech_ids.group_size, dtype=torch.int64)
+
+    @torch.inference_mode()
+    def run_backbone(self, plan: Plan) -> BackboneRows:
+        """One packed call for every context chunk and every generating stream."""
+        pairs = [self._projections.embed_prompt(c.stream.prompt, c.begin, c.length) for c in plan.contexts]
+        if plan.generations:
+            pairs.append(self._embed_generations(plan.generations))
+        inputs, text = (_join(rows) for rows in zip(*pairs, strict=True))
+        rows = [Row(c.stream.slot, c.begin, c.length, len(c.stream.prompt), True) for c in plan.contexts]
+        rows += [Row(s.slot, s.position - 1, 1, len(s.prompt), False) for s in plan.generations]
+        out = self._backbone.run(inputs, self._packer.pack(rows))
+        logits = out.logits
+        if not all(chunk.last for chunk in plan.contexts):
+            logits = logits[[i for i in range(len(rows)) if i >= len(plan.contexts) or plan.contexts[i].last]]
+        return BackboneRows(out.hidden_states, text, logits)
+
+    def _embed_generations(self, streams: Sequence[Stream]) -> tuple[torch.Tensor, torch.Tensor]:
+        text = self._projections.embed_text(torch.tensor([s.answer.last_text_id for s in streams]))
+        fed = [i for i, s in enumerate(streams) if s.answer.feeding]
+        if not fed:
+            return text, text
+        mixed = text.clone()
+        mixed[fed] = self._projections.mix_feedback(text[fed], self._codes[[streams[i].slot for i in fed]])
+        return mixed, text
+
+    @torch.inference_mode()
+    def run_speech(self, plan: Plan, rows: BackboneRows, sampler: Sampler) -> dict[Stream, list[int]]:
+        """The groups of all speaking streams of the plan that decide in this step.
+
+        Every prompt position passes through the speech head too, so its cache is as long as the
+        backbone's times the group size, and it runs at every step, in or out of speech.
+        """
+        contexts = [chunk for chunk in plan.contexts if chunk.stream.params.speaks]
+        streams = [c.stream for c in contexts if c.last] + [s for s in plan.generations if s.params.speaks]
+        if not contexts and not streams:
+            return {}
+        spread, generation_spread = self._spread(plan, rows)
+        inputs = self._first_inputs(contexts, spread, streams, generation_spread)
+        last_spread = [s[-1:] for c, s in zip(contexts, spread, strict=True) if c.last]
+        later = _join([*last_spread, generation_spread]) if streams else generation_spread
+        bindings = self._speech_packer.pack(self._first_rows(contexts, streams))
+        choice = sampler.speech(streams, self._ids.codebook_size) if streams else None
+        codes: list[torch.Tensor] = []
+        for i in range(self._ids.group_size):
+            logits = self._speech.run(inputs, bindings).logits
+            if choice is None:
+                return {}
+            if i == 0 and len(logits) != len(streams):
+                logits = logits[[r for r in range(len(logits)) if r >= len(contexts) or contexts[r].last]]
+            codes.append(choice.take(logits, i))
+            if i + 1 < self._ids.group_size:
+                choice.remember(codes[-1])
+                inputs = self._projections.speech_inputs(later[:, i + 1], codes[-1])
+                bindings = advance(bindings) if i or not contexts else self._speech_packer.pack(self._rows(streams, 1))
+        group = torch.stack(codes, dim=1)  # [streams, G]
+        self._codes[[s.slot for s in streams]] = group
+        return dict(zip(streams, group.tolist(), strict=True))
+
+    def _spread(self, plan: Plan, rows: BackboneRows) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """Sub-positions of each speaking context [length, G, H] and of all speaking generations [n, G, H]."""
+        lengths = [c.length for c in plan.contexts]
+        spread = self._projections.spread(rows.hidden, rows.text).split([*lengths, len(plan.generations)])
+        speaking = [i for i, s in enumerate(plan.generations) if s.params.speaks]
+        generations = spread[-1] if len(speaking) == len(plan.generations) else spread[-1][speaking]
+        return [s for c, s in zip(plan.contexts, spread, strict=False) if c.stream.params.speaks], generations
+
+    def _first_inputs(
+        self, contexts: list, spread: list, streams: list[Stream], generations: torch.Tensor
+    ) -> torch.Tensor:
+        """Rows of the first call: all sub-positions of contexts after the begin code, one per generation."""
+        begin = torch.tensor(self._ids.bos)
+        tail = self._ids.group_size - 1
+        parts = []
+        for chunk, sub in zip(contexts, spread, strict=True):
+            flat = sub.flatten(0, 1)
+            parts.append(self._projections.speech_inputs(flat[:-tail] if chunk.last else flat, begin))
+        running = [s.slot for s in streams[len(streams) - len(generations) :]]
+        if running:
+            parts.append(self._projections.speech_inputs(generations[:, 0], self._codes[running, -1]))
+        return _join(parts)
+
+    def _first_rows(self, contexts: list, streams: list[Stream]) -> list[Row]:
+        group = self._ids.group_size
+        rows = []
+        for chunk in contexts:
+            length = group * chunk.length - (group - 1 if chunk.last else 0)
+            rows.append(Row(chunk.stream.slot, group * chunk.begin, length, self._prompt(chunk.stream), True))
+        finished = sum(chunk.last for chunk in contexts)
+        return rows + self._rows(streams[finished:], 0)
+
+    def _rows(self, streams: Sequence[Stream], number: int) -> list[Row]:
+        """Generation rows of sub-position ``number`` of the streams' newest backbone position."""
+        group = self._ids.group_size
+        return [Row(s.slot, group * (s.position - 1) + number, 1, self._prompt(s), False) for s in streams]
+
+    def _prompt(self, stream: Stream) -> int:
+        return self._ids.group_size * (len(stream.prompt) - 1) + 1
+
+
+def _join(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))

@@ -1,0 +1,62 @@
+"""What stands between the two engines: text and code embeddings and the projections of the speech head.
+
+Source: the authors' audio_invert_tower and audio_tower (reference, sections 2.3 to 2.5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from runtime.checkpoint.config import ModelConfig
+from runtime.checkpoint.layout import BACKBONE, CODEBOOK
+from runtime.stream import Prompt
+
+
+class Projections:
+    """Embeddings and matrices that are neither backbone nor speech stack.
+
+    H = backbone hidden size, W = speech head width, G = group size. Codes are int64.
+    """
+
+    def __init__(self, config: ModelConfig, weights: Mapping[str, torch.Tensor]) -> None:
+        self._group = config.speech_ids.group_size
+        self._text = weights[f"{BACKBONE}embed_tokens.weight"]
+        self._codebook = weights[CODEBOOK]
+        self._feedback = weights["audio_tower.output_matching.weight"]
+        self._spread = weights["audio_invert_tower.pre_matching.weight"]
+        self._spread_bias = weights["audio_invert_tower.pre_matching.bias"]
+        self._narrow = weights["audio_invert_tower.input_matching.weight"]
+
+    def embed_text(self, ids: torch.Tensor) -> torch.Tensor:
+        """[n] ids to [n, H]."""
+        return F.embedding(ids, self._text)
+
+    def embed_prompt(self, prompt: Prompt, begin: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """A chunk of a prompt as the backbone sees it and as plain text embeddings, both [length, H].
+
+        The speech head adds the plain embedding of the placeholder id, not the audio rows.
+        """
+        plain = self.embed_text(torch.from_numpy(prompt.ids[begin : begin + length]))
+        first, last = np.searchsorted(prompt.audio_positions, (begin, begin + length))
+        if first == last:
+            return plain, plain
+        mixed = plain.clone()
+        rows = torch.from_numpy(prompt.audio_embeds[first:last]).to(plain)
+        mixed[torch.from_numpy(prompt.audio_positions[first:last] - begin)] = rows
+        return mixed, plain
+
+    def mix_feedback(self, text: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+        """Backbone input while speaking: the mean of text rows [n, H] and the last groups [n, G]."""
+        return (text + F.linear(F.embedding(codes, self._codebook).mean(dim=1), self._feedback)) / 2
+
+    def spread(self, hidden: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+        """Backbone rows [n, H] and text rows [n, H] to the G sub-positions of each [n, G, H]."""
+        return F.linear(hidden + text, self._spread, self._spread_bias).view(len(hidden), self._group, -1)
+
+    def speech_inputs(self, rows: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+        """Sub-position rows [n, H] and the codes before them [n] or one code to [n, W]."""
+        return F.linear(rows + F.embedding(codes, self._codebook), self._narrow)

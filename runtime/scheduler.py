@@ -1,0 +1,148 @@
+"""Who runs in the next step. Plain Python: no tensors, no clock, no threads.
+
+Streams join and leave at step boundaries. A waiting stream is admitted, first come first served,
+when a slot and the blocks of both caches for its longest possible answer are free. Prompts are
+prefilled in chunks: all contexts of a step share one budget, so however many streams join, the
+running ones wait for at most one chunk.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+from runtime.errors import InvalidRequest
+from runtime.kv_cache import KvCache
+from runtime.stream import Stream
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Prompt positions ``begin .. begin + length - 1`` of a stream; ``last`` when they complete it."""
+
+    stream: Stream
+    begin: int
+    length: int
+
+    @property
+    def last(self) -> bool:
+        """Whether the prompt is complete after this chunk."""
+        return self.begin + self.length == len(self.stream.prompt)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One step: context chunks first, then streams that generate one frame."""
+
+    contexts: tuple[Chunk, ...]
+    generations: tuple[Stream, ...]
+
+    @property
+    def deciding(self) -> list[Stream]:
+        """Streams for which ids are chosen in this step, in the order of their rows."""
+        return [chunk.stream for chunk in self.contexts if chunk.last] + list(self.generations)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Streams at once, prompt positions prefilled per step, positions of one sequence."""
+
+    max_streams: int
+    prefill_chunk: int
+    max_positions: int
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: {getattr(self, name)} is not positive")
+
+
+class Scheduler:
+    """Waiting, prefilling and running streams, their slots and their blocks.
+
+    Args:
+        limits: see ``Limits``.
+        backbone: cache of the backbone, one position per text step.
+        speech: cache of the speech head, ``group_size`` positions per text step.
+        group_size: codes per frame.
+    """
+
+    def __init__(self, limits: Limits, backbone: KvCache, speech: KvCache, group_size: int) -> None:
+        self.limits = limits
+        self._backbone, self._speech, self._group = backbone, speech, group_size
+        self._free_slots = list(range(limits.max_streams - 1, -1, -1))
+        self.waiting: deque[Stream] = deque()
+        self.prefilling: list[Stream] = []
+        self.running: list[Stream] = []
+
+    @property
+    def live(self) -> int:
+        """Streams that hold a slot."""
+        return len(self.prefilling) + len(self.running)
+
+    def check_fits(self, stream: Stream) -> None:
+        """Raises InvalidRequest when the stream could not run even on an idle server."""
+        positions = stream.max_positions
+        pool = self._backbone.shape.num_blocks >= self._backbone.blocks_for(positions)
+        pool = pool and self._speech.shape.num_blocks >= self._speech.blocks_for(positions * self._group)
+        if positions > self.limits.max_positions or not pool:
+            raise InvalidRequest(
+                "max_tokens",
+                f"{len(stream.prompt)} prompt positions and {stream.params.max_tokens} answer tokens exceed the "
+                f"{self.limits.max_positions} positions of this server",
+                "ask for fewer tokens or send less audio",
+            )
+
+    def add(self, stream: Stream) -> None:
+        """Queues a stream that ``check_fits`` accepted."""
+        self.waiting.append(stream)
+
+    def remove(self, stream: Stream) -> None:
+        """Takes a stream out, wherever it is, and frees what it holds. Removing twice is harmless."""
+        if stream in self.waiting:
+            self.waiting.remove(stream)
+        if stream.slot < 0:
+            return
+        (self.running if stream in self.running else self.prefilling).remove(stream)
+        self._backbone.release(stream.slot)
+        if stream.params.speaks:
+            self._speech.release(stream.slot)
+        self._free_slots.append(stream.slot)
+        stream.slot = -1
+
+    def plan(self) -> Plan | None:
+        """The next step, or None when nothing is live. The step must then be run."""
+        self._admit()
+        generations = tuple(self.running)
+        contexts = tuple(self._chunks())
+        for stream in generations:
+            stream.position += 1
+        for chunk in contexts:
+            chunk.stream.position += chunk.length
+            if chunk.last:
+                self.prefilling.remove(chunk.stream)
+                self.running.append(chunk.stream)
+        return Plan(contexts, generations) if contexts or generations else None
+
+    def _admit(self) -> None:
+        # Strictly in order: a long request is never overtaken for ever by short ones.
+        while self.waiting and self._free_slots and self._has_blocks(self.waiting[0]):
+            stream = self.waiting.popleft()
+            stream.slot = self._free_slots.pop()
+            self._backbone.allocate(stream.slot, stream.max_positions)
+            if stream.params.speaks:
+                self._speech.allocate(stream.slot, stream.max_positions * self._group)
+            self.prefilling.append(stream)
+
+    def _has_blocks(self, stream: Stream) -> bool:
+        speech = not stream.params.speaks or self._speech.fits(stream.max_positions * self._group)
+        return speech and self._backbone.fits(stream.max_positions)
+
+    def _chunks(self) -> list[Chunk]:
+        budget, chunks = self.limits.prefill_chunk, []
+        for stream in self.prefilling:
+            length = min(budget, len(stream.prompt) - stream.position)
+            if length:
+                chunks.append(Chunk(stream, stream.position, length))
+            budget -= length
+        return chunks

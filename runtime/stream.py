@@ -1,0 +1,44 @@
+"""One live request inside the frame loop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from runtime.answer import Answer
+from runtime.params import AnswerParams
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """Ids [length] int64 and the rows that replace its audio placeholders, in order [placeholders, hidden]."""
+
+    ids: np.ndarray
+    audio_embeds: np.ndarray
+    audio_positions: np.ndarray  # [placeholders] int64
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(slots=True, eq=False)
+class Stream:
+    """A request's place in the loop. ``position`` is the next backbone position to be computed."""
+
+    key: int
+    prompt: Prompt
+    answer: Answer
+    slot: int = -1
+    position: int = 0
+    text_context: set[int] = field(default_factory=set)  # distinct prompt and answer ids, for the penalty
+
+    @property
+    def params(self) -> AnswerParams:
+        """Parameters of the answer."""
+        return self.answer.params
+
+    @property
+    def max_positions(self) -> int:
+        """Backbone positions that the stream can ever need."""
+        return len(self.prompt) + self.params.max_tokens
