@@ -1,0 +1,74 @@
+# The interface of the project: `make` lists the targets, each of which is a few commands.
+
+PYTHON       ?= python3.11
+TARGET       ?= cpu
+OUT          ?= build/$(TARGET)
+MODEL        ?=
+COSYVOICE    ?=
+VOICES       ?=
+PROFILE      ?=
+HOST         ?= 127.0.0.1
+GRPC_PORT    ?= 8001
+HTTP_PORT    ?= 8000
+METRICS_PORT ?= 8002
+SERVE_ARGS   ?=
+BENCH_ARGS   ?=
+TEST_ARGS    ?=
+
+VENV  := .venv
+BIN   := $(VENV)/bin
+LOCK  := requirements-cpu.lock
+STAMP := $(VENV)/.installed
+
+# Small machines: libraries that spin up one pool per process slow each other down by 5 to 10 times.
+export OMP_NUM_THREADS ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build-engines serve demo test check bench clean
+
+help: ## This list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+	@echo
+	@echo "  TARGET=$(TARGET) OUT=$(OUT) MODEL=$(MODEL) COSYVOICE=$(COSYVOICE) VOICES=$(VOICES) PROFILE=$(PROFILE)"
+	@echo "  HOST=$(HOST) GRPC_PORT=$(GRPC_PORT) HTTP_PORT=$(HTTP_PORT) METRICS_PORT=$(METRICS_PORT)"
+
+setup: $(STAMP) ## Virtual environment .venv with the exact versions of requirements-cpu.lock
+
+$(STAMP): $(LOCK) pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { \
+		echo "make setup: $(PYTHON) is not on PATH; install Python 3.11 (with its shared library and venv)" \
+		     "or name one: make setup PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { \
+		echo "make setup: $(PYTHON) is not Python 3.11, which the bundled Triton backend is linked to;" \
+		     "name one: make setup PYTHON=/path/to/python3.11" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --requirement $(LOCK)
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+build-engines: setup ## Engines and rendered model repository in OUT (tiny checkpoint without MODEL, COSYVOICE)
+	$(BIN)/python -m builders build --target $(TARGET) --out $(OUT) \
+		$(if $(MODEL),--model "$(MODEL)") $(if $(COSYVOICE),--cosyvoice "$(COSYVOICE)") \
+		$(if $(VOICES),--voices "$(VOICES)") $(if $(PROFILE),--profile "$(PROFILE)")
+
+serve: setup ## Supervised Triton server on OUT; ready when it prints its URLs
+	$(BIN)/python -m runtime.server --out $(OUT) --host $(HOST) --grpc-port $(GRPC_PORT) \
+		--http-port $(HTTP_PORT) --metrics-port $(METRICS_PORT) $(SERVE_ARGS)
+
+demo: build-engines ## One spoken question to a fresh server; answer in output/
+	$(BIN)/python scripts/demo.py --out $(OUT)
+
+test: setup ## All tests
+	$(BIN)/python -m pytest $(TEST_ARGS)
+
+check: setup ## Lint, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: setup ## Load test, tables and one JSON line
+	$(BIN)/python scripts/bench.py --out $(OUT) $(BENCH_ARGS)
+
+clean: ## Removes what was built; keeps .venv
+	rm -rf build output .pytest_cache .ruff_cache .mypy_cache .hypothesis *.egg-info
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

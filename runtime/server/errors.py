@@ -1,0 +1,29 @@
+"""Why a server could not be started or kept. Messages read as those of `runtime.errors`."""
+
+from __future__ import annotations
+
+from runtime.errors import ServeError
+
+
+class InstallError(ServeError):
+    """No usable tritonserver on this machine."""
+
+
+class PortInUse(ServeError):
+    """A port that the server was told to listen on is taken."""
+
+    code = "UNAVAILABLE"
+
+
+class AlreadyServed(ServeError):
+    """Another supervisor runs on the same built folder."""
+
+    code = "UNAVAILABLE"
+
+
+class StartFailed(ServeError):
+    """tritonserver ended, refused a model or did not become ready in time."""
+
+
+class ServerDown(ServeError):
+    """The server was lost too often in too short a time."""
