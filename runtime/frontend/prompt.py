@@ -1,0 +1,120 @@
+"""A conversation to prompt ids with audio placeholders. Source: reference, sections 2.1 and 2.8."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from runtime.checkpoint.config import ModelConfig
+from runtime.errors import InvalidRequest
+from runtime.frontend.mel import placeholders
+from runtime.frontend.tokenizer import ChatTokenizer
+
+AUDIO_TURN = "<|audio_bos|><|AUDIO|><|audio_eos|>"
+SYSTEM_PROMPTS = {
+    "s2t": "You are asked to generate text tokens.",
+    "s2s": "You are asked to generate both text and speech tokens at the same time.",
+}
+ROLES = ("system", "user", "assistant", "tool")
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn: text parts and None for each audio clip, in order."""
+
+    role: str
+    parts: tuple[str | None, ...]
+
+    def render(self, tokenizer: ChatTokenizer) -> dict[str, str]:
+        """As the chat template takes it; parts are joined by a newline."""
+        parts = [AUDIO_TURN if part is None else tokenizer.mask(part) for part in self.parts]
+        return {"role": self.role, "content": "\n".join(parts)}
+
+
+def single_turn(mode: str, system: str | None, text: str | None, clips: int) -> list[Message]:
+    """A system message and one user turn: the clips, then the text.
+
+    Raises:
+        InvalidRequest: there is neither audio nor text.
+    """
+    if not clips and text is None:
+        raise InvalidRequest("audio", "the request has no audio, text or messages", "send at least one of them")
+    user = (None,) * clips + (() if text is None else (text,))
+    system = SYSTEM_PROMPTS[mode] if system is None else system
+    return [Message("system", (system,)), Message("user", user)]
+
+
+def parse_messages(document: str, clips: int) -> list[Message]:
+    """The ``messages`` input: a JSON list in OpenAI style.
+
+    Raises:
+        InvalidRequest: malformed JSON, an unknown role or part, or another number of audio parts than clips.
+    """
+    try:
+        items = json.loads(document)
+    except (ValueError, RecursionError) as error:
+        raise _bad("", f"is not JSON ({str(error)[:80]})") from None
+    if not isinstance(items, list) or not items:
+        raise _bad("", "is not a non-empty list")
+    messages = [_message(i, item) for i, item in enumerate(items)]
+    spoken = sum(part is None for message in messages for part in message.parts)
+    if spoken != clips:
+        raise _bad("", f"has {spoken} audio parts for {clips} audio clips", "send one clip per audio part, in order")
+    if messages[-1].role not in ("user", "tool"):
+        raise _bad(f"[{len(messages) - 1}].role", f"is {messages[-1].role!r}", "end with the turn to be answered")
+    return messages
+
+
+def _message(i: int, item: Any) -> Message:
+    if not isinstance(item, dict) or not {"role", "content"} <= item.keys():
+        raise _bad(f"[{i}]", "is not an object with role and content")
+    unknown = sorted(item.keys() - {"role", "content"})
+    if unknown:
+        raise _bad(f"[{i}].{unknown[0]}", "is unknown", "only role and content are understood")
+    if item["role"] not in ROLES:
+        raise _bad(f"[{i}].role", f"is {str(item['role'])[:40]!r}", f"use one of {', '.join(ROLES)}")
+    content = item["content"]
+    if isinstance(content, str):
+        return Message(item["role"], (content,))
+    if not isinstance(content, list):
+        raise _bad(f"[{i}].content", "is neither a string nor a list of parts")
+    return Message(item["role"], tuple(_part(f"[{i}].content[{j}]", part) for j, part in enumerate(content)))
+
+
+def _part(where: str, part: Any) -> str | None:
+    kind = part.get("type") if isinstance(part, dict) else None
+    if kind == "audio" and part.keys() == {"type"}:
+        return None
+    if kind == "text" and part.keys() == {"type", "text"} and isinstance(part["text"], str):
+        return str(part["text"])
+    raise _bad(where, "is no part that is understood", 'use {"type": "text", "text": ...} or {"type": "audio"}')
+
+
+def _bad(where: str, problem: str, remedy: str = "send a JSON list of {role, content} objects") -> InvalidRequest:
+    return InvalidRequest(f"messages{where}", problem, remedy)
+
+
+class PromptBuilder:
+    """Messages and clip lengths to ids.
+
+    Args:
+        config: special ids and the extractor's sizes.
+        tokenizer: of the same checkpoint.
+    """
+
+    def __init__(self, config: ModelConfig, tokenizer: ChatTokenizer) -> None:
+        self._config, self._tokenizer = config, tokenizer
+
+    def build(self, messages: Sequence[Message], clip_samples: Sequence[int]) -> np.ndarray:
+        """Prompt ids [length] int64; each clip's placeholder is repeated for its 5 Hz positions."""
+        rendered = self._tokenizer.render([message.render(self._tokenizer) for message in messages])
+        features, group = self._config.features, self._config.speech_ids.group_size
+        counts = iter([placeholders(n, features.sample_rate, group) for n in clip_samples])
+        ids: list[int] = []
+        for id_ in self._tokenizer.encode(rendered):
+            ids += [id_] * (next(counts) if id_ == self._config.text_ids.audio else 1)
+        return np.asarray(ids, np.int64)
