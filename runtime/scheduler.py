@@ -80,6 +80,11 @@ class Scheduler:
         """Streams that hold a slot."""
         return len(self.prefilling) + len(self.running)
 
+    @property
+    def free_blocks(self) -> tuple[int, int]:
+        """Free blocks of the backbone's and of the speech head's cache."""
+        return self._backbone.free_blocks, self._speech.free_blocks
+
     def check_fits(self, stream: Stream) -> None:
         """Raises InvalidRequest when the stream could not run even on an idle server."""
         positions = stream.max_positions

@@ -2,48 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 
 from runtime.checkpoint.config import DecoderConfig, ModelConfig
 from runtime.checkpoint.layout import BACKBONE, CODEBOOK, SPEECH_STACK, backbone_shapes, speech_shapes
 from runtime.checkpoint.weights import load_weights
 from runtime.engines.base import EngineShape
+from runtime.engines.options import EngineOptions
 from runtime.engines.torch_engine import TorchEngine
 from runtime.frame_loop import FrameLoop
 from runtime.kv_cache import KvCache
 from runtime.lockstep import Lockstep
 from runtime.models.speech_head import Projections
 from runtime.sampling import Sampler
-from runtime.scheduler import Limits, Scheduler
-
-
-@dataclass(frozen=True, slots=True)
-class EngineOptions:
-    """Capacity of the language side.
-
-    ``kv_positions`` backbone positions are shared by all streams; the speech head's cache holds
-    ``group_size`` times as many.
-    """
-
-    max_streams: int = 16
-    max_positions: int = 4096
-    kv_positions: int = 65536
-    prefill_chunk: int = 64
-    tokens_per_block: int = 32
-    dtype: str = "float32"
-
-    def __post_init__(self) -> None:
-        if not isinstance(getattr(torch, self.dtype, None), torch.dtype):
-            raise ValueError(f"dtype: {self.dtype!r} is not a torch dtype")
-        if self.kv_positions < self.max_positions:
-            raise ValueError(f"kv_positions: {self.kv_positions} is less than max_positions {self.max_positions}")
-
-    @property
-    def limits(self) -> Limits:
-        """What the scheduler needs of it."""
-        return Limits(self.max_streams, self.prefill_chunk, self.max_positions)
+from runtime.scheduler import Scheduler
 
 
 def engine_shape(decoder: DecoderConfig, options: EngineOptions, positions_per_token: int) -> EngineShape:

@@ -6,16 +6,17 @@ one of its objects, as an argument and this file imports anywhere.
 
 from __future__ import annotations
 
-import json
+import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from runtime.contracts import NUMPY_TYPES, ModelContract
+from runtime.contracts import NUMPY_TYPES, ModelContract, TensorSpec
 from runtime.errors import TRITON_CODES, EngineFault, InvalidRequest, ServeError
 
-OPTIONS_FILE = "options.json"
+logger = logging.getLogger(__name__)
 
 
 def auto_complete(config: Any, contract: ModelContract) -> Any:
@@ -38,12 +39,6 @@ def built_folder(args: dict[str, str]) -> Path:
     return Path(args["model_repository"]).parents[1]
 
 
-def read_options(args: dict[str, str]) -> dict[str, Any]:
-    """The options file of the rendered folder."""
-    options: dict[str, Any] = json.loads((built_folder(args) / OPTIONS_FILE).read_text("utf-8"))
-    return options
-
-
 def inputs(request: Any, contract: ModelContract) -> dict[str, np.ndarray]:
     """The tensors that the request carries, as numpy arrays; optional ones may be missing.
 
@@ -60,18 +55,18 @@ def inputs(request: Any, contract: ModelContract) -> dict[str, np.ndarray]:
     return arrays
 
 
-def tensors(pb_utils: Any, contract: ModelContract, arrays: dict[str, np.ndarray]) -> list[Any]:
+def tensors(pb_utils: Any, specs: tuple[TensorSpec, ...], arrays: dict[str, np.ndarray]) -> list[Any]:
     """Backend tensors of the given arrays, in the contract's order and types."""
     return [
         pb_utils.Tensor(spec.name, np.ascontiguousarray(arrays[spec.name], dtype=NUMPY_TYPES[spec.dtype]))
-        for spec in contract.outputs
+        for spec in specs
         if spec.name in arrays
     ]
 
 
 def respond(pb_utils: Any, contract: ModelContract, arrays: dict[str, np.ndarray]) -> Any:
     """An ``InferenceResponse`` with the given outputs."""
-    return pb_utils.InferenceResponse(output_tensors=tensors(pb_utils, contract, arrays))
+    return pb_utils.InferenceResponse(output_tensors=tensors(pb_utils, contract.outputs, arrays))
 
 
 def fail(pb_utils: Any, error: BaseException) -> Any:
@@ -80,3 +75,20 @@ def fail(pb_utils: Any, error: BaseException) -> Any:
         error = EngineFault("server", f"{type(error).__name__}: {error}", "this is a fault of the server: see its log")
     code = getattr(pb_utils.TritonError, TRITON_CODES[error.code])
     return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error), code))
+
+
+def answer_each(
+    pb_utils: Any,
+    contract: ModelContract,
+    requests: list[Any],
+    run: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]],
+) -> list[Any]:
+    """One response per request of a non-decoupled model; a failing request leaves the others alone."""
+    responses = []
+    for request in requests:
+        try:
+            responses.append(respond(pb_utils, contract, run(inputs(request, contract))))
+        except Exception as error:
+            logger.exception("%s: a request failed", contract.name)
+            responses.append(fail(pb_utils, error))
+    return responses

@@ -1,0 +1,36 @@
+"""Capacity and precision of the language side. Plain data: importable without torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from runtime.scheduler import Limits
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """Capacity of the language side.
+
+    ``kv_positions`` backbone positions are shared by all streams; the speech head's cache holds
+    ``group_size`` times as many.
+    """
+
+    max_streams: int = 16
+    max_positions: int = 4096
+    kv_positions: int = 65536
+    prefill_chunk: int = 64
+    tokens_per_block: int = 32
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise ValueError(f"dtype: {self.dtype!r} is not one of {', '.join(DTYPES)}")
+        if self.kv_positions < self.max_positions:
+            raise ValueError(f"kv_positions: {self.kv_positions} is less than max_positions {self.max_positions}")
+
+    @property
+    def limits(self) -> Limits:
+        """What the scheduler needs of it."""
+        return Limits(self.max_streams, self.prefill_chunk, self.max_positions)

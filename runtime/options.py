@@ -1,0 +1,123 @@
+"""The one options file of a rendered folder (``options.json``), written by builders, read by models.
+
+Frozen and validated; an unknown key is an error. Paths are relative to the folder unless absolute.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from runtime.checkpoint.config import FeatureConfig
+from runtime.engines.options import EngineOptions
+from runtime.errors import BuildError
+
+OPTIONS_FILE = "options.json"
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderOptions:
+    """The exported audio encoder: graph file, its window, most windows of one call."""
+
+    graph: str
+    frames: int
+    groups: int
+    group_size: int
+    hidden: int
+    max_windows: int = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Token2WavOptions:
+    """Folder of the exported flow and vocoder, and how chunks are cut, batched and bounded.
+
+    ``hops``: tokens of the first chunks, the last number repeats. ``max_batch``: chunks of one call.
+    ``calls_in_flight``: calls at once, so that the vocoder of one overlaps the flow of the next.
+    """
+
+    dir: str = "token2wav"
+    threads: int = 1
+    max_streams: int = 64
+    hops: tuple[int, ...] = (15, 10, 25)
+    max_batch: int = 8
+    calls_in_flight: int = 2
+
+    def __post_init__(self) -> None:
+        if not self.hops or min(self.hops) < 1:
+            raise ValueError(f"hops: {self.hops} is not a list of positive token counts")
+
+
+@dataclass(frozen=True, slots=True)
+class ServingOptions:
+    """Bounds of the public model. Times in seconds."""
+
+    max_waiting: int = 64
+    cancel_poll_s: float = 0.1
+    heartbeat_s: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Everything that the models of one rendered folder need to know."""
+
+    folder: Path
+    model: str
+    features: FeatureConfig
+    encoder: EncoderOptions
+    engine: EngineOptions = EngineOptions()
+    token2wav: Token2WavOptions = Token2WavOptions()
+    serving: ServingOptions = ServingOptions()
+    threads: int = 1
+    target: str = field(default="cpu")
+
+    def path(self, name: str) -> Path:
+        """A path of this file, seen from the folder."""
+        return self.folder / name
+
+    @classmethod
+    def read(cls, folder: Path) -> Options:
+        """Raises BuildError when the file is missing, holds an unknown key or a bad value."""
+        path = folder / OPTIONS_FILE
+        try:
+            values = json.loads(path.read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise BuildError(OPTIONS_FILE, f"cannot be read from {folder}: {error}", "run make build-engines") from None
+        return _construct(cls, {"folder": folder, **values}, "")
+
+    def write(self) -> None:
+        """Writes the file into the folder."""
+        values = dataclasses.asdict(self)
+        del values["folder"]
+        (self.folder / OPTIONS_FILE).write_text(json.dumps(values, indent=1) + "\n", "utf-8")
+
+
+_SECTIONS: dict[str, type] = {
+    "features": FeatureConfig,
+    "encoder": EncoderOptions,
+    "engine": EngineOptions,
+    "token2wav": Token2WavOptions,
+    "serving": ServingOptions,
+}
+
+
+def _construct(kind: type[T], values: dict[str, Any], where: str) -> T:
+    known = {f.name for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    unknown = sorted(values.keys() - known)
+    if unknown:
+        raise BuildError(f"{OPTIONS_FILE}: {where}{unknown[0]}", "is unknown", f"known here: {sorted(known)}")
+    given = {
+        name: _construct(_SECTIONS[name], value, f"{name}.")
+        if not where and name in _SECTIONS
+        else tuple(value)
+        if isinstance(value, list)
+        else value
+        for name, value in values.items()
+    }
+    try:
+        return kind(**given)
+    except (TypeError, ValueError) as error:
+        raise BuildError(f"{OPTIONS_FILE}: {where or 'top level'}", str(error), "correct the value") from None

@@ -1,0 +1,92 @@
+"""The one thread that owns the frame loop. Everything enters and leaves it as messages."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from runtime.frame_loop import FrameLoop, StreamFrame
+from runtime.stream import Stream
+
+logger = logging.getLogger(__name__)
+
+
+class LoopThread:
+    """Runs steps while streams are live, sleeps otherwise.
+
+    Args:
+        loop: owned by this thread from ``start`` on.
+        deliver: called in this thread with the frames of each step.
+        fault: called in this thread with an exception that ended it; no step runs afterwards.
+        heartbeat: file whose time stamp shows that the thread lives, or None.
+        heartbeat_s: at most so many seconds between two touches.
+    """
+
+    def __init__(
+        self,
+        loop: FrameLoop,
+        deliver: Callable[[list[StreamFrame]], None],
+        fault: Callable[[BaseException], None],
+        heartbeat: Path | None = None,
+        heartbeat_s: float = 1.0,
+    ) -> None:
+        self._loop, self._deliver, self._fault = loop, deliver, fault
+        self._heartbeat, self._heartbeat_s = heartbeat, heartbeat_s
+        self._commands: queue.SimpleQueue[tuple[str, Stream | None]] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="frame-loop", daemon=True)
+        self._next_beat = 0.0
+
+    def start(self) -> None:
+        """Starts the thread."""
+        self._thread.start()
+
+    def add(self, stream: Stream) -> None:
+        """Queues a stream; its frames arrive through ``deliver``."""
+        self._commands.put(("add", stream))
+
+    def cancel(self, stream: Stream) -> None:
+        """Frees the stream at the next step boundary. Harmless for a finished stream."""
+        self._commands.put(("cancel", stream))
+
+    def stop(self) -> None:
+        """Ends the thread after the step in progress."""
+        self._commands.put(("stop", None))
+        self._thread.join()
+
+    def _run(self) -> None:
+        idle = True
+        try:
+            while self._obey(wait=idle):
+                frames = self._loop.step()
+                scheduler = self._loop.scheduler
+                idle = not scheduler.live and not scheduler.waiting
+                if frames:
+                    self._deliver(frames)
+        except Exception as error:
+            logger.exception("the frame loop failed")
+            self._fault(error)
+
+    def _obey(self, wait: bool) -> bool:
+        """Takes all commands; returns False on stop."""
+        self._touch()
+        try:
+            while True:
+                command, stream = self._commands.get(block=wait, timeout=self._heartbeat_s)
+                wait = False
+                if stream is None:
+                    return False
+                if command == "add":
+                    self._loop.add(stream)
+                else:
+                    self._loop.cancel(stream)
+        except queue.Empty:
+            return True
+
+    def _touch(self) -> None:
+        if self._heartbeat is not None and time.monotonic() >= self._next_beat:
+            self._next_beat = time.monotonic() + self._heartbeat_s
+            self._heartbeat.touch()

@@ -1,0 +1,264 @@
+"""The public model's life: requests in, sessions, the frame loop thread, sound, cancellation, faults.
+
+Two threads: the frame loop's, and an asyncio thread that does everything else. ``submit`` is called
+from Triton's ``execute`` and returns at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from runtime.answer import Answer
+from runtime.checkpoint.config import ModelConfig
+from runtime.errors import EngineFault, NotFound, Overloaded, ServeError
+from runtime.frame_loop import FrameLoop, StreamFrame
+from runtime.frontend.audio import split_clips, to_model_rate
+from runtime.frontend.prompt import PromptBuilder
+from runtime.frontend.tokenizer import ChatTokenizer
+from runtime.options import Options
+from runtime.serving.loop_thread import LoopThread
+from runtime.serving.request import ChatRequest, parse_request
+from runtime.serving.session import Reply, Session, Timings
+from runtime.serving.sound import Dispatcher, Sound
+from runtime.serving.stages import Stages
+from runtime.stream import Prompt, Stream
+from runtime.token2wav.hops import HopPolicy
+
+logger = logging.getLogger(__name__)
+
+RUN_FOLDER = "run"  # what a running server and its supervisor tell each other
+DEATH_DELAY_S = 0.5  # for the last error responses to leave the process
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """A request as it came: tensors, parameters, wanted outputs, where the answer goes."""
+
+    arrays: Mapping[str, np.ndarray]
+    parameters: Mapping[str, Any]
+    outputs: frozenset[str]
+    reply: Reply
+
+
+class ChatService:
+    """All live requests of one process.
+
+    Args:
+        options: of the rendered folder.
+        config: sizes and ids of the checkpoint.
+        loop: the frame loop; this service's thread owns it after ``start``.
+        stages: encoder and token2wav.
+        voices: known speakers, the default first.
+        sample_rate: of the sound.
+        die: ends the process when the frame loop is lost (replaced by tests).
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        config: ModelConfig,
+        loop: FrameLoop,
+        stages: Stages,
+        voices: tuple[str, ...],
+        sample_rate: int,
+        die: Callable[[], None] = lambda: os._exit(1),
+    ) -> None:
+        self._options, self._config, self._stages = options, config, stages
+        self._voices, self._sample_rate, self._die = voices, sample_rate, die
+        self._tokenizer = ChatTokenizer(config.directory)
+        self._prompts = PromptBuilder(config, self._tokenizer)
+        self._scheduler = loop.scheduler
+        self._run = options.path(RUN_FOLDER)
+        self._run.mkdir(exist_ok=True)
+        serving = options.serving
+        self._loop_thread = LoopThread(loop, self._frames, self._fault, self._run / "heartbeat", serving.heartbeat_s)
+        self._aio = asyncio.new_event_loop()
+        self._aio_thread = threading.Thread(target=self._aio.run_forever, name="service", daemon=True)
+        self._dispatcher = Dispatcher(stages, options.token2wav.max_batch, options.token2wav.calls_in_flight)
+        self._policy = HopPolicy(options.token2wav.hops)
+        self._sessions: dict[Stream, Session] = {}
+        self._incoming = 0
+        self._keys, self._sound_ids = itertools.count(), _stream_ids()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._changed: Callable[[], None] = lambda: None
+        self.frame_seconds = 0.0  # spent on frames in the asyncio thread: decoding text, building and sending responses
+        self.frames = 0
+
+    def start(self) -> None:
+        """Starts both threads."""
+        self._loop_thread.start()
+        self._aio_thread.start()
+        asyncio.run_coroutine_threadsafe(self._watch(), self._aio)
+
+    def stop(self) -> None:
+        """Ends both threads; live requests get an error."""
+        self._loop_thread.stop()
+        stopped = Overloaded("server", "is stopping", "send the request again")
+        asyncio.run_coroutine_threadsafe(self._fail_all(stopped), self._aio).result()
+        self._aio.call_soon_threadsafe(self._aio.stop)
+        self._aio_thread.join()
+
+    def submit(self, incoming: Incoming) -> None:
+        """Takes a request; its answer goes to its reply. Thread-safe, returns at once."""
+        self._aio.call_soon_threadsafe(self._accept, incoming, Timings())
+
+    def on_change(self, changed: Callable[[], None]) -> None:
+        """Has ``changed`` called, in the asyncio thread, at every poll while requests are live and once after."""
+        self._changed = changed
+
+    @property
+    def live(self) -> int:
+        """Requests without a last response."""
+        return self._incoming + len(self._sessions)
+
+    def gauges(self) -> dict[str, float]:
+        """Numbers that show what is held now."""
+        backbone, speech = self._scheduler.free_blocks
+        return {"live_requests": self.live, "kv_free_backbone": backbone, "kv_free_speech": speech}
+
+    # ---- asyncio thread ----
+
+    def _accept(self, incoming: Incoming, timings: Timings) -> None:
+        self._incoming += 1
+        task = self._aio.create_task(self._answer(incoming, timings))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _answer(self, incoming: Incoming, timings: Timings) -> None:
+        try:
+            await self._prepare(incoming, timings)
+        except ServeError as error:
+            incoming.reply.fail(error)
+        except Exception as error:
+            logger.exception("a request failed")
+            incoming.reply.fail(error)
+        finally:
+            self._incoming -= 1
+
+    async def _prepare(self, incoming: Incoming, timings: Timings) -> None:
+        """Checks the request, encodes its sound and hands it to the frame loop."""
+        self._admit()
+        clips = split_clips(incoming.arrays.get("audio"), incoming.arrays.get("audio_lengths"))
+        request = parse_request(incoming.arrays, incoming.parameters, clips, self._config.features.sample_rate)
+        voice = self._voice(request)
+        clips = to_model_rate(list(request.clips), request.sample_rate, self._config.features)
+        ids = self._prompts.build(request.messages, [len(clip) for clip in clips])
+        positions = np.flatnonzero(ids == self._config.text_ids.audio)
+        answer = Answer(self._config.text_ids, self._config.speech_ids, request.params)
+        hidden = self._config.backbone.hidden_size
+        stream = Stream(next(self._keys), Prompt(ids, np.zeros((len(positions), hidden), np.float32), positions), answer)
+        self._scheduler.check_fits(stream)
+        if len(positions):
+            embeds = [part for part in await self._stages.encode(clips) if len(part)]
+            stream.prompt.audio_embeds[:] = np.concatenate(embeds)
+        timings.mark("encoded")
+        if incoming.reply.is_cancelled():
+            incoming.reply.close()
+            return
+        self._begin(incoming, stream, voice, timings)
+
+    def _begin(self, incoming: Incoming, stream: Stream, voice: str, timings: Timings) -> None:
+        session = Session(
+            incoming.reply,
+            incoming.outputs,
+            stream,
+            self._tokenizer.stream(),
+            self._config.speech_ids,
+            timings,
+            self._forget,
+        )
+        if stream.params.speaks and "audio" in incoming.outputs:
+            session.sound = Sound(
+                self._sound_ids, voice, self._policy, self._sample_rate, session.on_audio, session.fail
+            )
+        self._sessions[stream] = session
+        self._loop_thread.add(stream)
+
+    def _admit(self) -> None:
+        if (self._run / "drain").exists():
+            raise Overloaded("server", "is stopping", "send the request to another server or retry in a minute")
+        bound = self._options.engine.max_streams + self._options.serving.max_waiting
+        if self.live > bound:
+            raise Overloaded("server", f"already has {bound} requests", "retry in a few seconds")
+
+    def _voice(self, request: ChatRequest) -> str:
+        if request.voice is None:
+            return self._voices[0]
+        if request.voice not in self._voices:
+            raise NotFound("voice", f"{request.voice[:40]!r} is not known", f"use one of {', '.join(self._voices)}")
+        return request.voice
+
+    def _on_frames(self, frames: list[StreamFrame]) -> None:
+        began = time.perf_counter()
+        for item in frames:
+            session = self._sessions.get(item.stream)
+            if session is None:
+                continue  # cancelled since
+            try:
+                session.on_frame(item.frame)
+                if session.sound is not None:
+                    self._dispatcher.offer(session.sound)
+            except Exception as error:
+                logger.exception("a response could not be made")
+                session.fail(error)
+        self.frame_seconds += time.perf_counter() - began
+        self.frames += 1
+
+    def _forget(self, session: Session) -> None:
+        """The session sent its last response, or its client is gone: free what it holds."""
+        del self._sessions[session.stream]
+        self._loop_thread.cancel(session.stream)
+        if session.sound is not None:
+            session.sound.cancel()
+            self._dispatcher.offer(session.sound)
+
+    async def _watch(self) -> None:
+        """Polls cancellation of all live requests together and keeps the supervisor's count."""
+        shown = -1
+        while True:
+            for session in list(self._sessions.values()):
+                if session.reply.is_cancelled():
+                    session.cancel()
+            if self.live or self.live != shown:
+                self._changed()
+            if self.live != shown:
+                shown = self.live
+                _replace(self._run / "live", str(shown))
+            await asyncio.sleep(self._options.serving.cancel_poll_s)
+
+    async def _fail_all(self, error: BaseException) -> None:
+        for session in list(self._sessions.values()):
+            session.fail(error)
+
+    # ---- frame loop thread ----
+
+    def _frames(self, frames: list[StreamFrame]) -> None:
+        self._aio.call_soon_threadsafe(self._on_frames, frames)
+
+    def _fault(self, error: BaseException) -> None:
+        fault = EngineFault("engine", f"{type(error).__name__}: {error}", "the server restarts: send the request again")
+        asyncio.run_coroutine_threadsafe(self._fail_all(fault), self._aio).result()
+        time.sleep(DEATH_DELAY_S)
+        self._die()
+
+
+def _stream_ids() -> itertools.count[int]:
+    """Ids that a restarted server does not repeat, so that state of a dead one is never taken for its own."""
+    return itertools.count(time.time_ns() // 1000 << 10)
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_suffix(".new")
+    temporary.write_text(text)
+    temporary.replace(path)

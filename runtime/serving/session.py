@@ -1,0 +1,162 @@
+"""One request of the public model from its first frame to its last response. Lives in the asyncio thread."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from runtime.answer import Frame
+from runtime.checkpoint.config import SpeechIds
+from runtime.frontend.tokenizer import TextStream
+from runtime.serving.sound import Sound
+from runtime.stream import Stream
+
+
+class Reply(Protocol):
+    """Where the responses of one request go."""
+
+    def send(self, arrays: dict[str, np.ndarray], final: bool) -> None:
+        """One response with every output of the contract that the client asked for."""
+
+    def fail(self, error: BaseException) -> None:
+        """The last response, an error."""
+
+    def close(self) -> None:
+        """Ends the responses without a further one: the client is gone."""
+
+    def is_cancelled(self) -> bool:
+        """Whether the client went away."""
+
+
+@dataclass(slots=True)
+class Timings:
+    """Moments of a request, seconds of ``time.monotonic``; None until they happen."""
+
+    received: float = field(default_factory=time.monotonic)
+    encoded: float | None = None
+    first_frame: float | None = None
+    first_text: float | None = None
+    first_audio: float | None = None
+
+    def mark(self, name: str) -> None:
+        """Records the first time that something happens."""
+        if getattr(self, name) is None:
+            setattr(self, name, time.monotonic())
+
+    def milliseconds(self) -> dict[str, float | None]:
+        """Each moment and the total, in ms since the request was received."""
+        names = ("encoded", "first_frame", "first_text", "first_audio")
+        moments = {f"{name}_ms": getattr(self, name) for name in names} | {"total_ms": time.monotonic()}
+        return {k: None if t is None else round((t - self.received) * 1000, 3) for k, t in moments.items()}
+
+
+class Session:
+    """Turns frames and sound into responses.
+
+    Args:
+        reply: where they go.
+        outputs: names of the outputs that the client wants.
+        stream: its place in the frame loop.
+        text: decoder of the answer's text.
+        speech_ids: which codes are sound.
+        closed: called once, when the last response is sent.
+    """
+
+    def __init__(
+        self,
+        reply: Reply,
+        outputs: frozenset[str],
+        stream: Stream,
+        text: TextStream,
+        speech_ids: SpeechIds,
+        timings: Timings,
+        closed: Callable[[Session], None],
+    ) -> None:
+        self.reply, self.stream = reply, stream
+        self.sound: Sound | None = None
+        self._outputs, self._text, self._ids = outputs, text, speech_ids
+        self._timings, self._closed = timings, closed
+        self._finish_reason = ""
+        self._counts = {"text_tokens": 0, "speech_tokens": 0, "audio_samples": 0}
+        self.open = True
+
+    def on_frame(self, frame: Frame) -> None:
+        """A frame of the loop: text goes out at once, codes go to the sound."""
+        self._timings.mark("first_frame")
+        text = self._text.push(frame.text_id)
+        if frame.finish:
+            text += self._text.finish()
+            self._finish_reason = frame.finish
+        self._counts["text_tokens"] += 1
+        self._counts["speech_tokens"] += len(frame.codes)
+        if self.sound is not None:
+            self.sound.push([code for code in frame.codes if code < self._ids.first_control])
+            if frame.speech_ended or frame.finish:
+                self.sound.end_span()
+        if text:
+            self._timings.mark("first_text")
+        final = self._complete
+        if text or final or self._outputs & {"text_token_ids", "speech_token_ids"}:
+            self._send(text=text, text_ids=(frame.text_id,), codes=frame.codes, final=final)
+
+    def on_audio(self, samples: np.ndarray) -> None:
+        """Samples of the next chunk."""
+        if len(samples):
+            self._timings.mark("first_audio")
+        self._counts["audio_samples"] += len(samples)
+        if len(samples) or self._complete:
+            self._send(audio=samples, final=self._complete)
+
+    def fail(self, error: BaseException) -> None:
+        """Ends the request with an error."""
+        if self.open:
+            self._close()
+            self.reply.fail(error)
+
+    def cancel(self) -> None:
+        """Ends the request of a client that is gone."""
+        if self.open:
+            self._close()
+            self.reply.close()
+
+    @property
+    def _complete(self) -> bool:
+        return bool(self._finish_reason) and (self.sound is None or self.sound.done)
+
+    def _send(
+        self,
+        text: str = "",
+        audio: np.ndarray | None = None,
+        text_ids: tuple[int, ...] = (),
+        codes: tuple[int, ...] = (),
+        final: bool = False,
+    ) -> None:
+        arrays: dict[str, Any] = {
+            "text": np.array([text.encode()], np.object_),
+            "audio": np.zeros(0, np.float32) if audio is None else audio,
+            "finish_reason": np.array([self._finish_reason.encode() if final else b""], np.object_),
+            "text_token_ids": np.array(text_ids, np.int32),
+            "speech_token_ids": np.array(codes, np.int32),
+            "stats": np.array([self._stats().encode() if final else b""], np.object_),
+        }
+        if final:
+            self._close()
+        self.reply.send({name: array for name, array in arrays.items() if name in self._outputs}, final)
+
+    def _stats(self) -> str:
+        facts = {
+            "prompt_positions": len(self.stream.prompt),
+            "seed": self.stream.params.sampling.seed,
+            **self._counts,
+            **self._timings.milliseconds(),
+        }
+        return json.dumps(facts)
+
+    def _close(self) -> None:
+        self.open = False
+        self._closed(self)

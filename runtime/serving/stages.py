@@ -1,0 +1,82 @@
+"""The stage models as the public model sees them: sound to embeddings, tokens to sound."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from runtime.contracts import SPEECH_ENCODER, STATE_LOST, TOKEN2WAV, ChunkFlag, ModelContract
+from runtime.errors import EngineFault
+from runtime.serving.pb import tensors
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechChunk:
+    """New tokens of one token2wav stream."""
+
+    stream_id: int
+    flag: ChunkFlag
+    voice: str
+    tokens: Sequence[int]
+
+
+class Stages(Protocol):
+    """Feed-forward stages, each call one batch."""
+
+    async def encode(self, clips: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Clips at the model's rate to [placeholders, hidden] each."""
+
+    async def speak(self, chunks: Sequence[SpeechChunk]) -> list[np.ndarray | None]:
+        """Chunks to their new 24 kHz samples; None where the stream's state was lost."""
+
+
+class BlsStages:
+    """``Stages`` over non-decoupled BLS calls of Triton's Python backend."""
+
+    def __init__(self, pb_utils: Any) -> None:
+        self._pb = pb_utils
+
+    async def encode(self, clips: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """See ``Stages``."""
+        lengths = np.array([len(clip) for clip in clips], np.int32)
+        arrays = await self._call(SPEECH_ENCODER, {"audio": np.concatenate(clips), "audio_lengths": lengths})
+        return np.split(arrays["audio_embeds"], np.cumsum(arrays["audio_embed_lengths"])[:-1])
+
+    async def speak(self, chunks: Sequence[SpeechChunk]) -> list[np.ndarray | None]:
+        """See ``Stages``."""
+        arrays = await self._call(TOKEN2WAV, pack_chunks(chunks))
+        return unpack_audio(arrays["audio"], arrays["audio_lengths"])
+
+    async def _call(self, contract: ModelContract, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        names = [spec.name for spec in contract.outputs]
+        request = self._pb.InferenceRequest(
+            model_name=contract.name,
+            requested_output_names=names,
+            inputs=tensors(self._pb, contract.inputs, arrays),
+        )
+        response = await request.async_exec()
+        if response.has_error():
+            raise EngineFault(contract.name, response.error().message(), "this is a fault of the server: see its log")
+        return {name: self._pb.get_output_tensor_by_name(response, name).as_numpy() for name in names}
+
+
+def pack_chunks(chunks: Sequence[SpeechChunk]) -> dict[str, np.ndarray]:
+    """Chunks as the inputs of the ``token2wav`` contract."""
+    return {
+        "stream_ids": np.array([c.stream_id for c in chunks], np.int64),
+        "chunk_flags": np.array([int(c.flag) for c in chunks], np.int32),
+        "voices": np.array([c.voice.encode() for c in chunks], np.object_),
+        "tokens": np.array([t for c in chunks for t in c.tokens], np.int32),
+        "token_lengths": np.array([len(c.tokens) for c in chunks], np.int32),
+    }
+
+
+def unpack_audio(audio: np.ndarray, lengths: np.ndarray) -> list[np.ndarray | None]:
+    """Samples of each chunk; None where the length says that the state was lost."""
+    ends = np.cumsum(np.maximum(lengths, 0))
+    return [
+        None if length == STATE_LOST else audio[end - length : end] for length, end in zip(lengths, ends, strict=True)
+    ]

@@ -1,0 +1,70 @@
+"""What ``fun_audio_chat`` needs of Triton: the reply of one decoupled request, parameters, gauges."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+
+from runtime.contracts import FUN_AUDIO_CHAT
+from runtime.serving.pb import fail, inputs, respond
+from runtime.serving.service import ChatService, Incoming
+
+
+class TritonReply:
+    """``Reply`` over a decoupled response sender."""
+
+    def __init__(self, pb_utils: Any, request: Any) -> None:
+        self._pb, self._sender = pb_utils, request.get_response_sender()
+        self._final = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
+
+    def send(self, arrays: dict[str, np.ndarray], final: bool) -> None:
+        """See ``Reply``."""
+        self._sender.send(respond(self._pb, FUN_AUDIO_CHAT, arrays), flags=self._final if final else 0)
+
+    def fail(self, error: BaseException) -> None:
+        """See ``Reply``."""
+        self._sender.send(fail(self._pb, error), flags=self._final)
+
+    def close(self) -> None:
+        """See ``Reply``."""
+        self._sender.send(flags=self._final)
+
+    def is_cancelled(self) -> bool:
+        """See ``Reply``."""
+        return bool(self._sender.is_cancelled())
+
+
+def accept(pb_utils: Any, service: ChatService, request: Any) -> None:
+    """Hands a request to the service; one that cannot even be read is answered here."""
+    reply = TritonReply(pb_utils, request)
+    try:
+        # Copies, because the request's memory is Triton's and this request outlives execute().
+        arrays = {name: np.array(array) for name, array in inputs(request, FUN_AUDIO_CHAT).items()}
+        parameters = json.loads(request.parameters() or "{}")
+        outputs = frozenset(request.requested_output_names())
+    except Exception as error:
+        reply.fail(error)
+        return
+    service.submit(Incoming(arrays, parameters, outputs, reply))
+
+
+class Gauges:
+    """The service's numbers as Prometheus gauges of Triton's metrics endpoint."""
+
+    def __init__(self, pb_utils: Any, service: ChatService) -> None:
+        self._service = service
+        self._metrics = {}
+        for name in service.gauges():
+            family = pb_utils.MetricFamily(
+                name=f"fun_audio_chat_{name}",
+                description=name.replace("_", " "),
+                kind=pb_utils.MetricFamily.GAUGE,
+            )
+            self._metrics[name] = (family, family.Metric(labels={}))  # a metric lives as long as its family
+
+    def update(self) -> None:
+        """Sets every gauge to its present value."""
+        for name, value in self._service.gauges().items():
+            self._metrics[name][1].set(value)
