@@ -133,7 +133,7 @@ def attend(q: torch.Tensor, pool: torch.Tensor, plan: PagePlan, layer: int) -> t
 
 
 def _attend_context(q: torch.Tensor, planes: torch.Tensor, span: ContextSpan, first: int, tokens: int) -> torch.Tensor:
-    rows, kv_heads, group, dim = q.shape
+    _, kv_heads, group, dim = q.shape
     kv = planes.index_select(0, span.planes + first).view(2, kv_heads, 1, -1, dim)
     k, v = kv.expand(2, kv_heads, group, kv.shape[3], dim)
     out = F.scaled_dot_product_attention(q.permute(1, 2, 0, 3), k, v, attn_mask=span.mask)

@@ -68,11 +68,11 @@ class Options:
     model: str
     features: FeatureConfig
     encoder: EncoderOptions
-    engine: EngineOptions = EngineOptions()
-    token2wav: Token2WavOptions = Token2WavOptions()
-    serving: ServingOptions = ServingOptions()
+    engine: EngineOptions = field(default_factory=EngineOptions)
+    token2wav: Token2WavOptions = field(default_factory=Token2WavOptions)
+    serving: ServingOptions = field(default_factory=ServingOptions)
     threads: int = 1
-    target: str = field(default="cpu")
+    target: str = "cpu"
 
     def path(self, name: str) -> Path:
         """A path of this file, seen from the folder."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -27,6 +28,18 @@ def weight_files(directory: Path) -> list[Path]:
     )
 
 
+def check_weights(directory: Path, expected: Shapes) -> None:
+    """Checks names and shapes of all expected tensors without reading one. Raises BuildError."""
+    found = set()
+    for path in weight_files(directory):
+        with _open(path) as shard:
+            for name in shard.keys():  # noqa: SIM118 - not a dict
+                if name in expected:
+                    _check_shape(path, name, tuple(shard.get_slice(name).get_shape()), expected[name])
+                    found.add(name)
+    _check_complete(directory, found, expected)
+
+
 def load_weights(
     directory: Path, expected: Shapes, dtype: torch.dtype, device: str | torch.device = "cpu"
 ) -> dict[str, torch.Tensor]:
@@ -37,19 +50,30 @@ def load_weights(
     """
     tensors: dict[str, torch.Tensor] = {}
     for path in weight_files(directory):
-        if not path.exists():
-            raise BuildError(path.name, f"is named by {INDEX_FILE} but missing", "download the checkpoint again")
-        with safe_open(str(path), framework="pt") as shard:
+        with _open(path) as shard:
             for name in shard.keys():  # noqa: SIM118 - not a dict
                 if name in expected:
                     _check_shape(path, name, tuple(shard.get_slice(name).get_shape()), expected[name])
                     tensors[name] = shard.get_tensor(name).to(device=device, dtype=dtype)
+    _check_complete(directory, set(tensors), expected)
+    return tensors
+
+
+def _open(path: Path) -> Any:
+    if not path.exists():
+        raise BuildError(path.name, f"is named by {INDEX_FILE} but missing", "download the checkpoint again")
+    try:
+        return safe_open(str(path), framework="pt")
+    except Exception as error:  # the library raises its own untyped error for a damaged file
+        raise BuildError(path.name, f"is damaged ({error})", "download the file again") from None
+
+
+def _check_complete(directory: Path, found: set[str], expected: Shapes) -> None:
     for name, shape in expected.items():
-        if name not in tensors:
+        if name not in found:
             raise BuildError(
                 name, f"expected shape {list(shape)}, found no such tensor in {directory}", "check the checkpoint"
             )
-    return tensors
 
 
 def _check_shape(path: Path, name: str, found: tuple[int, ...], expected: tuple[int, ...]) -> None:

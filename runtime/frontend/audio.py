@@ -31,7 +31,9 @@ def split_clips(audio: np.ndarray | None, lengths: np.ndarray | None) -> list[np
         raise InvalidRequest("audio_lengths", "holds an empty clip or is no vector", "send clips of one sample or more")
     if int(lengths.sum(dtype=np.int64)) != len(audio):
         raise InvalidRequest(
-            "audio_lengths", f"adds up to {int(lengths.sum(dtype=np.int64))} for {len(audio)} samples", "make them equal"
+            "audio_lengths",
+            f"adds up to {int(lengths.sum(dtype=np.int64))} for {len(audio)} samples",
+            "make them equal",
         )
     return np.split(audio, np.cumsum(lengths)[:-1]) if len(lengths) else []
 
@@ -50,9 +52,13 @@ def to_model_rate(clips: list[np.ndarray], sample_rate: int, features: FeatureCo
     for i, clip in enumerate(clips):
         if len(clip) > longest * sample_rate:
             raise InvalidRequest(
-                "audio", f"clip {i} lasts {len(clip) / sample_rate:.1f} s", f"send at most {float(longest):g} s per clip"
+                "audio",
+                f"clip {i} lasts {len(clip) / sample_rate:.1f} s",
+                f"send at most {float(longest):g} s per clip",
             )
     if sample_rate == features.sample_rate:
         return clips
     # soxr's HQ recipe is what the authors' loader (librosa) uses.
-    return [soxr.resample(clip, sample_rate, features.sample_rate, quality="HQ")[: features.n_samples] for clip in clips]
+    return [
+        soxr.resample(clip, sample_rate, features.sample_rate, quality="HQ")[: features.n_samples] for clip in clips
+    ]

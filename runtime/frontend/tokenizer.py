@@ -51,9 +51,7 @@ class ChatTokenizer:
     def mask(self, text: str) -> str:
         """User text with every spelling of a control token hidden from the template."""
         text = text.replace(_MASK_OPEN, _MASK_OPEN * 2)
-        return self._special.sub(
-            lambda match: f"{_MASK_OPEN}{self._special_names.index(match[0])}{_MASK_CLOSE}", text
-        )
+        return self._special.sub(lambda match: f"{_MASK_OPEN}{self._special_names.index(match[0])}{_MASK_CLOSE}", text)
 
     def _unmask(self, text: str) -> str:
         def restore(match: re.Match[str]) -> str:

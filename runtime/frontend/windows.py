@@ -58,8 +58,10 @@ def encode_clips(
             frames[at] = part.shape[1]
             keep[at] = np.clip(rows - i * shape.rows, 0, shape.rows)
             at += 1
-    parts = [graph(batch[i : i + max_windows], frames[i : i + max_windows], keep[i : i + max_windows])
-             for i in range(0, len(batch), max_windows)]
+    parts = [
+        graph(batch[i : i + max_windows], frames[i : i + max_windows], keep[i : i + max_windows])
+        for i in range(0, len(batch), max_windows)
+    ]
     groups = np.concatenate(parts)
     ends = np.cumsum(windows)
     return [

@@ -36,7 +36,7 @@ class EncoderLayer(nn.Module):
         width = config.d_model
         self.heads = config.num_heads
         self.self_attn = nn.ModuleDict(
-            {name: nn.Linear(width, width, bias=name != "k_proj") for name in ("q_proj", "k_proj", "v_proj", "out_proj")}
+            {f"{part}_proj": nn.Linear(width, width, bias=part != "k") for part in ("q", "k", "v", "out")}
         )
         self.self_attn_layer_norm = nn.LayerNorm(width, LAYER_NORM_EPS)
         self.fc1 = nn.Linear(width, config.ffn_size)

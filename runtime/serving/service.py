@@ -157,7 +157,9 @@ class ChatService:
         positions = np.flatnonzero(ids == self._config.text_ids.audio)
         answer = Answer(self._config.text_ids, self._config.speech_ids, request.params)
         hidden = self._config.backbone.hidden_size
-        stream = Stream(next(self._keys), Prompt(ids, np.zeros((len(positions), hidden), np.float32), positions), answer)
+        stream = Stream(
+            next(self._keys), Prompt(ids, np.zeros((len(positions), hidden), np.float32), positions), answer
+        )
         self._scheduler.check_fits(stream)
         if len(positions):
             embeds = [part for part in await self._stages.encode(clips) if len(part)]

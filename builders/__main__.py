@@ -1,0 +1,68 @@
+"""``python -m builders``: make the tiny checkpoints, build a folder, check one."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import warnings
+from pathlib import Path
+
+from runtime.errors import ServeError
+from runtime.manifest import verify
+
+
+def _path(text: str) -> Path | None:
+    return Path(text) if text else None  # an empty make variable means "not given"
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser(prog="python -m builders", description=__doc__)
+    commands = top.add_subparsers(dest="command", required=True)
+    build = commands.add_parser("build", help="from checkpoints to engines and a model repository")
+    build.add_argument("--target", default="cpu", help="cpu (this version builds no other)")
+    build.add_argument("--out", type=Path, required=True, help="folder to write, for example build/cpu")
+    build.add_argument("--model", type=_path, help="Fun-Audio-Chat directory; without it a tiny one is made")
+    build.add_argument("--cosyvoice", type=_path, help="CosyVoice3 directory")
+    build.add_argument("--voices", type=_path, help="spk2info.pt; default: the one of the CosyVoice3 directory")
+    tiny = commands.add_parser("tiny", help="only the tiny checkpoints")
+    tiny.add_argument("--out", type=Path, required=True)
+    check = commands.add_parser("verify", help="whether a built folder is complete and up to date")
+    check.add_argument("--out", type=Path, required=True)
+    return top
+
+
+def _quieten() -> None:
+    # The exporter reports libraries that we do not use and its own deprecations; neither can be acted on here.
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", message=".*axis name.*")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status 0, or 1 with one line on stderr."""
+    options = parser().parse_args(arguments)
+    _quieten()
+    try:
+        if options.command == "verify":
+            verify(options.out)
+        elif options.command == "tiny":
+            from builders.build import make_tiny
+
+            make_tiny(options.out)
+        else:
+            from builders.build import BuildRequest, build
+
+            build(
+                BuildRequest(options.target, options.out, options.model, options.cosyvoice, options.voices),
+                lambda line: print(line, flush=True),
+            )
+    except ServeError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

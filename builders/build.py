@@ -1,0 +1,142 @@
+"""One command from checkpoints to a folder that the server can be pointed at."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from builders.export_encoder import export_encoder
+from builders.export_token2wav import export_token2wav
+from builders.render import render_repository
+from builders.steps import Builder
+from builders.tiny_chat import write_tiny_chat
+from builders.tiny_cosyvoice import write_tiny_cosyvoice
+from runtime.checkpoint.config import ModelConfig
+from runtime.checkpoint.layout import all_shapes
+from runtime.checkpoint.weights import check_weights, weight_files
+from runtime.errors import BuildError
+from runtime.manifest import Manifest
+from runtime.options import OPTIONS_FILE, EncoderOptions, Options, Token2WavOptions
+
+TARGETS = ("cpu",)
+VERSIONED = ("torch", "onnx", "onnxscript", "onnxruntime", "transformers", "numpy")
+ENCODER_GRAPH = "engines/audio_encoder.onnx"
+TINY_CHAT, TINY_COSYVOICE = "tiny/fun_audio_chat", "tiny/cosyvoice3"
+COSYVOICE_FILES = ("cosyvoice3.yaml", "flow.pt", "hift.pt", "spk2info.pt")
+TEXT_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "chat_template.jinja",
+    "special_tokens_map.json", "added_tokens.json", "generation_config.json", "preprocessor_config.json",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class BuildRequest:
+    """What to build. Without checkpoints the tiny ones are made inside ``out``."""
+
+    target: str
+    out: Path
+    model: Path | None = None
+    cosyvoice: Path | None = None
+    voices: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.target not in TARGETS:
+            raise BuildError("TARGET", f"{self.target!r} cannot be built by this version", f"use {', '.join(TARGETS)}")
+        if (self.model is None) != (self.cosyvoice is None):
+            missing = "MODEL" if self.model is None else "COSYVOICE"
+            raise BuildError(missing, "is not given", "give both checkpoints, or none for the tiny ones")
+
+
+def build(request: BuildRequest, say: Callable[[str], None]) -> Manifest:
+    """Builds or refreshes ``request.out``.
+
+    Raises:
+        BuildError: a checkpoint does not fit; the message names the tensor or key.
+    """
+    out = request.out
+    out.mkdir(parents=True, exist_ok=True)
+    builder = Builder(out, _earlier(request), say)
+    model, cosyvoice = request.model, request.cosyvoice
+    if model is None or cosyvoice is None:
+        model, cosyvoice = out / TINY_CHAT, out / TINY_COSYVOICE
+        builder.step(
+            "tiny checkpoints",
+            [],
+            ["builders/tiny_chat.py", "builders/tiny_text.py", "builders/tiny_cosyvoice.py"],
+            None,
+            lambda: make_tiny(out),
+        )
+    config = ModelConfig.read(model)
+    check_weights(config.directory, all_shapes(config))
+    weights = weight_files(model)
+    builder.step(
+        "audio encoder",
+        [model / "config.json", *weights],
+        ["builders/export_encoder.py", "runtime/models/audio_encoder.py"],
+        None,
+        lambda: _export_encoder(config, out / ENCODER_GRAPH),
+    )
+    voices = [] if request.voices is None else [request.voices]
+    builder.step(
+        "token2wav",
+        [p for p in sorted(cosyvoice.iterdir()) if p.name in COSYVOICE_FILES] + voices,
+        ["builders/export_token2wav.py", "runtime/token2wav"],
+        None,
+        lambda: export_token2wav(cosyvoice, out / Token2WavOptions.dir, request.voices, say),
+    )
+    text_files = [model / name for name in TEXT_FILES if (model / name).exists()]
+    builder.step(
+        "model repository",
+        text_files,
+        ["model_repository", "runtime/options.py", "builders/render.py"],
+        str(model),
+        lambda: _render(out, config),
+    )
+    builder.manifest.write(out)
+    return builder.manifest
+
+
+def _earlier(request: BuildRequest) -> Manifest:
+    versions = {name: version(name) for name in VERSIONED} | {"python": platform.python_version()}
+    fresh = Manifest(request.target, versions)
+    try:
+        old = Manifest.read(request.out)
+    except BuildError:
+        return fresh
+    if old.target != request.target:
+        raise BuildError("OUT", f"{request.out} holds target {old.target}", "choose another OUT or remove it")
+    old.versions = versions
+    return old
+
+
+def make_tiny(out: Path) -> list[Path]:
+    """Writes both tiny checkpoints below ``out`` and returns their files."""
+    write_tiny_chat(out / TINY_CHAT)
+    write_tiny_cosyvoice(out / TINY_COSYVOICE)
+    return sorted(path for path in (out / "tiny").rglob("*") if path.is_file())
+
+
+def _export_encoder(config: ModelConfig, path: Path) -> list[Path]:
+    export_encoder(config, path)
+    return sorted(path.parent.glob(path.name + "*"))
+
+
+def _render(out: Path, config: ModelConfig) -> list[Path]:
+    encoder = config.encoder
+    inside = config.directory.is_relative_to(out)
+    Options(
+        folder=out,
+        model=str(config.directory.relative_to(out) if inside else config.directory.resolve()),
+        features=config.features,
+        encoder=EncoderOptions(
+            graph=ENCODER_GRAPH,
+            frames=encoder.window_frames,
+            groups=encoder.window_groups,
+            group_size=encoder.group_size,
+            hidden=config.backbone.hidden_size,
+        ),
+    ).write()
+    return [*render_repository(out), out / OPTIONS_FILE]

@@ -1,0 +1,105 @@
+"""What a rendered folder was made from, and whether it still is what it says. Written by builders."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from runtime.errors import BuildError
+
+MANIFEST_FILE = "manifest.json"
+FORMAT = 1  # raise when a folder of an older format can no longer be served
+HASH_BLOCK = 1 << 22
+
+
+@dataclass(frozen=True, slots=True)
+class FileFacts:
+    """Size in bytes, time stamp in ns and SHA-256 of a file."""
+
+    size: int
+    mtime_ns: int
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path, known: FileFacts | None = None) -> FileFacts:
+        """Facts of a file; its content is read only when size or time stamp differ from ``known``."""
+        stat = path.stat()
+        if known is not None and (known.size, known.mtime_ns) == (stat.st_size, stat.st_mtime_ns):
+            return known
+        digest = hashlib.sha256()
+        with path.open("rb") as file:
+            while block := file.read(HASH_BLOCK):
+                digest.update(block)
+        return cls(stat.st_size, stat.st_mtime_ns, digest.hexdigest())
+
+
+@dataclass(slots=True)
+class Step:
+    """One build step: the key of everything it depends on, and the files that it wrote."""
+
+    key: str
+    files: dict[str, FileFacts]
+
+
+@dataclass(slots=True)
+class Manifest:
+    """``inputs`` by absolute path, ``steps`` by name with files relative to the folder."""
+
+    target: str
+    versions: dict[str, str] = field(default_factory=dict)
+    gpu: str | None = None
+    format: int = FORMAT
+    inputs: dict[str, FileFacts] = field(default_factory=dict)
+    steps: dict[str, Step] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, folder: Path) -> Manifest:
+        """Raises BuildError when the folder holds no readable manifest of this format."""
+        try:
+            values = json.loads((folder / MANIFEST_FILE).read_text("utf-8"))
+            if values["format"] != FORMAT:
+                raise _stale(f"has format {values['format']}, this program writes {FORMAT}", folder)
+            values["inputs"] = {name: FileFacts(**facts) for name, facts in values["inputs"].items()}
+            values["steps"] = {
+                name: Step(step["key"], {file: FileFacts(**facts) for file, facts in step["files"].items()})
+                for name, step in values["steps"].items()
+            }
+            return cls(**values)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise _stale(f"cannot be read ({type(error).__name__}: {error})", folder) from None
+
+    def write(self, folder: Path) -> None:
+        """Writes the manifest so that a reader sees the old one or the new one, never a part."""
+        temporary = folder / (MANIFEST_FILE + ".new")
+        temporary.write_text(json.dumps(asdict(self), indent=1) + "\n", "utf-8")
+        temporary.replace(folder / MANIFEST_FILE)
+
+
+def verify(folder: Path) -> Manifest:
+    """Checks that a folder is complete and still matches the checkpoints that it was built from.
+
+    Raises:
+        BuildError: naming the file at fault and the command that mends it.
+    """
+    manifest = Manifest.read(folder)
+    for step in manifest.steps.values():
+        for name, facts in step.files.items():
+            _check(folder, folder / name, facts)
+    for name, facts in manifest.inputs.items():
+        _check(folder, Path(name), facts)
+    return manifest
+
+
+def _check(folder: Path, path: Path, facts: FileFacts) -> None:
+    if not path.exists():
+        raise _stale(f"names {path}, which is missing", folder)
+    if FileFacts.of(path, facts).sha256 != facts.sha256:
+        raise _stale(f"names {path}, which has changed since", folder)
+
+
+def _stale(problem: str, folder: Path) -> BuildError:
+    return BuildError(
+        MANIFEST_FILE, problem, f"run: make build-engines OUT={folder} (with the same MODEL and COSYVOICE)"
+    )

@@ -1,0 +1,82 @@
+"""The golden set of the language side as values: cases, prompts, parameters."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+
+from runtime.answer import Answer
+from runtime.checkpoint.config import ModelConfig
+from runtime.frontend.prompt import AUDIO_TURN, Message
+from runtime.params import AnswerParams, SamplingParams
+from runtime.stream import Prompt, Stream
+
+FOLDER = Path(__file__).parent / "fun_audio_chat"
+CHECKPOINT = FOLDER / "checkpoint"
+
+
+@cache
+def cases() -> dict[str, dict[str, Any]]:
+    return json.loads((FOLDER / "manifest.json").read_text())["cases"]
+
+
+@cache
+def config() -> ModelConfig:
+    return ModelConfig.read(CHECKPOINT)
+
+
+def run(name: str) -> dict[str, np.ndarray]:
+    return dict(np.load(FOLDER / f"run_{name}.npz"))
+
+
+def prefill(name: str) -> dict[str, np.ndarray]:
+    return dict(np.load(FOLDER / f"prefill_{name}.npz"))
+
+
+def wav(name: str) -> np.ndarray:
+    samples, rate = soundfile.read(FOLDER / "audio" / f"{name}.flac", dtype="float32")
+    assert rate == 16000
+    return samples
+
+
+def params(name: str) -> AnswerParams:
+    case = cases()[name]
+    sampling = SamplingParams(
+        greedy=not case["do_sample"],
+        text_greedy=case["text_greedy"],
+        temperature=case["temperature"] or 1.0,
+        top_p=case["top_p"] or 1.0,
+        top_k=case["top_k"] or 0,
+        repetition_penalty=case["repetition_penalty"],
+        banned_pairs=tuple((a, b) for a, b in case["bad_words_ids"] or ()),
+    )
+    return AnswerParams(case["mode"], case["max_new_tokens"], case["force_text_abos"], sampling)
+
+
+def messages(name: str) -> list[Message]:
+    """The case's conversation; its audio turns are ``AUDIO_TURN`` lines."""
+
+    def parts(content: str) -> tuple[str | None, ...]:
+        if AUDIO_TURN not in content:
+            return (content,)
+        return tuple(None if line == AUDIO_TURN else line for line in content.split("\n"))
+
+    return [Message(turn["role"], parts(turn["content"])) for turn in cases()[name]["conversation"]]
+
+
+def stream(name: str, audio_embeds: np.ndarray, key: int = 0) -> Stream:
+    ids = run(name)["prompt_ids"]
+    prompt = Prompt(ids, audio_embeds, np.flatnonzero(ids == config().text_ids.audio))
+    return Stream(key, prompt, Answer(config().text_ids, config().speech_ids, params(name)))
+
+
+def recorded_uniforms(streams: list[Stream], draws: int, numbers: np.ndarray, text_greedy: bool) -> np.ndarray:
+    """The recorded random numbers of a sampled case, in the shape that the sampler asks for."""
+    per_forward = draws - 1 if text_greedy else draws
+    row = numbers.reshape(-1, per_forward)[streams[0].answer.forwards]
+    return np.pad(row, (0, draws - per_forward))[None]
