@@ -19,7 +19,7 @@ from runtime.checkpoint.layout import all_shapes
 from runtime.checkpoint.weights import check_weights, weight_files
 from runtime.errors import BuildError
 from runtime.manifest import Manifest
-from runtime.options import OPTIONS_FILE, EncoderOptions, Options, Token2WavOptions
+from runtime.options import OPTIONS_FILE, TOKEN2WAV_FOLDER, EncoderOptions, Options
 
 TARGETS = ("cpu",)
 VERSIONED = ("torch", "onnx", "onnxscript", "onnxruntime", "transformers", "numpy")
@@ -85,7 +85,7 @@ def build(request: BuildRequest, say: Callable[[str], None]) -> Manifest:
         [p for p in sorted(cosyvoice.iterdir()) if p.name in COSYVOICE_FILES] + voices,
         ["builders/export_token2wav.py", "runtime/token2wav"],
         None,
-        lambda: export_token2wav(cosyvoice, out / Token2WavOptions.dir, request.voices, say),
+        lambda: export_token2wav(cosyvoice, out / TOKEN2WAV_FOLDER, request.voices, say),
     )
     text_files = [model / name for name in TEXT_FILES if (model / name).exists()]
     builder.step(

@@ -124,7 +124,7 @@ def _write_weights(directory: Path, seed: int) -> None:
         name: _random(name, shape, generator) for name, shape in sorted(all_shapes(ModelConfig.read(directory)).items())
     }
     names = list(tensors)
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for i in range(SHARDS):
         file = f"model-{i + 1:05d}-of-{SHARDS:05d}.safetensors"
         part = names[i * len(names) // SHARDS : (i + 1) * len(names) // SHARDS]

@@ -16,6 +16,7 @@ from runtime.engines.options import EngineOptions
 from runtime.errors import BuildError
 
 OPTIONS_FILE = "options.json"
+TOKEN2WAV_FOLDER = "token2wav"
 T = TypeVar("T")
 
 
@@ -39,7 +40,7 @@ class Token2WavOptions:
     ``calls_in_flight``: calls at once, so that the vocoder of one overlaps the flow of the next.
     """
 
-    dir: str = "token2wav"
+    dir: str = TOKEN2WAV_FOLDER
     threads: int = 1
     max_streams: int = 64
     hops: tuple[int, ...] = (15, 10, 25)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from runtime.errors import InvalidRequest
 
 MODES = ("s2s", "s2t")
+DEFAULT_MODE = "s2s"
+DEFAULT_MAX_TOKENS = 2048
 
 
 def _check(field: str, value: float, low: float, high: float, remedy: str, exclusive_low: bool = False) -> None:
@@ -44,8 +46,8 @@ class SamplingParams:
 class AnswerParams:
     """Shape of the answer: mode, length limit in text steps, forced start of speech, sampling."""
 
-    mode: str = "s2s"
-    max_tokens: int = 2048
+    mode: str = DEFAULT_MODE
+    max_tokens: int = DEFAULT_MAX_TOKENS
     force_audio_start: bool = True
     sampling: SamplingParams = SamplingParams()
 

@@ -58,6 +58,8 @@ class EncoderLayer(nn.Module):
 class AudioEncoder(nn.Module):
     """Windows of log-mel to group embeddings in the backbone's width."""
 
+    positions: torch.Tensor
+
     def __init__(self, config: EncoderConfig, hidden: int) -> None:
         super().__init__()
         width = config.d_model

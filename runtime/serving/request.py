@@ -11,7 +11,7 @@ import numpy as np
 
 from runtime.errors import InvalidRequest
 from runtime.frontend.prompt import Message, parse_messages, single_turn
-from runtime.params import AnswerParams, SamplingParams
+from runtime.params import DEFAULT_MAX_TOKENS, DEFAULT_MODE, AnswerParams, SamplingParams
 
 # Parameters that Triton itself adds, and headers that an operator has it forward.
 FOREIGN_PREFIXES = ("triton_", "x-")
@@ -61,7 +61,7 @@ def parse_request(
     """
     values = parse_parameters(parameters)
     text, document = _string(arrays, "text"), _string(arrays, "messages")
-    mode = values.get("mode", AnswerParams.mode)
+    mode = values.get("mode", DEFAULT_MODE)
     params = _answer_params(values, mode, arrays.get("warmup_tokens"))
     if document is None:
         messages = single_turn(mode, values.get("system"), text, len(clips))
@@ -118,7 +118,7 @@ def _whole(number: float) -> int:
 def _answer_params(values: Mapping[str, Any], mode: str, warmup: np.ndarray | None) -> AnswerParams:
     sampling = {name: values[name] for name in SAMPLING if name in values}
     sampling.setdefault("seed", secrets.randbits(62))
-    max_tokens = values.get("max_tokens", AnswerParams.max_tokens)
+    max_tokens = values.get("max_tokens", DEFAULT_MAX_TOKENS)
     if warmup is not None and warmup.size:
         max_tokens = int(warmup.flat[0])
     return AnswerParams(

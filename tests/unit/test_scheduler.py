@@ -1,0 +1,121 @@
+"""Scheduling rules with no model at all."""
+
+import numpy as np
+import pytest
+
+from runtime.answer import Answer
+from runtime.checkpoint.config import SpeechIds, TextIds
+from runtime.engines.base import EngineShape
+from runtime.errors import InvalidRequest
+from runtime.kv_cache import KvCache
+from runtime.params import AnswerParams
+from runtime.scheduler import Limits, Scheduler
+from runtime.stream import Prompt, Stream
+
+TEXT = TextIds(audio=1, audio_bos=2, audio_eos=3, stop=(4,))
+SPEECH = SpeechIds(codebook_size=10, bos=7, eos=8, pad=9, group_size=5)
+
+
+def shape(blocks, factor=1):
+    return EngineShape(4, 1, 1, 2, 4, 64, 256 * factor, 8, blocks)
+
+
+def scheduler(blocks=64, chunk=16, streams=4):
+    caches = KvCache(shape(blocks)), KvCache(shape(blocks * 5, 5))
+    return Scheduler(Limits(streams, chunk, 256), *caches, group_size=5)
+
+
+def stream(length, max_tokens=8, mode="s2s"):
+    prompt = Prompt(np.zeros(length, np.int64), np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
+    return Stream(0, prompt, Answer(TEXT, SPEECH, AnswerParams(mode, max_tokens, mode == "s2s")))
+
+
+def chunks(plan):
+    return [(chunk.stream, chunk.begin, chunk.length, chunk.last) for chunk in plan.contexts]
+
+
+def test_nothing_live_gives_no_plan():
+    assert scheduler().plan() is None
+
+
+def test_a_prompt_is_prefilled_in_chunks_and_then_generates():
+    s, one = scheduler(), stream(40)
+    s.add(one)
+    assert chunks(s.plan()) == [(one, 0, 16, False)]
+    assert chunks(s.plan()) == [(one, 16, 16, False)]
+    plan = s.plan()
+    assert chunks(plan) == [(one, 32, 8, True)] and plan.deciding == [one]
+    plan = s.plan()
+    assert plan.generations == (one,) and not plan.contexts and one.position == 41
+
+
+def test_running_streams_wait_for_at_most_one_chunk_however_many_join():
+    s, running = scheduler(blocks=256), stream(4, max_tokens=200)
+    s.add(running)
+    s.plan()
+    for _ in range(3):
+        s.add(stream(155))  # a 31 s clip each
+    steps = 0
+    while s.prefilling or s.waiting:
+        plan = s.plan()
+        assert plan.generations[0] is running, "every step makes a frame of the running stream"
+        assert sum(chunk.length for chunk in plan.contexts) <= 16
+        steps += 1
+    assert steps == -(-3 * 155 // 16)
+
+
+def test_short_prompts_share_a_chunk():
+    s, first, second = scheduler(), stream(5), stream(6)
+    s.add(first)
+    s.add(second)
+    assert chunks(s.plan()) == [(first, 0, 5, True), (second, 0, 6, True)]
+
+
+def test_slots_bound_the_live_streams_and_are_reused():
+    s, streams = scheduler(streams=2), [stream(4) for _ in range(3)]
+    for one in streams:
+        s.add(one)
+    s.plan()
+    assert s.live == 2 and list(s.waiting) == [streams[2]]
+    s.remove(streams[0])
+    s.plan()
+    assert s.live == 2 and streams[2].slot >= 0 and streams[0].slot == -1
+
+
+def test_blocks_of_both_caches_bound_admission_in_order():
+    s = scheduler(blocks=4)  # 32 positions
+    first, large, small = stream(4, 12), stream(4, 28), stream(2, 2)
+    for one in (first, large, small):
+        s.add(one)
+    s.plan()
+    assert s.live == 1 and list(s.waiting) == [large, small], "a small request does not overtake"
+    s.remove(first)
+    s.plan()
+    assert large.slot >= 0 and list(s.waiting) == [small]
+
+
+def test_text_only_streams_take_no_speech_blocks():
+    s = scheduler()
+    free = s.free_blocks
+    s.add(stream(8, 8, "s2t"))
+    s.plan()
+    assert s.free_blocks == (free[0] - 2, free[1])
+
+
+def test_removal_frees_everything_wherever_the_stream_is():
+    s = scheduler(streams=2)
+    free = s.free_blocks
+    running, prefilling, waiting = stream(4), stream(100), stream(4)
+    for one in (running, prefilling, waiting):
+        s.add(one)
+    s.plan()
+    for one in (waiting, prefilling, running, running):
+        s.remove(one)
+    assert s.free_blocks == free and s.live == 0 and not s.waiting and s.plan() is None
+
+
+def test_a_stream_that_can_never_fit_is_refused():
+    with pytest.raises(InvalidRequest, match=r"max_tokens: .*256 positions"):
+        scheduler().check_fits(stream(200, 100))
+    with pytest.raises(InvalidRequest):
+        scheduler(blocks=2).check_fits(stream(10, 10))
