@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 import warnings
 from pathlib import Path
@@ -34,8 +33,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _quieten() -> None:
-    # The exporter reports libraries that we do not use and its own deprecations; neither can be acted on here.
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    # Deprecations inside the exporter: nothing that a user could act on.
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", message=".*axis name.*")
 

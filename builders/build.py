@@ -75,15 +75,15 @@ def build(request: BuildRequest, say: Callable[[str], None]) -> Manifest:
     builder.step(
         "audio encoder",
         [model / "config.json", *weights],
-        ["builders/export_encoder.py", "runtime/models/audio_encoder.py"],
+        ["builders/export_encoder.py", "builders/onnx_export.py", "runtime/models/audio_encoder.py"],
         None,
-        lambda: _export_encoder(config, out / ENCODER_GRAPH),
+        lambda: export_encoder(config, out / ENCODER_GRAPH),
     )
     voices = [] if request.voices is None else [request.voices]
     builder.step(
         "token2wav",
         [p for p in sorted(cosyvoice.iterdir()) if p.name in COSYVOICE_FILES] + voices,
-        ["builders/export_token2wav.py", "runtime/token2wav"],
+        ["builders/export_token2wav.py", "builders/onnx_export.py", "runtime/token2wav"],
         None,
         lambda: export_token2wav(cosyvoice, out / TOKEN2WAV_FOLDER, request.voices, say),
     )
@@ -117,11 +117,6 @@ def make_tiny(out: Path) -> list[Path]:
     write_tiny_chat(out / TINY_CHAT)
     write_tiny_cosyvoice(out / TINY_COSYVOICE)
     return sorted(path for path in (out / "tiny").rglob("*") if path.is_file())
-
-
-def _export_encoder(config: ModelConfig, path: Path) -> list[Path]:
-    export_encoder(config, path)
-    return sorted(path.parent.glob(path.name + "*"))
 
 
 def _render(out: Path, config: ModelConfig) -> list[Path]:

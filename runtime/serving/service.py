@@ -34,6 +34,7 @@ from runtime.serving.sound import Dispatcher, Sound
 from runtime.serving.stages import Stages
 from runtime.stream import Prompt, Stream
 from runtime.token2wav.hops import HopPolicy
+from runtime.token2wav.layout import Sizes
 
 logger = logging.getLogger(__name__)
 
@@ -59,8 +60,7 @@ class ChatService:
         config: sizes and ids of the checkpoint.
         loop: the frame loop; this service's thread owns it after ``start``.
         stages: encoder and token2wav.
-        voices: known speakers, the default first.
-        sample_rate: of the sound.
+        sound: rates and voices of token2wav.
         die: ends the process when the frame loop is lost (replaced by tests).
     """
 
@@ -70,12 +70,11 @@ class ChatService:
         config: ModelConfig,
         loop: FrameLoop,
         stages: Stages,
-        voices: tuple[str, ...],
-        sample_rate: int,
+        sound: Sizes,
         die: Callable[[], None] = lambda: os._exit(1),
     ) -> None:
         self._options, self._config, self._stages = options, config, stages
-        self._voices, self._sample_rate, self._die = voices, sample_rate, die
+        self._voices, self._sample_rate, self._die = sound.voices, sound.sample_rate, die
         self._tokenizer = ChatTokenizer(config.directory)
         self._prompts = PromptBuilder(config, self._tokenizer)
         self._scheduler = loop.scheduler
@@ -86,7 +85,7 @@ class ChatService:
         self._aio = asyncio.new_event_loop()
         self._aio_thread = threading.Thread(target=self._aio.run_forever, name="service", daemon=True)
         self._dispatcher = Dispatcher(stages, options.token2wav.max_batch, options.token2wav.calls_in_flight)
-        self._policy = HopPolicy(options.token2wav.hops)
+        self._policy = HopPolicy(options.token2wav.hops, sound.lookahead)
         self._sessions: dict[Stream, Session] = {}
         self._incoming = 0
         self._keys, self._sound_ids = itertools.count(), _stream_ids()

@@ -11,7 +11,7 @@ from runtime.engines.build import build_frame_loop
 from runtime.options import Options
 from runtime.serving.service import ChatService
 from runtime.serving.stages import Stages
-from runtime.token2wav.voices import read_voice_names
+from runtime.token2wav.layout import Sizes
 
 
 def start_service(folder: Path, stages: Stages) -> ChatService:
@@ -20,7 +20,6 @@ def start_service(folder: Path, stages: Stages) -> ChatService:
     torch.set_num_threads(options.threads)
     config = ModelConfig.read(options.path(options.model))
     loop = build_frame_loop(config, options.engine)
-    names, sample_rate = read_voice_names(options.path(options.token2wav.dir))
-    service = ChatService(options, config, loop, stages, names, sample_rate)
+    service = ChatService(options, config, loop, stages, Sizes.read(options.path(options.token2wav.dir)))
     service.start()
     return service

@@ -8,8 +8,8 @@ import triton_python_backend_utils as pb_utils
 
 from runtime.contracts import FUN_AUDIO_CHAT
 from runtime.serving import pb
-from runtime.serving.start import start_service
 from runtime.serving.stages import BlsStages
+from runtime.serving.start import start_service
 from runtime.serving.triton import Gauges, accept
 
 

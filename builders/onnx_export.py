@@ -1,0 +1,65 @@
+"""One torch module as one ONNX file, with the exported graph checked in ONNX Runtime."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from runtime.errors import BuildError
+from runtime.onnx_session import OnnxGraph
+
+OPSET = 20  # the newest that every TensorRT which we support parses
+TOLERANCE = 2e-4  # absolute, float32, on outputs of order one
+
+
+def export_checked(
+    module: nn.Module,
+    inputs: dict[str, torch.Tensor],
+    dims: dict[str, dict[int, Any]],
+    outputs: list[str],
+    path: Path,
+) -> list[Path]:
+    """Writes the graph and returns its files.
+
+    Args:
+        inputs: probe tensors by the names of the module's arguments; the check runs on them.
+        dims: free axes of each input.
+        outputs: names of the outputs.
+
+    Raises:
+        BuildError: the graph disagrees with torch on the probe.
+    """
+    # The exporter reports libraries that we do not use; that cannot be acted on here.
+    logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for stale in path.parent.glob(path.name + "*"):
+        stale.unlink()
+    program = torch.onnx.export(
+        module,
+        kwargs=inputs,
+        dynamo=True,
+        opset_version=OPSET,
+        input_names=list(inputs),
+        output_names=outputs,
+        dynamic_shapes=dims,
+        verbose=False,
+    )
+    assert program is not None
+    program.save(str(path))
+    with torch.inference_mode():
+        expected = module(**inputs)
+    expected = expected if isinstance(expected, tuple) else (expected,)
+    found = OnnxGraph(path, threads=1).run({name: tensor.numpy() for name, tensor in inputs.items()})
+    for name, tensor in zip(outputs, expected, strict=True):
+        error = float(np.abs(found[name] - tensor.numpy()).max())
+        scale = max(1.0, float(tensor.abs().max()))
+        if not error <= TOLERANCE * scale:
+            raise BuildError(
+                f"{path.name}: {name}", f"differs from torch by {error:.2e}", f"{TOLERANCE * scale:.0e} is allowed"
+            )
+    return sorted(path.parent.glob(path.name + "*"))

@@ -1,0 +1,31 @@
+"""Speech tokens of many streams to mel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import triton_python_backend_utils as pb_utils
+
+from runtime.contracts import FLOW
+from runtime.options import Options
+from runtime.serving import pb
+from runtime.token2wav.build import build_flow
+
+
+class TritonPythonModel:
+    """Runs ``runtime.token2wav.flow_stage``."""
+
+    @staticmethod
+    def auto_complete_config(config: Any) -> Any:
+        """Inputs and outputs from the contract."""
+        return pb.auto_complete(config, FLOW)
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Opens the exported graphs."""
+        options = Options.read(pb.built_folder(args))
+        sound = options.token2wav
+        self._stage = build_flow(options.path(sound.dir), sound.threads, sound.max_streams)
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        """One response per request; a request is already a batch of chunks."""
+        return pb.answer_each(pb_utils, FLOW, requests, self._stage.run)

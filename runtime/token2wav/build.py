@@ -1,0 +1,29 @@
+"""From an exported folder to ready stages over ONNX Runtime."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from runtime.onnx_session import OnnxGraph
+from runtime.token2wav.flow_stage import FlowStage, read_voice_vectors
+from runtime.token2wav.layout import FRONT_GRAPH, MEL_NOISE, SOURCE_NOISE, STEP_GRAPH, VOCODER_GRAPH, VOICES, Sizes
+from runtime.token2wav.noise import Noise
+from runtime.token2wav.vocoder_stage import VocoderStage
+
+
+def build_flow(folder: Path, threads: int, max_streams: int) -> FlowStage:
+    """The flow of an exported folder."""
+    return FlowStage(
+        sizes=Sizes.read(folder),
+        front=OnnxGraph(folder / FRONT_GRAPH, threads).run,
+        step=OnnxGraph(folder / STEP_GRAPH, threads).run,
+        voices=read_voice_vectors(folder / VOICES),
+        mel_noise=Noise(folder / MEL_NOISE, axis=1),
+        max_streams=max_streams,
+    )
+
+
+def build_vocoder(folder: Path, threads: int, max_streams: int) -> VocoderStage:
+    """The vocoder of an exported folder."""
+    graph = OnnxGraph(folder / VOCODER_GRAPH, threads).run
+    return VocoderStage(Sizes.read(folder), graph, Noise(folder / SOURCE_NOISE, axis=0), max_streams)

@@ -1,0 +1,206 @@
+"""Mel to sound: pitch, harmonic source, HiFT decoder. Parameter names are those of ``hift.pt``.
+
+Written for export and for windows: STFT and inverse STFT are convolutions, noise is an input, and
+the phase of the harmonics enters as turns at the window's first frame, so it never grows. Source:
+reference sections 1.5 and 2.6.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from runtime.token2wav.config import HiftConfig
+
+PITCH_LOOKAHEAD, DECODER_LOOKAHEAD = 3, 4  # mel frames to the right that each convolution stack sees
+PITCH_LAYERS = 4
+FINAL_SLOPE = 0.01
+SNAKE_EPS = 1e-9
+MAX_MAGNITUDE = 100.0
+UNVOICED_PARTS = 3.0
+
+
+class Snake(nn.Module):
+    """x + sin^2(a x) / a with one a per channel."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.alpha = nn.Parameter(torch.ones(channels))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x [rows, channels, time]."""
+        alpha = self.alpha[None, :, None]
+        return x + torch.sin(alpha * x).square() / (alpha + SNAKE_EPS)
+
+
+class ResBlock(nn.Module):
+    """Residual pairs of causal convolutions, the first of each dilated."""
+
+    def __init__(self, channels: int, kernel: int, dilations: tuple[int, ...]) -> None:
+        super().__init__()
+        self.convs1 = nn.ModuleList(nn.Conv1d(channels, channels, kernel, dilation=d) for d in dilations)
+        self.convs2 = nn.ModuleList(nn.Conv1d(channels, channels, kernel) for _ in dilations)
+        self.activations1 = nn.ModuleList(Snake(channels) for _ in dilations)
+        self.activations2 = nn.ModuleList(Snake(channels) for _ in dilations)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x [rows, channels, time]."""
+        for conv1, conv2, act1, act2 in zip(
+            self.convs1, self.convs2, self.activations1, self.activations2, strict=True
+        ):
+            x = x + _causal(conv2, act2(_causal(conv1, act1(x))))
+        return x
+
+
+class PitchNet(nn.Module):
+    """Fundamental frequency per frame; always float32."""
+
+    def __init__(self, config: HiftConfig) -> None:
+        super().__init__()
+        width = config.pitch_channels
+        layers: list[nn.Module] = [nn.Conv1d(config.mel_bins, width, PITCH_LOOKAHEAD + 1), nn.ELU()]
+        for _ in range(PITCH_LAYERS):
+            layers += [nn.Conv1d(width, width, 3), nn.ELU()]
+        self.condnet = nn.Sequential(*layers)
+        self.classifier = nn.Linear(width, 1)
+
+    def forward(self, mel: torch.Tensor) -> torch.Tensor:
+        """mel [rows, bins, frames + lookahead] to f0 in Hz [rows, frames]."""
+        x = self.condnet[1](self.condnet[0](mel))
+        for i in range(2, len(self.condnet), 2):
+            x = self.condnet[i + 1](_causal(self.condnet[i], x))  # type: ignore[arg-type]
+        return self.classifier(x.transpose(1, 2))[..., 0].abs()
+
+
+class Vocoder(nn.Module):
+    """HiFT over a window of mel frames."""
+
+    analysis: torch.Tensor
+    synthesis: torch.Tensor
+    window: torch.Tensor
+
+    def __init__(self, config: HiftConfig) -> None:
+        super().__init__()
+        self.config = config
+        base, bins = config.base_channels, config.n_fft + 2
+        rates, kernels = config.upsample_rates, config.upsample_kernels
+        widths = [base // 2 ** (i + 1) for i in range(len(rates))]
+        self.m_source = nn.ModuleDict({"l_linear": nn.Linear(config.harmonics, 1)})
+        self.conv_pre = nn.Conv1d(config.mel_bins, base, DECODER_LOOKAHEAD + 1)
+        self.ups = nn.ModuleList(
+            nn.Conv1d(before, after, kernel)
+            for before, after, kernel in zip([base, *widths], widths, kernels, strict=False)
+        )
+        self.source_downs = nn.ModuleList(_source_conv(bins, width, rates[i + 1 :]) for i, width in enumerate(widths))
+        self.source_resblocks = nn.ModuleList(
+            ResBlock(width, kernel, dilations)
+            for width, kernel, dilations in zip(widths, config.source_kernels, config.source_dilations, strict=True)
+        )
+        self.resblocks = nn.ModuleList(
+            ResBlock(width, kernel, dilations)
+            for width in widths
+            for kernel, dilations in zip(config.resblock_kernels, config.resblock_dilations, strict=True)
+        )
+        self.conv_post = nn.Conv1d(widths[-1], bins, 7)
+        self.f0_predictor = PitchNet(config)
+        self._register_transforms()
+
+    def _register_transforms(self) -> None:
+        size = self.config.n_fft
+        window = torch.hann_window(size, periodic=True, dtype=torch.float64)
+        angles = 2 * torch.pi * torch.outer(torch.arange(size // 2 + 1), torch.arange(size)).double() / size
+        analysis = torch.cat([angles.cos(), -angles.sin()]) * window
+        weight = torch.full((size // 2 + 1, 1), 2.0, dtype=torch.float64)
+        weight[0] = weight[-1] = 1.0  # bins without a mirror image
+        synthesis = torch.cat([weight * angles.cos(), -weight * angles.sin()]) / size * window
+        self.register_buffer("analysis", analysis.float()[:, None], persistent=False)
+        self.register_buffer("synthesis", synthesis.float()[:, None], persistent=False)
+        self.register_buffer("window", window.square().float()[None, None], persistent=False)
+
+    def source(self, f0: torch.Tensor, turns: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """Harmonic source.
+
+        Args:
+            f0: [rows, F] Hz.
+            turns: [rows, harmonics] phase of each harmonic before the first frame, in turns.
+            noise: [rows, F * frame samples, harmonics] uniform in 0..1.
+
+        Returns:
+            [rows, 1, F * frame samples].
+        """
+        config = self.config
+        harmonics = torch.arange(1, config.harmonics + 1, dtype=f0.dtype, device=f0.device)
+        cycles = f0[..., None] * harmonics / config.sample_rate  # per sample
+        per_frame = (cycles - cycles.floor()) * config.frame_samples
+        phase = turns[:, None] + torch.cumsum(per_frame - per_frame.floor(), dim=1)
+        voiced = (f0 > config.voiced_hz).to(f0.dtype)[..., None]
+        sines = config.nsf_alpha * torch.sin(2 * torch.pi * (phase - phase.floor())) * voiced
+        level = config.nsf_sigma * voiced + config.nsf_alpha / UNVOICED_PARTS * (1 - voiced)
+        spread = torch.cat([sines, level], dim=2).repeat_interleave(config.frame_samples, dim=1)
+        mixed = spread[..., : config.harmonics] + spread[..., config.harmonics :] * noise
+        return torch.tanh(self.m_source["l_linear"](mixed)).transpose(1, 2)
+
+    def decode(self, mel: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
+        """Mel [rows, bins, C + lookahead] and source [rows, 1, >= C frames] to sound [rows, C frames]."""
+        config = self.config
+        x = self.conv_pre(mel)
+        half = config.n_fft // 2
+        spectrum = F.conv1d(F.pad(source, (half, half), mode="reflect"), self.analysis, stride=config.hop)
+        spectrum = spectrum[:, :, : x.shape[2] * (config.frame_samples // config.hop) + 1]
+        blocks = len(config.resblock_kernels)
+        for i, up in enumerate(self.ups):
+            x = F.leaky_relu(x, config.lrelu_slope)
+            x = _causal(up, x.repeat_interleave(config.upsample_rates[i], dim=2))  # type: ignore[arg-type]
+            if i + 1 == len(self.ups):
+                x = torch.cat([x[:, :, 1:2], x], dim=2)
+            down = self.source_downs[i]
+            assert isinstance(down, nn.Conv1d)
+            injected = down(F.pad(spectrum, (down.stride[0] - 1, 0)))
+            x = x + self.source_resblocks[i](injected)
+            x = sum(block(x) for block in self.resblocks[blocks * i : blocks * (i + 1)]) / blocks  # type: ignore[assignment]
+        x = _causal(self.conv_post, F.leaky_relu(x, FINAL_SLOPE))
+        return self._synthesise(x)
+
+    def _synthesise(self, x: torch.Tensor) -> torch.Tensor:
+        bins = self.config.n_fft // 2 + 1
+        magnitude = torch.exp(x[:, :bins]).clamp(max=MAX_MAGNITUDE)
+        phase = torch.sin(x[:, bins:])
+        parts = torch.cat([magnitude * phase.cos(), magnitude * phase.sin()], dim=1)
+        hop, half = self.config.hop, self.config.n_fft // 2
+        sound = F.conv_transpose1d(parts, self.synthesis, stride=hop)
+        envelope = F.conv_transpose1d(torch.ones_like(parts[:1, :1]), self.window, stride=hop)
+        sound = (sound / envelope)[:, 0, half:-half]
+        return sound.clamp(-self.config.audio_limit, self.config.audio_limit)
+
+    def forward(
+        self, mel_pitch: torch.Tensor, mel: torch.Tensor, turns: torch.Tensor, noise: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """One window as a graph.
+
+        Args:
+            mel_pitch: [rows, bins, at least F + 3], may begin before the window for the pitch net's sake.
+            mel: [rows, bins, C + 4], begins with the window.
+            turns: [rows, harmonics] at the window's first frame.
+            noise: [rows, F * frame samples, harmonics]; its length says what F is.
+
+        Returns:
+            Sound [rows, C * frame samples] and f0 [rows, F].
+        """
+        frames = noise.shape[1] // self.config.frame_samples
+        pitch = self.f0_predictor(mel_pitch)
+        f0 = pitch[:, pitch.shape[1] - frames :]
+        return self.decode(mel, self.source(f0, turns, noise)), f0
+
+
+def _source_conv(bins: int, width: int, later_rates: tuple[int, ...]) -> nn.Conv1d:
+    """Brings the source spectrum down to the rate of an upsampling stage."""
+    stride = 1
+    for rate in later_rates:
+        stride *= rate
+    return nn.Conv1d(bins, width, 1) if stride == 1 else nn.Conv1d(bins, width, 2 * stride, stride=stride)
+
+
+def _causal(conv: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    assert isinstance(conv, nn.Conv1d)
+    return conv(F.pad(x, ((conv.kernel_size[0] - 1) * conv.dilation[0], 0)))
