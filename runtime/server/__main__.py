@@ -1,0 +1,82 @@
+"""`python -m runtime.server`: a supervised Triton server on one rendered folder."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import logging
+import sys
+from pathlib import Path
+
+from runtime.errors import ServeError
+from runtime.server.config import Addresses, Patience, ServerConfig
+from runtime.server.supervisor import Supervisor
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line; defaults are those of the configuration."""
+    made = argparse.ArgumentParser(prog="python -m runtime.server", description=__doc__)
+    made.add_argument("--out", type=Path, required=True, help="rendered folder, for example build/cpu")
+    made.add_argument("--log-file", type=Path, help="append tritonserver's output here (default: standard error)")
+    made.add_argument("--no-verify", dest="verify", action="store_false", help="do not compare OUT with its manifest")
+    made.add_argument(
+        "--triton-arg",
+        action="append",
+        default=[],
+        metavar="ARG",
+        help="one more argument for tritonserver; repeatable",
+    )
+    _add_fields(made.add_argument_group("addresses"), Addresses())
+    _add_fields(made.add_argument_group("patience (seconds; quick_failures is a count)"), Patience())
+    return made
+
+
+def _add_fields(group: argparse._ArgumentGroup, defaults: Addresses | Patience) -> None:
+    for item in dataclasses.fields(defaults):
+        default = getattr(defaults, item.name)
+        group.add_argument(f"--{item.name.replace('_', '-')}", type=type(default), default=default, help=f"{default}")
+
+
+def config_of(options: argparse.Namespace) -> ServerConfig:
+    """The checked configuration.
+
+    Raises:
+        ValueError: naming option and value.
+    """
+    values = vars(options)
+    return ServerConfig(
+        out=options.out.resolve(),
+        addresses=Addresses(**{item.name: values[item.name] for item in dataclasses.fields(Addresses)}),
+        patience=Patience(**{item.name: values[item.name] for item in dataclasses.fields(Patience)}),
+        log_file=options.log_file,
+        verify=options.verify,
+        triton_args=tuple(options.triton_arg),
+    )
+
+
+def announce(addresses: Addresses) -> None:
+    """The one line that says that requests are welcome."""
+    print(
+        f"ready: grpc {addresses.grpc} | readiness {addresses.ready_url} | metrics {addresses.metrics_url}", flush=True
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status: 0 after a graceful stop, 1 with one line on standard error otherwise."""
+    made = parser()
+    options = made.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s supervisor %(message)s")
+    try:
+        config = config_of(options)
+    except ValueError as error:
+        made.error(str(error))
+    try:
+        Supervisor(config, announce).run()
+    except ServeError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,94 @@
+"""The run folder: small files through which the supervisor and the public model speak.
+
+`heartbeat`  the frame loop touches it about once a second.
+`drain`      made by the supervisor: the model refuses new requests from then on.
+`live`       the model writes the number of live streams, on change and with every heartbeat.
+`lock`       held by the supervisor that serves the folder; the kernel frees it when that one dies.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from pathlib import Path
+
+from runtime.server.errors import AlreadyServed
+
+RUN_FOLDER = "run"
+HEARTBEAT_FILE = "heartbeat"
+DRAIN_FILE = "drain"
+LIVE_FILE = "live"
+LOCK_FILE = "lock"
+SETTLE_S = 0.5  # a count written before the drain began is believed only after this long (the model polls every 0.1 s)
+
+
+class RunFolder:
+    """The control files of one built folder, locked for one supervisor."""
+
+    def __init__(self, out: Path) -> None:
+        self.path = out / RUN_FOLDER
+        self._lock: int | None = None
+        self._drain_began = 0.0
+
+    def acquire(self) -> None:
+        """Makes the folder and locks it.
+
+        Raises:
+            AlreadyServed: another supervisor holds it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = os.open(self.path / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(lock, 32).decode(errors="replace").strip()
+            os.close(lock)
+            raise AlreadyServed(
+                "out", f"{self.path.parent} is being served by process {holder or 'unknown'}", "stop that one first"
+            ) from None
+        os.ftruncate(lock, 0)
+        os.write(lock, str(os.getpid()).encode())
+        self._lock = lock
+
+    def release(self) -> None:
+        """Gives the lock back."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def reset(self) -> None:
+        """Removes what the last life of the server said."""
+        for name in (HEARTBEAT_FILE, DRAIN_FILE, LIVE_FILE):
+            (self.path / name).unlink(missing_ok=True)
+
+    def heartbeat(self) -> int | None:
+        """When the frame loop last lived, in nanoseconds of the file's clock; None without a file."""
+        try:
+            return (self.path / HEARTBEAT_FILE).stat().st_mtime_ns
+        except FileNotFoundError:
+            return None
+
+    def begin_drain(self) -> None:
+        """From now on the public model refuses new requests."""
+        self._drain_began = time.time()
+        (self.path / DRAIN_FILE).touch()
+
+    def live(self) -> int | None:
+        """Live streams as the model counts them; None when it does not say."""
+        try:
+            return int((self.path / LIVE_FILE).read_text("utf-8"))
+        except FileNotFoundError:
+            return None
+        except ValueError:  # caught in the middle of a write
+            return 1
+
+    def drained(self) -> bool:
+        """Whether no stream is live and none can begin."""
+        live = self.live()
+        if live is None:
+            return True
+        if live > 0:
+            return False
+        written = (self.path / LIVE_FILE).stat().st_mtime
+        return written >= self._drain_began or time.time() - self._drain_began >= SETTLE_S

@@ -1,0 +1,129 @@
+"""One life of tritonserver: started, its models loaded, watched, ended, swept up behind.
+
+The supervisor strings lives together. Everything waits in small steps and asks `stopping` in
+between, so that a signal is obeyed while models load.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import IO
+
+from runtime.server import shared_memory
+from runtime.server.bundle import TritonInstall
+from runtime.server.command import command, environment, read_options
+from runtime.server.config import LOAD_ORDER, PUBLIC_MODEL, ServerConfig
+from runtime.server.control import RunFolder
+from runtime.server.errors import StartFailed
+from runtime.server.process import end_group, kill_group, start_group
+from runtime.server.repository import RepositoryApi
+from runtime.server.watch import Watch
+
+LIVE_S = 60.0  # an empty tritonserver answers within seconds; a slow disk gets a minute
+
+logger = logging.getLogger(__name__)
+
+
+class StopRequested(Exception):
+    """A stop was asked for while the server was starting."""
+
+
+class Life:
+    """One tritonserver process group.
+
+    Args:
+        output: file for the server's output; None leaves it on our standard error.
+        stopping: set when somebody asks the supervisor to stop.
+    """
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        install: TritonInstall,
+        run: RunFolder,
+        output: IO[bytes] | None,
+        stopping: threading.Event,
+    ) -> None:
+        self._config, self._run, self._stopping = config, run, stopping
+        self._api = RepositoryApi(config.addresses.http)
+        options = read_options(config)
+        run.reset()
+        prefix = shared_memory.new_prefix(run.path)
+        self._server = start_group(command(config, install, options, prefix), environment(install, options), output)
+        self.watch = Watch(self._server, run, config.patience.heartbeat)
+        logger.info("tritonserver started, process %d", self._server.pid)
+
+    def load(self) -> None:
+        """Loads the models in order; returns once the public model has answered its warm-up.
+
+        Raises:
+            StartFailed: the server ended, refused a model or took too long.
+            StopRequested: the supervisor was asked to stop.
+        """
+        self._wait_live()
+        loaded: list[str] = []
+        for stage in LOAD_ORDER:
+            names = [name for name in stage if (self._config.repository / name).is_dir()]
+            if stage == (PUBLIC_MODEL,) and not names:
+                raise StartFailed(
+                    PUBLIC_MODEL, f"is not in {self._config.repository}", "run `make build-engines` again"
+                )
+            self._load_together(names)
+            loaded += names
+        python = [name for name in loaded if any((self._config.repository / name).glob("*/model.py"))]
+        self.watch.expect_stubs(python)
+
+    def drain(self, hurry: Callable[[], bool]) -> None:
+        """Has new requests refused and waits for the live ones until the grace period or `hurry` ends it."""
+        self._run.begin_drain()
+        logger.info("draining, %s live streams", self._run.live() or 0)
+        deadline = time.monotonic() + self._config.patience.drain
+        while time.monotonic() < deadline and not hurry() and self.watch.loss() is None:
+            if self._run.drained():
+                return
+            time.sleep(self._config.patience.poll)
+
+    def end(self, gracefully: bool) -> None:
+        """Ends the whole group and removes its shared memory."""
+        if gracefully:
+            end_group(self._server, self._config.patience.stop)
+        else:
+            kill_group(self._server)
+        shared_memory.remove_regions(self._run.path)
+
+    def _wait_live(self) -> None:
+        deadline = time.monotonic() + LIVE_S
+        while not self._api.live():
+            self._check()
+            if time.monotonic() > deadline:
+                raise StartFailed("tritonserver", f"did not answer within {LIVE_S:g} s", "see the server's log")
+            time.sleep(self._config.patience.poll)
+
+    def _load_together(self, names: list[str]) -> None:
+        # Daemon threads would be simpler, but a pool hands their exceptions over. A load that hangs
+        # ends with the server, which the caller kills.
+        pool = ThreadPoolExecutor(max(1, len(names)))
+        try:
+            loads = {name: pool.submit(self._api.load, name, self._config.patience.load) for name in names}
+            for name, load in loads.items():
+                self._await(load)
+                logger.info("loaded %s", name)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _await(self, load: Future[None]) -> None:
+        while not load.done():
+            self._check()
+            time.sleep(self._config.patience.poll)
+        load.result()
+
+    def _check(self) -> None:
+        if self._stopping.is_set():
+            raise StopRequested
+        loss = self.watch.loss_of_server()
+        if loss is not None:
+            raise StartFailed("tritonserver", f"{loss} while starting", "see the server's log")

@@ -1,0 +1,108 @@
+"""One process group: started, looked at, ended. Linux only; knows nothing of Triton.
+
+A tritonserver and its Python stubs are one group, so that nothing of it can be left behind. The
+child dies with the thread that started it (PR_SET_PDEATHSIG), so start it from the main thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+PR_SET_PDEATHSIG = 1
+POLL_S = 0.02
+DEAD_STATES = ("Z", "X")
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """One living process below another: its pid and its command line."""
+
+    pid: int
+    command: tuple[str, ...]
+
+
+def start_group(command: Sequence[str], environment: Mapping[str, str], output: IO[bytes] | None) -> subprocess.Popen:
+    """Starts a command as the leader of a new process group that dies with this process."""
+    return subprocess.Popen(
+        list(command),
+        env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT if output is not None else None,
+        start_new_session=True,
+        preexec_fn=_die_with_parent(os.getpid()),
+    )
+
+
+def _die_with_parent(parent: int) -> Callable[[], None]:
+    libc = ctypes.CDLL(None, use_errno=True)  # loaded before the fork: afterwards little is safe
+
+    def arrange() -> None:
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # the parent died between fork and prctl
+            os._exit(1)
+
+    return arrange
+
+
+def children(pid: int) -> list[Child]:
+    """The living direct children of a process; empty when it is gone."""
+    return [Child(found, _command(found)) for found, parent, _ in _living() if parent == pid]
+
+
+def members(group: int) -> list[int]:
+    """The living processes of a process group. Zombies count as dead: in a container nobody may reap them."""
+    return [pid for pid, _, of in _living() if of == group]
+
+
+def _living() -> Iterator[tuple[int, int, int]]:
+    """Process, parent and group of everything that lives."""
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            # The name in brackets may hold anything, so count from the last bracket.
+            state, parent, group = (entry / "stat").read_text().rpartition(")")[2].split()[:3]
+        except (OSError, ValueError):  # it ended meanwhile
+            continue
+        if state not in DEAD_STATES:
+            yield int(entry.name), int(parent), int(group)
+
+
+def _command(pid: int) -> tuple[str, ...]:
+    try:
+        return tuple(Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").rstrip("\0").split("\0"))
+    except OSError:
+        return ()
+
+
+def end_group(leader: subprocess.Popen, patience: float) -> None:
+    """Asks the leader to stop, waits so many seconds, then kills what is left of its group."""
+    if leader.poll() is None:
+        leader.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            leader.wait(patience)
+    kill_group(leader)
+
+
+def kill_group(leader: subprocess.Popen, patience: float = 5.0) -> None:
+    """Kills every process of the group and waits until they are gone."""
+    # The group's id is the leader's pid, and stays reserved while any member is left.
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(leader.pid, signal.SIGKILL)
+        leader.poll()
+        if not members(leader.pid):
+            break
+        time.sleep(POLL_S)
+    leader.wait()

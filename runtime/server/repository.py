@@ -1,0 +1,63 @@
+"""Triton's HTTP repository API: load a model, ask whether it is ready."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+
+from runtime.server.errors import StartFailed
+
+PROBE_S = 2.0
+_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy is no way to a local server
+
+
+class RepositoryApi:
+    """One server's repository API.
+
+    Args:
+        base: base URL of the HTTP endpoint.
+    """
+
+    def __init__(self, base: str) -> None:
+        self._base = base
+
+    def live(self) -> bool:
+        """Whether the server answers."""
+        return self._probe("/v2/health/live")
+
+    def ready(self, model: str) -> bool:
+        """Whether the model is loaded."""
+        return self._probe(f"/v2/models/{model}/ready")
+
+    def load(self, model: str, timeout: float) -> None:
+        """Loads a model and waits until it is ready.
+
+        Raises:
+            StartFailed: the server refused it, was lost, or took longer than `timeout` seconds.
+        """
+        request = urllib.request.Request(f"{self._base}/v2/repository/models/{model}/load", data=b"{}", method="POST")
+        try:
+            with _OPENER.open(request, timeout=timeout):
+                pass
+        except urllib.error.HTTPError as error:
+            raise StartFailed(model, f"cannot be loaded: {_reason(error)}", "see the server's log") from error
+        except OSError as error:
+            raise StartFailed(model, f"was not loaded within {timeout:g} s: {error}", "see the server's log") from error
+        if not self.ready(model):
+            raise StartFailed(model, "was loaded and is not ready", "see the server's log")
+
+    def _probe(self, path: str) -> bool:
+        try:
+            with _OPENER.open(self._base + path, timeout=PROBE_S) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+
+def _reason(error: urllib.error.HTTPError) -> str:
+    body = error.read().decode(errors="replace")
+    try:
+        return str(json.loads(body)["error"])
+    except (ValueError, KeyError, TypeError):
+        return body.strip() or f"HTTP {error.code}"

@@ -1,0 +1,133 @@
+"""Keeps one server alive: start, watch, restart after a loss, stop gracefully.
+
+Triton cannot do this itself: it never notices a dead stub or a loop that hangs, and after SIGTERM its
+models can no longer finish their answers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import IO
+
+from runtime.manifest import verify
+from runtime.server.bundle import TritonInstall, find_install
+from runtime.server.config import Addresses, ServerConfig
+from runtime.server.control import RunFolder
+from runtime.server.errors import ServerDown, StartFailed
+from runtime.server.life import Life, StopRequested
+from runtime.server.ports import check_free
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+logger = logging.getLogger(__name__)
+
+
+class Supervisor:
+    """Serves one rendered folder until it is told to stop. Run it in the main thread.
+
+    Args:
+        announce: called with the addresses whenever the server has become ready.
+    """
+
+    def __init__(self, config: ServerConfig, announce: Callable[[Addresses], None]) -> None:
+        self._config, self._announce = config, announce
+        self._run = RunFolder(config.out)
+        self._stopping = threading.Event()
+        self._hurry = False
+        self._failures = 0
+
+    def run(self) -> None:
+        """Returns after a graceful stop.
+
+        Raises:
+            ServeError: the folder does not fit, a port is taken, the first start failed, or the server
+                was lost too often in too short a time.
+        """
+        if self._config.verify:
+            verify(self._config.out)
+        install = find_install()
+        self._run.acquire()
+        try:
+            check_free(self._config.addresses)
+            with self._signals(), self._output() as output:
+                self._lives(install, output)
+        finally:
+            self._run.release()
+
+    def _lives(self, install: TritonInstall, output: IO[bytes] | None) -> None:
+        was_ready = False
+        while not self._stopping.is_set():
+            began = time.monotonic()
+            try:
+                loss = self._live_once(install, output)
+                was_ready = True
+            except StartFailed as error:
+                if not was_ready:  # what never worked will not work at the next try
+                    raise
+                loss = str(error)
+            if loss is None:
+                return
+            self._count(loss, time.monotonic() - began)
+
+    def _live_once(self, install: TritonInstall, output: IO[bytes] | None) -> str | None:
+        """One life; returns what was lost, or None after a stop."""
+        life = Life(self._config, install, self._run, output, self._stopping)
+        gracefully = False
+        try:
+            life.load()
+            self._announce(self._config.addresses)
+            loss = self._watch(life)
+            if loss is None:
+                gracefully = True
+                life.drain(lambda: self._hurry)
+            return loss
+        except StopRequested:
+            gracefully = True
+            return None
+        finally:
+            life.end(gracefully)
+
+    def _watch(self, life: Life) -> str | None:
+        while not self._stopping.wait(self._config.patience.poll):
+            loss = life.watch.loss()
+            if loss is not None:
+                return loss
+        return None
+
+    def _count(self, loss: str, lived: float) -> None:
+        patience = self._config.patience
+        self._failures = self._failures + 1 if lived < patience.quick else 1
+        if self._failures >= patience.quick_failures:
+            raise ServerDown(
+                "tritonserver", f"was lost {self._failures} times in a row, last: {loss}", "see the server's log"
+            )
+        delay = patience.delay(self._failures)
+        logger.error("lost: %s; restarting in %.1f s", loss, delay)
+        self._stopping.wait(delay)
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        before = {number: signal.signal(number, self._on_signal) for number in STOP_SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _on_signal(self, number: int, frame: object) -> None:
+        self._hurry = self._stopping.is_set()  # a second signal ends the wait for live streams
+        self._stopping.set()
+
+    @contextlib.contextmanager
+    def _output(self) -> Iterator[IO[bytes] | None]:
+        if self._config.log_file is None:
+            yield None
+            return
+        self._config.log_file.parent.mkdir(parents=True, exist_ok=True)
+        with self._config.log_file.open("ab") as file:
+            yield file

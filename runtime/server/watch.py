@@ -1,0 +1,83 @@
+"""Is the server still whole? Triton does not notice a dead stub or a loop that hangs; this does."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable, Iterable
+
+from runtime.server.control import RunFolder
+from runtime.server.process import Child, children
+
+STUB_NAME = "triton_python_backend_stub"
+
+
+class Watch:
+    """Looks at one life of a server: its process, its stubs and the frame loop's heartbeat.
+
+    Args:
+        heartbeat_s: how long the heartbeat may stand still.
+        clock: monotonic seconds. The file's own time is only compared with itself, so that neither a
+            corrected clock nor a machine that slept looks like a dead loop.
+    """
+
+    def __init__(
+        self,
+        server: subprocess.Popen,
+        run: RunFolder,
+        heartbeat_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._server, self._run, self._heartbeat_s, self._clock = server, run, heartbeat_s, clock
+        self._stubs: dict[int, Child] = {}
+        self._expected: frozenset[str] = frozenset()
+        self._beat: int | None = None
+        self._beat_seen = clock()
+
+    def expect_stubs(self, models: Iterable[str]) -> None:
+        """From now on each of these models must have a stub."""
+        self._expected = frozenset(models)
+
+    def loss(self) -> str | None:
+        """What was lost, in words; None while everything lives."""
+        return self.loss_of_server() or self._lost_stub() or self._lost_heartbeat()
+
+    def loss_of_server(self) -> str | None:
+        """How the server process itself ended; None while it lives."""
+        code = self._server.poll()
+        return None if code is None else f"tritonserver {exit_words(code)}"
+
+    def _lost_stub(self) -> str | None:
+        living = {child.pid: child for child in children(self._server.pid) if is_stub(child)}
+        gone = [child for pid, child in self._stubs.items() if pid not in living]
+        self._stubs |= living
+        if gone:
+            return f"stub of {model_of(gone[0])} (process {gone[0].pid}) died"
+        # A stub that died before it was first seen is known by the lack of its model.
+        missing = self._expected - {model_of(child) for child in living.values()}
+        return f"stub of {min(missing)} died" if missing else None
+
+    def _lost_heartbeat(self) -> str | None:
+        beat, now = self._run.heartbeat(), self._clock()
+        if beat != self._beat:
+            self._beat, self._beat_seen = beat, now
+        still = now - self._beat_seen
+        if beat is None or still <= self._heartbeat_s:
+            return None
+        return f"heartbeat of the frame loop stood still for {still:.1f} s"
+
+
+def exit_words(code: int) -> str:
+    """An exit code of `subprocess` in words."""
+    return f"was killed by signal {-code}" if code < 0 else f"exited with code {code}"
+
+
+def is_stub(child: Child) -> bool:
+    """Whether a child is the Python backend's stub."""
+    return bool(child.command) and child.command[0].endswith(STUB_NAME)
+
+
+def model_of(stub: Child) -> str:
+    """The model that a stub serves: its first argument is `<repository>/<model>/<version>/model.py`."""
+    parts = stub.command[1].split("/") if len(stub.command) > 1 else []
+    return parts[-3] if len(parts) >= 3 else "an unknown model"
