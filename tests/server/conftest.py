@@ -5,13 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from stub_repository import make_stub_repository
+from stub_repository import QUICK, make_stub_repository
 
 from runtime.server.bundle import find_install
 from runtime.server.errors import InstallError
 from runtime.server.launch import ServerProcess
-
-QUICK = ("--no-verify", "--poll=0.05", "--drain=5", "--backoff=0.1")
 
 
 def pytest_collection_modifyitems(items):

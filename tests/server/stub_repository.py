@@ -10,6 +10,8 @@ import json
 import shutil
 from pathlib import Path
 
+QUICK = ("--no-verify", "--poll=0.05", "--drain=5", "--backoff=0.1")  # options of the supervisor for tests
+
 PUBLIC_CONFIG = """backend: "python"
 instance_group [ { kind: KIND_CPU count: 1 } ]
 model_transaction_policy { decoupled: true }

@@ -10,8 +10,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import QUICK
-from stub_repository import make_stub_repository
+from stub_repository import QUICK, make_stub_repository
 
 from client import Cancelled, ChatClient, DeadlineExceeded, ServerError, ServerLost
 from runtime.server.launch import ServerProcess

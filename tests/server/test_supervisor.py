@@ -11,8 +11,7 @@ import time
 import urllib.request
 
 import pytest
-from conftest import QUICK
-from stub_repository import make_stub_repository
+from stub_repository import QUICK, make_stub_repository
 
 from runtime.server import shared_memory
 from runtime.server.config import PUBLIC_MODEL

@@ -1,0 +1,95 @@
+"""An answer as it grows: collects chunks, times the first ones, writes the three files."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from client.audio_file import write_wav
+from client.chunks import OUTPUT_RATE, Chunk
+
+FILE_STEM = "request_0"
+
+
+@dataclass(slots=True)
+class Answer:
+    """All chunks of one request so far.
+
+    Args:
+        clock: seconds; the request is taken to be sent when the answer is made.
+    """
+
+    clock: Callable[[], float] = time.perf_counter
+    chunks: list[Chunk] = field(default_factory=list)
+    first_text_s: float | None = None
+    first_audio_s: float | None = None
+    total_s: float | None = None
+    began: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.began = self.clock()
+
+    def add(self, chunk: Chunk) -> None:
+        """Takes the next chunk."""
+        self.total_s = self.clock() - self.began
+        if chunk.text and self.first_text_s is None:
+            self.first_text_s = self.total_s
+        if chunk.audio.size and self.first_audio_s is None:
+            self.first_audio_s = self.total_s
+        self.chunks.append(chunk)
+
+    @property
+    def text(self) -> str:
+        """The whole text."""
+        return "".join(chunk.text for chunk in self.chunks)
+
+    @property
+    def audio(self) -> np.ndarray:
+        """The whole sound. # [samples]"""
+        return np.concatenate([np.zeros(0, np.float32), *(chunk.audio for chunk in self.chunks)])
+
+    def timings(self) -> dict[str, float | None]:
+        """Seconds from the request to the first text, the first sound and the end; length of the sound."""
+        return {
+            "first_text_s": self.first_text_s,
+            "first_audio_s": self.first_audio_s,
+            "total_s": self.total_s,
+            "audio_s": self.audio.size / OUTPUT_RATE,
+        }
+
+    def document(self, parameters: Mapping[str, Any], with_stats: bool) -> dict[str, Any]:
+        """What goes into the JSON file."""
+        made: dict[str, Any] = {
+            "text": self.text,
+            "text_token_ids": _joined([chunk.text_token_ids for chunk in self.chunks]),
+            "speech_token_ids": _joined([chunk.speech_token_ids for chunk in self.chunks]),
+            "finish_reason": next((chunk.finish_reason for chunk in reversed(self.chunks) if chunk.finish_reason), ""),
+            "timings": self.timings(),
+            "parameters": dict(parameters),
+        }
+        if with_stats:
+            made["stats"] = next((chunk.stats for chunk in reversed(self.chunks) if chunk.stats is not None), None)
+        return made
+
+    def write(self, folder: Path, parameters: Mapping[str, Any], with_audio: bool, with_stats: bool) -> list[Path]:
+        """Writes text, JSON and, on request, the sound; returns the paths."""
+        folder.mkdir(parents=True, exist_ok=True)
+        stem = folder / FILE_STEM
+        written = [stem.with_suffix(".txt"), stem.with_suffix(".json")]
+        written[0].write_text(self.text, "utf-8")
+        document = self.document(parameters, with_stats)
+        written[1].write_text(json.dumps(document, ensure_ascii=False, indent=1) + "\n", "utf-8")
+        if with_audio:
+            written.insert(1, stem.with_suffix(".wav"))
+            write_wav(written[1], self.audio, OUTPUT_RATE)
+        return written
+
+
+def _joined(pieces: list[np.ndarray]) -> list[int]:
+    return [int(value) for piece in pieces for value in piece]

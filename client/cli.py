@@ -1,0 +1,149 @@
+"""`python -m client`: one request from the command line, its answer on the screen and in three files."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from client.answer import Answer
+from client.audio_file import read_audio
+from client.client import DEFAULT_URL, ChatClient
+from client.errors import ChatError
+from client.request import DEFAULT_RATE
+from client.sinks import ChunkFolder, Loudspeaker, Sink, TextSink
+
+FAILED, USAGE, INTERRUPTED = 1, 2, 130  # 130 = 128 + SIGINT, as shells count
+SPEECH_MODE, TEXT_MODE = "s2s", "s2t"
+# Option of the command line -> request parameter, where the names differ.
+RENAMED = {"speaker": "voice"}
+PARAMETERS = (
+    "mode", "system", "speaker", "temperature", "top_p", "top_k", "repetition_penalty", "max_tokens", "seed", "greedy",
+)  # fmt: skip
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line. Options without a default are left to the server."""
+    made = argparse.ArgumentParser(prog="python -m client", description=__doc__)
+    add = made.add_argument
+    add("--url", default=DEFAULT_URL, help="host:port of the gRPC endpoint (%(default)s)")
+    add("--mode", choices=(SPEECH_MODE, TEXT_MODE), help=f"answer in speech or in text only ({SPEECH_MODE})")
+    add("--audio-path", "-a", type=Path, help="question: WAV, FLAC, MP3 or OGG; stereo is mixed to mono")
+    add("--sampling-rate", type=_positive, help="resample the question to this rate before sending (its own rate)")
+    add("--text", help="the user's words, or an instruction that follows the audio")
+    add("--system", help="system message")
+    add("--speaker", help="voice of the answer")
+    add("--temperature", type=float)
+    add("--top-p", type=float)
+    add("--top-k", type=int)
+    add("--repetition-penalty", type=float)
+    add("--max-tokens", type=int)
+    add("--seed", type=int)
+    add("--greedy", action="store_true", default=None, help="always the most probable token")
+    add("--timeout", type=float, help="seconds for the whole answer (no limit)")
+    add("--output-dir", type=Path, default=Path("output"), help="folder for request_0.* (%(default)s)")
+    add("--enable-stats", action="store_true", help="ask for the server's counts and timings")
+    add("--play", action="store_true", help="play the answer while it arrives (needs sounddevice)")
+    add("--save-chunks", type=Path, metavar="DIR", help="write every piece of sound into a file of its own")
+    return made
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is not above 0")
+    return value
+
+
+def parameters_of(options: argparse.Namespace) -> dict[str, Any]:
+    """The request parameters that the user set, by their name in the protocol."""
+    given = {RENAMED.get(name, name): getattr(options, name) for name in PARAMETERS}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def outputs_of(options: argparse.Namespace) -> list[str]:
+    """The outputs that this request needs: sending unwanted ones costs time."""
+    wanted = ["text", "finish_reason", "text_token_ids"]
+    if options.mode != TEXT_MODE:
+        wanted += ["audio", "speech_token_ids"]
+    return [*wanted, "stats"] if options.enable_stats else wanted
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status: 0, 1 after an error, 2 for wrong usage, 130 after Ctrl-C; each with one line on stderr."""
+    made = parser()
+    options = made.parse_args(arguments)
+    if options.audio_path is None and options.text is None:
+        made.error("nothing to ask: give --audio-path, --text or both")
+    try:
+        answer = _ask(options)
+        _report(answer, options)
+    except ChatError as error:
+        return _fail(str(error), FAILED)
+    except OSError as error:
+        return _fail(f"INTERNAL: output: {error}", FAILED)
+    except KeyboardInterrupt:
+        return _fail("CANCELLED: request: interrupted; it was cancelled on the server too", INTERRUPTED)
+    return 0
+
+
+def _fail(message: str, status: int) -> int:
+    print(" ".join(message.split()), file=sys.stderr)
+    return status
+
+
+def _ask(options: argparse.Namespace) -> Answer:
+    audio, rate = (None, DEFAULT_RATE)
+    if options.audio_path is not None:
+        audio, rate = read_audio(options.audio_path, options.sampling_rate)
+    with ChatClient(options.url) as chat, _sinks(options) as put:
+        answer = Answer()
+        with chat.stream(
+            audio,
+            rate,
+            text=options.text,
+            outputs=outputs_of(options),
+            timeout=options.timeout,
+            **parameters_of(options),
+        ) as stream:
+            for chunk in stream:
+                answer.add(chunk)
+                put(chunk)
+    return answer
+
+
+@contextlib.contextmanager
+def _sinks(options: argparse.Namespace) -> Iterator[Callable[[Any], None]]:
+    sinks: list[Sink] = [TextSink(sys.stdout)]
+    if options.save_chunks is not None:
+        sinks.append(ChunkFolder(options.save_chunks))
+    if options.play:
+        sinks.append(Loudspeaker())
+
+    def put(chunk: Any) -> None:
+        for sink in sinks:
+            sink.put(chunk)
+
+    complete = False
+    try:
+        yield put
+        complete = True
+    finally:
+        for sink in sinks:
+            sink.close(complete)
+
+
+def _report(answer: Answer, options: argparse.Namespace) -> None:
+    timings = answer.timings()
+    print(f"first text {_seconds(timings['first_text_s'])}, first audio {_seconds(timings['first_audio_s'])}", end=", ")
+    print(f"complete {_seconds(timings['total_s'])}, {timings['audio_s']:.2f} s of sound")
+    with_audio = options.mode != TEXT_MODE
+    for path in answer.write(options.output_dir, parameters_of(options), with_audio, options.enable_stats):
+        print(path)
+
+
+def _seconds(value: float | None) -> str:
+    return "none" if value is None else f"{value:.3f} s"
