@@ -56,7 +56,7 @@ serve: setup ## Supervised Triton server on OUT; ready when it prints its URLs
 		--http-port $(HTTP_PORT) --metrics-port $(METRICS_PORT) $(SERVE_ARGS)
 
 demo: build-engines ## One spoken question to a fresh server; answer in output/
-	$(BIN)/python scripts/demo.py --out $(OUT)
+	$(BIN)/python scripts/demo.py --out $(OUT) $(if $(MODEL),--trained)
 
 test: setup ## All tests
 	$(BIN)/python -m pytest $(TEST_ARGS)

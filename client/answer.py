@@ -84,7 +84,7 @@ class Answer:
         written = [stem.with_suffix(".txt"), stem.with_suffix(".json")]
         written[0].write_text(self.text, "utf-8")
         document = self.document(parameters, with_stats)
-        written[1].write_text(json.dumps(document, ensure_ascii=False, indent=1) + "\n", "utf-8")
+        written[1].write_text(_lines(document), "utf-8")
         if with_audio:
             written.insert(1, stem.with_suffix(".wav"))
             write_wav(written[1], self.audio, OUTPUT_RATE)
@@ -93,3 +93,9 @@ class Answer:
 
 def _joined(pieces: list[np.ndarray]) -> list[int]:
     return [int(value) for piece in pieces for value in piece]
+
+
+def _lines(document: Mapping[str, Any]) -> str:
+    """JSON with one line per key: an indented list of ids would have one line per id."""
+    rows = (f"  {json.dumps(name)}: {json.dumps(value, ensure_ascii=False)}" for name, value in document.items())
+    return "{\n" + ",\n".join(rows) + "\n}\n"

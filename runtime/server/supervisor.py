@@ -112,7 +112,10 @@ class Supervisor:
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
-        before = {number: signal.signal(number, self._on_signal) for number in STOP_SIGNALS}
+        numbers = list(STOP_SIGNALS)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup asks for a life without a terminal
+            numbers.append(signal.SIGHUP)
+        before = {number: signal.signal(number, self._on_signal) for number in numbers}
         try:
             yield
         finally:
