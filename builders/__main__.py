@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import warnings
 from pathlib import Path
 
 from runtime.errors import ServeError
@@ -32,16 +31,9 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def _quieten() -> None:
-    # Deprecations inside the exporter: nothing that a user could act on.
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    warnings.filterwarnings("ignore", message=".*axis name.*")
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Exit status 0, or 1 with one line on stderr."""
     options = parser().parse_args(arguments)
-    _quieten()
     try:
         if options.command == "verify":
             verify(options.out)

@@ -14,7 +14,7 @@ from builders.onnx_export import export_checked
 from runtime.token2wav.config import EULER_STEPS, Token2WavConfig
 from runtime.token2wav.flow import EulerStep, Flow, FlowFront
 from runtime.token2wav.layout import FRONT_GRAPH, STEP_GRAPH, VOCODER_GRAPH, VOICES, Sizes
-from runtime.token2wav.noise_recipe import write_noise
+from runtime.token2wav.noise_recipe import SECONDS, write_noise
 from runtime.token2wav.vocoder import DECODER_LOOKAHEAD, PITCH_LOOKAHEAD, Vocoder
 from runtime.token2wav.voices import read_voices
 from runtime.token2wav.weights import load_module
@@ -24,7 +24,11 @@ PROBE_TOKENS, PROBE_ROWS = 28, 2
 
 
 def export_token2wav(
-    cosyvoice: Path, out: Path, voices: Path | None, say: Callable[[str], None] = lambda line: None
+    cosyvoice: Path,
+    out: Path,
+    voices: Path | None,
+    say: Callable[[str], None] = lambda line: None,
+    noise_seconds: int = SECONDS,
 ) -> list[Path]:
     """Writes everything that the flow and vocoder stages need at run time into ``out``.
 
@@ -39,7 +43,7 @@ def export_token2wav(
     say("token2wav: vocoder")
     written += export_vocoder(load_module(Vocoder(config.hift), cosyvoice / VOCODER_FILE), out)
     say("token2wav: noise")
-    written += write_noise(config, out)
+    written += write_noise(config, out, noise_seconds)
     np.savez(out / VOICES, names=np.array(list(table)), embeddings=torch.stack(list(table.values())).numpy())
     return [*written, out / VOICES, _sizes(config, tuple(table)).write(out)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -39,18 +40,20 @@ def export_checked(
     path.parent.mkdir(parents=True, exist_ok=True)
     for stale in path.parent.glob(path.name + "*"):
         stale.unlink()
-    program = torch.onnx.export(
-        module,
-        kwargs=inputs,
-        dynamo=True,
-        opset_version=OPSET,
-        input_names=list(inputs),
-        output_names=outputs,
-        dynamic_shapes=dims,
-        verbose=False,
-    )
-    assert program is not None
-    program.save(str(path))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecations inside the exporter
+        program = torch.onnx.export(
+            module,
+            kwargs=inputs,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=list(inputs),
+            output_names=outputs,
+            dynamic_shapes=dims,
+            verbose=False,
+        )
+        assert program is not None
+        program.save(str(path))
     with torch.inference_mode():
         expected = module(**inputs)
     expected = expected if isinstance(expected, tuple) else (expected,)

@@ -27,6 +27,9 @@ class EngineOptions:
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise ValueError(f"dtype: {self.dtype!r} is not one of {', '.join(DTYPES)}")
+        for name in ("max_streams", "max_positions", "prefill_chunk", "tokens_per_block"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: {getattr(self, name)} is not positive")
         if self.kv_positions < self.max_positions:
             raise ValueError(f"kv_positions: {self.kv_positions} is less than max_positions {self.max_positions}")
 

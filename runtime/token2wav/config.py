@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
@@ -155,7 +155,7 @@ class Document:
 class Reference:
     """``!ref``: arithmetic over ``<names>`` of the document."""
 
-    _OPERATORS = {
+    _OPERATORS: ClassVar[dict[type, Any]] = {
         ast.Add: operator.add,
         ast.Sub: operator.sub,
         ast.Mult: operator.mul,
@@ -179,7 +179,7 @@ class Reference:
             return node.value
         if isinstance(node, ast.BinOp):
             left = self._value(node.left, names)
-            return self._OPERATORS[type(node.op)](left, self._value(node.right, names))  # type: ignore[index]
+            return self._OPERATORS[type(node.op)](left, self._value(node.right, names))
         raise ValueError(self.text)
 
 

@@ -102,7 +102,7 @@ class Estimator(nn.Module):
         step = math.log(MAX_TIMESCALE) / (half - 1)
         angles = TIME_SCALE * times[:, None] * torch.exp(-step * torch.arange(half))
         condition = F.silu(self.time_embed["time_mlp"](torch.cat([angles.sin(), angles.cos()], dim=-1)))
-        linears = [block.attn_norm["linear"] for block in self.transformer_blocks]  # type: ignore[index, union-attr]
+        linears = [module.attn_norm["linear"] for module in self.transformer_blocks]  # type: ignore[index, union-attr]
         linears.append(self.norm_out["linear"])
         dim = self.proj_out.in_features
         return torch.cat([linear(condition).unflatten(-1, (-1, dim)) for linear in linears], dim=1)

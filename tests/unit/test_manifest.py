@@ -1,0 +1,95 @@
+"""Built folders: what is rebuilt, and what a server refuses."""
+
+import os
+
+import pytest
+
+from builders.steps import Builder
+from runtime.checkpoint.config import FeatureConfig
+from runtime.errors import BuildError
+from runtime.manifest import Manifest, verify
+from runtime.options import EncoderOptions, Options
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    path = tmp_path / "weights"
+    path.write_text("one")
+    return path
+
+
+class Build:
+    """Runs one step and counts how often it does the work."""
+
+    def __init__(self, folder, checkpoint):
+        self.folder, self.checkpoint, self.runs = folder, checkpoint, 0
+        folder.mkdir()
+
+    def work(self):
+        self.runs += 1
+        path = self.folder / "engine"
+        path.write_text(self.checkpoint.read_text() + " built")
+        return [path]
+
+    def __call__(self, settings=None):
+        try:
+            old = Manifest.read(self.folder)
+        except BuildError:
+            old = Manifest("cpu", {"torch": "1"})
+        builder = Builder(self.folder, old, lambda line: None)
+        builder.step("engine", [self.checkpoint], ["builders/steps.py"], settings, self.work)
+        builder.manifest.write(self.folder)
+        return self.runs
+
+
+@pytest.fixture
+def build(tmp_path, checkpoint):
+    return Build(tmp_path / "out", checkpoint)
+
+
+def test_a_second_run_does_only_what_changed(build, checkpoint):
+    assert build() == 1 and build() == 1
+    checkpoint.write_text("two")
+    assert build() == 2
+    assert build(settings="other") == 3
+    os.utime(checkpoint)  # touched, not changed
+    assert build(settings="other") == 3
+    (build.folder / "engine").write_text("damaged")
+    assert build(settings="other") == 4
+
+
+def test_a_good_folder_is_accepted(build):
+    build()
+    assert verify(build.folder).target == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda b: (b.folder / "engine").write_text("damaged"), r"engine, which has changed.*make build-engines"),
+        (lambda b: (b.folder / "engine").unlink(), r"engine, which is missing"),
+        (lambda b: b.checkpoint.write_text("another"), r"weights, which has changed"),
+        (lambda b: (b.folder / "manifest.json").unlink(), r"manifest\.json: cannot be read.*make build-engines"),
+        (lambda b: (b.folder / "manifest.json").write_text('{"format": 99}'), r"has format 99"),
+    ],
+)
+def test_a_folder_that_does_not_match_is_refused(build, spoil, message):
+    build()
+    spoil(build)
+    with pytest.raises(BuildError, match=message):
+        verify(build.folder)
+
+
+def test_options_round_trip_and_unknown_keys(tmp_path):
+    options = Options(
+        tmp_path, "model", FeatureConfig(16000, 128, 400, 160, 480000), EncoderOptions("e", 200, 10, 5, 64)
+    )
+    options.write()
+    assert Options.read(tmp_path) == options
+    text = (tmp_path / "options.json").read_text()
+    (tmp_path / "options.json").write_text(text.replace('"max_waiting"', '"max_wating"'))
+    with pytest.raises(BuildError, match=r"serving\.max_wating: is unknown"):
+        Options.read(tmp_path)
+    (tmp_path / "options.json").write_text(text.replace('"tokens_per_block": 32', '"tokens_per_block": -1'))
+    with pytest.raises(BuildError, match="engine"):
+        Options.read(tmp_path)
