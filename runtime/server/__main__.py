@@ -73,7 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         Supervisor(config, announce).run()
     except ServeError as error:
-        print(error, file=sys.stderr)
+        print(" ".join(str(error).split()), file=sys.stderr)  # Triton's reasons span lines
         return 1
     return 0
 

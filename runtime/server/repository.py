@@ -58,6 +58,6 @@ class RepositoryApi:
 def _reason(error: urllib.error.HTTPError) -> str:
     body = error.read().decode(errors="replace")
     try:
-        return str(json.loads(body)["error"])
+        return str(json.loads(body)["error"]).rstrip("\n;")
     except (ValueError, KeyError, TypeError):
         return body.strip() or f"HTTP {error.code}"
