@@ -12,11 +12,12 @@ DEFAULT_METRICS_PORT = 8002
 MAX_PORT = 65535
 
 PUBLIC_MODEL = "fun_audio_chat"
-# Loaded in this order: the members of an ensemble before the ensemble, and the public model last,
-# because its warm-up calls all the others.
+# Loaded in this order, what is ready already is left alone: an ensemble brings its members (naming
+# them first would load them twice), and the public model comes last, because its warm-up calls all
+# the others.
 LOAD_ORDER = (
-    ("log_mel", "audio_encoder", "flow", "vocoder"),
     ("speech_encoder", "token2wav"),
+    ("log_mel", "audio_encoder", "flow", "vocoder"),
     (PUBLIC_MODEL,),
 )
 

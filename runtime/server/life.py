@@ -72,7 +72,7 @@ class Life:
                 raise StartFailed(
                     PUBLIC_MODEL, f"is not in {self._config.repository}", "run `make build-engines` again"
                 )
-            self._load_together(names)
+            self._load_together([name for name in names if not self._api.ready(name)])
             loaded += names
         python = [name for name in loaded if any((self._config.repository / name).glob("*/model.py"))]
         self.watch.expect_stubs(python)

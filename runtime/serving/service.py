@@ -90,7 +90,7 @@ class ChatService:
         self._incoming = 0
         self._keys, self._sound_ids = itertools.count(), _stream_ids()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._changed: Callable[[], None] = lambda: None
+        self._observe: Callable[[], None] = lambda: None
         self.frame_seconds = 0.0  # spent on frames in the asyncio thread: decoding text, building and sending responses
         self.frames = 0
 
@@ -112,9 +112,9 @@ class ChatService:
         """Takes a request; its answer goes to its reply. Thread-safe, returns at once."""
         self._aio.call_soon_threadsafe(self._accept, incoming, Timings())
 
-    def on_change(self, changed: Callable[[], None]) -> None:
-        """Has ``changed`` called, in the asyncio thread, at every poll while requests are live and once after."""
-        self._changed = changed
+    def observe(self, observer: Callable[[], None]) -> None:
+        """Has ``observer`` called in the asyncio thread at every poll."""
+        self._observe = observer
 
     @property
     def live(self) -> int:
@@ -124,7 +124,13 @@ class ChatService:
     def gauges(self) -> dict[str, float]:
         """Numbers that show what is held now."""
         backbone, speech = self._scheduler.free_blocks
-        return {"live_requests": self.live, "kv_free_backbone": backbone, "kv_free_speech": speech}
+        return {
+            "live_requests": self.live,
+            "kv_free_backbone": backbone,
+            "kv_free_speech": speech,
+            "frames": self.frames,
+            "frame_seconds": self.frame_seconds,
+        }
 
     # ---- asyncio thread ----
 
@@ -231,8 +237,7 @@ class ChatService:
             for session in list(self._sessions.values()):
                 if session.reply.is_cancelled():
                     session.cancel()
-            if self.live or self.live != shown:
-                self._changed()
+            self._observe()
             if self.live != shown:
                 shown = self.live
                 _replace(self._run / "live", str(shown))

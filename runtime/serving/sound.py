@@ -87,6 +87,7 @@ class Sound:
 
     def take(self) -> SpeechChunk:
         """The next chunk, which is then in flight."""
+        assert not self.in_flight, "chunks of one stream must not overtake each other"
         chunk = self.pending.popleft()
         self.in_flight = True
         self._open = not chunk.flag & (ChunkFlag.FINAL | ChunkFlag.RELEASE)
@@ -137,12 +138,13 @@ class Dispatcher:
             batch, self._ready = self._ready[: self._max_batch], self._ready[self._max_batch :]
             if batch:
                 self._free_calls -= 1
-                task = asyncio.get_running_loop().create_task(self._call(batch))
+                # Taken now: until the task runs, the sounds may be offered again.
+                chunks = [sound.take() for sound in batch]
+                task = asyncio.get_running_loop().create_task(self._call(batch, chunks))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
 
-    async def _call(self, batch: list[Sound]) -> None:
-        chunks = [sound.take() for sound in batch]
+    async def _call(self, batch: list[Sound], chunks: list[SpeechChunk]) -> None:
         results: Sequence[np.ndarray | ServeError | None]
         try:
             results = await self._stages.speak(chunks)

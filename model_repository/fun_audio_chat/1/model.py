@@ -24,7 +24,7 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         """Loads the engines and starts the service's threads."""
         self._service = start_service(pb.built_folder(args), BlsStages(pb_utils))
-        self._service.on_change(Gauges(pb_utils, self._service).update)
+        self._service.observe(Gauges(pb_utils, self._service).update)
 
     def execute(self, requests: list[Any]) -> None:
         """Answers come later, through each request's response sender."""

@@ -1,0 +1,49 @@
+"""A real tritonserver on the golden checkpoints, shared by all tests of this folder."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "golden"))
+
+import chat_data
+import token2wav_data
+
+from builders.build import BuildRequest, build
+from client import ChatClient
+from runtime.server.bundle import find_install
+from runtime.server.errors import InstallError
+from runtime.server.launch import ServerProcess
+
+
+def pytest_collection_modifyitems(items):
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.server)
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory):
+    """The golden checkpoints, built for the cpu target."""
+    folder = tmp_path_factory.mktemp("built")
+    token2wav_data.materialise_cosyvoice(folder / "cosyvoice")
+    build(BuildRequest("cpu", folder / "cpu", chat_data.CHECKPOINT, folder / "cosyvoice"), print)
+    return folder / "cpu"
+
+
+@pytest.fixture(scope="session")
+def server(built):
+    try:
+        find_install()
+    except InstallError as error:
+        pytest.skip(str(error))
+    with ServerProcess(built) as running:
+        yield running
+
+
+@pytest.fixture
+def client(server):
+    with ChatClient(server.url) as connected:
+        yield connected

@@ -1,0 +1,127 @@
+"""Golden cases as requests, answers as values, and the offline rendering to compare sound with."""
+
+from __future__ import annotations
+
+import re
+import time
+import urllib.request
+from dataclasses import dataclass, field
+
+import chat_data
+import numpy as np
+
+from runtime.token2wav.build import build_flow, build_vocoder
+from runtime.token2wav.hops import ChunkCutter, HopPolicy
+
+VOICE = "中文女".encode()
+FIRST_CONTROL, SPEECH_EOS = 6561, 6562
+RECORDED_DRAWS = {name for name, case in chat_data.cases().items() if case["do_sample"]}
+# The protocol sends sound, not codes, as history, and bans no pairs of ids.
+INEXPRESSIBLE = RECORDED_DRAWS | {"s2s_discrete_history"}
+CASES = [name for name in chat_data.cases() if name not in INEXPRESSIBLE]
+
+
+@dataclass
+class Answer:
+    text: str = ""
+    ids: list[int] = field(default_factory=list)
+    codes: list[int] = field(default_factory=list)
+    audio: list[np.ndarray] = field(default_factory=list)
+    finish: str = ""
+    stats: dict | None = None
+    responses: int = 0
+    first_s: float | None = None
+
+    @property
+    def sound(self):
+        return np.concatenate([np.zeros(0, np.float32), *self.audio])
+
+
+def request_of(name):
+    """Keyword arguments of ``ChatClient.stream`` for a golden case."""
+    case = chat_data.cases()[name]
+    turns = []
+    for message in chat_data.messages(name):
+        parts = [{"type": "audio"} if p is None else {"type": "text", "text": p} for p in message.parts]
+        turns.append({"role": message.role, "content": parts})
+    clips = [chat_data.wav(clip) for clip in case["wavs"]]
+    return {
+        "audio": clips or None,
+        "messages": turns,
+        "mode": case["mode"],
+        "greedy": True,
+        "text_greedy": case["text_greedy"],
+        "force_audio_start": case["force_text_abos"],
+        "repetition_penalty": case["repetition_penalty"],
+        "max_tokens": case["max_new_tokens"],
+    }
+
+
+def collect(client, **request):
+    began, answer = time.monotonic(), Answer()
+    for chunk in client.stream(timeout=120, **request):
+        if answer.first_s is None:
+            answer.first_s = time.monotonic() - began
+        answer.text += chunk.text
+        answer.ids += chunk.text_token_ids.tolist()
+        answer.codes += chunk.speech_token_ids.tolist()
+        if len(chunk.audio):
+            answer.audio.append(chunk.audio)
+        assert not answer.finish, "nothing follows the last response"
+        answer.finish, answer.stats = chunk.finish_reason, chunk.stats
+        answer.responses += 1
+    return answer
+
+
+def check(name, answer):
+    golden = chat_data.run(name)
+    assert answer.ids == golden["text_ids"].tolist()
+    assert answer.codes == golden.get("speech_ids", np.zeros(0)).tolist()
+    stopped = golden["text_ids"][-1] in chat_data.config().text_ids.stop
+    assert answer.finish == ("stop" if stopped else "length")
+
+
+def render_offline(built, codes, hops=(15, 10, 25)):
+    """The sound of emitted codes: each span of speech on its own, with the server's hops."""
+    spans, current = [], []
+    for code in codes:
+        if code == SPEECH_EOS and current:
+            spans.append(current)
+            current = []
+        elif code < FIRST_CONTROL:
+            current.append(code)
+    sounds = [_render_span(built, span, hops) for span in [*spans, current] if span]
+    return np.concatenate([np.zeros(0, np.float32), *sounds])
+
+
+def _render_span(built, codes, hops):
+    flow, vocoder = build_flow(built / "token2wav", 1, 1), build_vocoder(built / "token2wav", 1, 1)
+    cutter, sounds = ChunkCutter(HopPolicy(hops)), []
+    for cut in [*cutter.push(codes), *cutter.finish()]:
+        keys = {"stream_ids": np.array([1]), "chunk_flags": np.array([int(cut.flag)], np.int32)}
+        chunk = {
+            "voices": np.array([VOICE], np.object_),
+            "tokens": np.array(cut.tokens, np.int32),
+            "token_lengths": np.array([len(cut.tokens)], np.int32),
+        }
+        sounds.append(vocoder.run(keys | flow.run(keys | chunk))["audio"])
+    return np.concatenate(sounds)
+
+
+def gauges(server):
+    """The runtime's gauges by name, from the metrics endpoint."""
+    with urllib.request.urlopen(server.addresses.metrics_url, timeout=5) as page:
+        text = page.read().decode()
+    return {name: float(value) for name, value in re.findall(r"^fun_audio_chat_(\w+)(?:{[^}]*})? (\S+)", text, re.M)}
+
+
+def wait_idle(server, timeout=5.0):
+    """Waits until nothing is live and returns the gauges."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        values = gauges(server)
+        if values.get("live_requests") == 0:
+            time.sleep(0.3)  # one more poll, for blocks freed after the last response
+            return gauges(server)
+        time.sleep(0.05)
+    raise AssertionError(f"still live after {timeout} s: {values}")
