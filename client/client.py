@@ -7,7 +7,7 @@ has a deadline and keeps the server's status, none of which a shared stream with
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -15,7 +15,7 @@ import grpc
 from tritonclient.grpc import service_pb2_grpc
 
 from client.chunks import Chunk, chunk_of
-from client.errors import Cancelled, ServerError, from_message, from_rpc, lost
+from client.errors import Cancelled, ServerError, ServerLost, from_message, from_rpc, lost
 from client.request import DEFAULT_RATE, FINAL_RESPONSE, Audio, Scalar, make_request
 
 DEFAULT_URL = "127.0.0.1:8001"
@@ -24,7 +24,8 @@ GRPC_ERRORS = (("triton_grpc_error", "true"),)
 KEEPALIVE_MS = 10_000
 KEEPALIVE_TIMEOUT_MS = 5_000
 # After a restart of the server the next request should not wait for gRPC's default of up to two minutes.
-MIN_RECONNECT_MS, MAX_RECONNECT_MS = 200, 2_000
+MIN_RECONNECT_MS, MAX_RECONNECT_MS = 200, 1_000
+RECONNECT_S = 3 * MAX_RECONNECT_MS / 1000  # gRPC varies its delays by a fifth, and an attempt takes time itself
 UNLIMITED = -1  # 300 s of audio are 19 MB, gRPC's default limit is 4 MB
 
 
@@ -35,8 +36,8 @@ class ChatStream(Iterator[Chunk]):
     `close` and dropping the last reference cancel too, without an error.
     """
 
-    def __init__(self, call: Any, url: str) -> None:
-        self._call, self._url = call, url
+    def __init__(self, call: Any, url: str, on_lost: Callable[[], None]) -> None:
+        self._call, self._url, self._on_lost = call, url, on_lost
         self._done = False  # nothing more to give
         self._answered = False  # the last response was seen, the call itself may still be closing
 
@@ -84,7 +85,10 @@ class ChatStream(Iterator[Chunk]):
             if self._done:  # closed by another thread
                 raise StopIteration from None
             self._done = True
-            raise from_rpc(error, self._url) from None
+            typed = from_rpc(error, self._url)
+            if isinstance(typed, ServerLost):
+                self._on_lost()
+            raise typed from None
         if response.error_message:
             self._done = True
             raise _stream_error(response.error_message)
@@ -122,6 +126,7 @@ class ChatClient:
         credentials: grpc.ChannelCredentials | None = None,
     ) -> None:
         self.url = url
+        self._lost = False
         options = [
             ("grpc.max_send_message_length", UNLIMITED),
             ("grpc.max_receive_message_length", UNLIMITED),
@@ -161,11 +166,14 @@ class ChatClient:
                 temperature, top_p, top_k, repetition_penalty; None leaves the server's default.
 
         Raises:
-            ChatError: at once for arguments that cannot be sent, while iterating for everything else.
+            ChatError: at once for arguments that cannot be sent and when a lost server stays away, while
+                iterating for everything else.
         """
         request = make_request(audio, sample_rate, text, messages, outputs, parameters)
+        if self._lost:
+            self._reconnect()
         call = self._stub.ModelStreamInfer(iter((request,)), timeout=timeout, metadata=GRPC_ERRORS)
-        return ChatStream(call, self.url)
+        return ChatStream(call, self.url, self._mark_lost)
 
     def close(self) -> None:
         """Closes the connection; requests that still run are cancelled."""
@@ -178,3 +186,17 @@ class ChatClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _mark_lost(self) -> None:
+        self._lost = True
+
+    def _reconnect(self) -> None:
+        # After a loss gRPC refuses calls until its next attempt to connect, even when the server is back.
+        ready = grpc.channel_ready_future(self._channel)
+        try:
+            ready.result(timeout=RECONNECT_S)
+        except grpc.FutureTimeoutError:
+            raise lost(self.url, f"no connection within {RECONNECT_S:g} s after it was lost") from None
+        finally:
+            ready.cancel()
+        self._lost = False
