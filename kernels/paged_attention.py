@@ -19,11 +19,14 @@ from runtime.engines.base import CONTEXT, EngineShape
 
 @dataclass(frozen=True, slots=True)
 class ContextSpan:
-    """One context sequence: its packed rows, its K/V planes [2 * kv_heads * blocks] and its mask [rows, columns]."""
+    """One context sequence: its packed rows, its K/V planes [2 * kv_heads * blocks] and its mask [rows, columns].
+
+    ``mask`` is None for a first chunk, which is plainly causal and cheaper that way.
+    """
 
     rows: slice
     planes: torch.Tensor
-    mask: torch.Tensor
+    mask: torch.Tensor | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +93,10 @@ def _context_span(
 ) -> ContextSpan:
     begin, end = int(ends[i] - lengths[i]), int(ends[i])
     blocks = -(-end // shape.tokens_per_block)
-    visible = np.arange(blocks * shape.tokens_per_block) <= np.arange(begin, end)[:, None]
-    mask = torch.from_numpy(np.where(visible, 0.0, -np.inf).astype(np.float32))
+    mask = None
+    if begin:
+        visible = np.arange(blocks * shape.tokens_per_block) <= np.arange(begin, end)[:, None]
+        mask = torch.from_numpy(np.where(visible, 0.0, -np.inf).astype(np.float32))
     row = int(first_row[i])
     return ContextSpan(slice(row, row + end - begin), _planes(tables[i : i + 1], blocks, shape), mask)
 
@@ -133,8 +138,10 @@ def attend(q: torch.Tensor, pool: torch.Tensor, plan: PagePlan, layer: int) -> t
 
 
 def _attend_context(q: torch.Tensor, planes: torch.Tensor, span: ContextSpan, first: int, tokens: int) -> torch.Tensor:
-    _, kv_heads, group, dim = q.shape
+    rows, kv_heads, group, dim = q.shape
     kv = planes.index_select(0, span.planes + first).view(2, kv_heads, 1, -1, dim)
+    if span.mask is None:
+        kv = kv[:, :, :, :rows]  # what lies behind is the unwritten rest of the last block
     k, v = kv.expand(2, kv_heads, group, kv.shape[3], dim)
-    out = F.scaled_dot_product_attention(q.permute(1, 2, 0, 3), k, v, attn_mask=span.mask)
+    out = F.scaled_dot_product_attention(q.permute(1, 2, 0, 3), k, v, attn_mask=span.mask, is_causal=span.mask is None)
     return out.permute(2, 0, 1, 3)  # [rows, kv heads, group, dim]

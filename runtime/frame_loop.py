@@ -5,6 +5,7 @@ Not thread-safe: one thread owns it (``runtime.serving.loop_thread``).
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 from runtime.answer import Frame
@@ -40,14 +41,18 @@ class FrameLoop:
         self.scheduler.remove(stream)
 
     def step(self) -> list[StreamFrame]:
-        """Runs one step and returns what each deciding stream emitted; empty when nothing is live."""
-        plan = self.scheduler.plan()
+        """Runs one step and returns what each deciding stream emitted; empty when there is nothing to do."""
+        now = time.monotonic()
+        plan = self.scheduler.plan(now)
         if plan is None:
             return []
         rows = self._model.run_backbone(plan)
         # Speech before text: the order in which the reference consumes its random numbers.
         groups = self._model.run_speech(plan, rows, self._sampler)
         deciding = plan.deciding
+        for chunk in plan.contexts:
+            if chunk.last:
+                chunk.stream.started = now
         text_ids = self._sampler.text(deciding, rows.logits).tolist() if deciding else []
         return [self._route(s, t, groups.get(s, ())) for s, t in zip(deciding, text_ids, strict=True)]
 

@@ -3,7 +3,8 @@
 Streams join and leave at step boundaries. A waiting stream is admitted, first come first served,
 when a slot and the blocks of both caches for its longest possible answer are free. Prompts are
 prefilled in chunks: all contexts of a step share one budget, so however many streams join, the
-running ones wait for at most one chunk.
+running ones wait for at most one chunk. While streams are joining, running ones that are well ahead
+of their listener stand back: nobody waits for their frames, somebody waits for a first word.
 """
 
 from __future__ import annotations
@@ -45,15 +46,19 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Streams at once, prompt positions prefilled per step, positions of one sequence."""
+    """Streams at once, prompt positions prefilled per step, positions of one sequence.
+
+    ``lead_s``: a running stream stands back for joining ones when its listener has so many seconds left.
+    """
 
     max_streams: int
     prefill_chunk: int
     max_positions: int
+    lead_s: float = 1.5
 
     def __post_init__(self) -> None:
-        for name in self.__slots__:
-            if getattr(self, name) < 1:
+        for name in ("max_streams", "prefill_chunk", "max_positions", "lead_s"):
+            if getattr(self, name) <= 0:
                 raise ValueError(f"{name}: {getattr(self, name)} is not positive")
 
 
@@ -74,6 +79,8 @@ class Scheduler:
         self.waiting: deque[Stream] = deque()
         self.prefilling: list[Stream] = []
         self.running: list[Stream] = []
+        #: Requests on their way here (their sound is being encoded). Written by another thread.
+        self.expected = 0
 
     @property
     def live(self) -> int:
@@ -115,10 +122,15 @@ class Scheduler:
         self._free_slots.append(stream.slot)
         stream.slot = -1
 
-    def plan(self) -> Plan | None:
-        """The next step, or None when nothing is live. The step must then be run."""
+    def plan(self, now: float = 0.0) -> Plan | None:
+        """The next step, or None when there is nothing to do. The step must then be run.
+
+        Args:
+            now: seconds of any steady clock; decides only who stands back.
+        """
         self._admit()
-        generations = tuple(self.running)
+        joining = bool(self.prefilling) or self.expected > 0
+        generations = tuple(s for s in self.running if not (joining and s.lead(now) > self.limits.lead_s))
         contexts = tuple(self._chunks())
         for stream in generations:
             stream.position += 1

@@ -9,6 +9,8 @@ import numpy as np
 from runtime.answer import Answer
 from runtime.params import AnswerParams
 
+FRAME_S = 0.2  # seconds of speech in one frame: five codes at 25 Hz
+
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
@@ -31,12 +33,22 @@ class Stream:
     answer: Answer
     slot: int = -1
     position: int = 0
+    started: float | None = None  # when its first frame was made, in the clock of the loop
     text_context: set[int] = field(default_factory=set)  # distinct prompt and answer ids, for the penalty
 
     @property
     def params(self) -> AnswerParams:
         """Parameters of the answer."""
         return self.answer.params
+
+    def lead(self, now: float) -> float:
+        """Seconds of speech that a listener who began with the first frame has not heard yet.
+
+        Text-only streams count alike: five tokens a second is about as fast as people read.
+        """
+        if self.started is None:
+            return 0.0
+        return self.answer.forwards * FRAME_S - (now - self.started)
 
     @property
     def max_positions(self) -> int:

@@ -14,14 +14,15 @@ class EngineOptions:
     """Capacity of the language side.
 
     ``kv_positions`` backbone positions are shared by all streams; the speech head's cache holds
-    ``group_size`` times as many.
+    ``group_size`` times as many. ``lead_s``: see ``runtime.scheduler.Limits``.
     """
 
     max_streams: int = 16
     max_positions: int = 4096
     kv_positions: int = 65536
-    prefill_chunk: int = 64
+    prefill_chunk: int = 256
     tokens_per_block: int = 32
+    lead_s: float = 1.5
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
@@ -36,4 +37,4 @@ class EngineOptions:
     @property
     def limits(self) -> Limits:
         """What the scheduler needs of it."""
-        return Limits(self.max_streams, self.prefill_chunk, self.max_positions)
+        return Limits(self.max_streams, self.prefill_chunk, self.max_positions, self.lead_s)

@@ -14,6 +14,8 @@ from runtime.stream import Stream
 
 logger = logging.getLogger(__name__)
 
+STAND_BACK_S = 0.001
+
 
 class LoopThread:
     """Runs steps while streams are live, sleeps otherwise.
@@ -58,25 +60,27 @@ class LoopThread:
         self._thread.join()
 
     def _run(self) -> None:
-        idle = True
+        wait = self._heartbeat_s
         try:
-            while self._obey(wait=idle):
+            while self._obey(wait):
                 frames = self._loop.step()
                 scheduler = self._loop.scheduler
-                idle = not scheduler.live and not scheduler.waiting
                 if frames:
                     self._deliver(frames)
+                live = scheduler.live or scheduler.waiting
+                # Live but without frames: a chunk of a prompt, or all stand back for a request on its way.
+                wait = 0.0 if frames or scheduler.prefilling else STAND_BACK_S if live else self._heartbeat_s
         except Exception as error:
             logger.exception("the frame loop failed")
             self._fault(error)
 
-    def _obey(self, wait: bool) -> bool:
-        """Takes all commands; returns False on stop."""
+    def _obey(self, wait: float) -> bool:
+        """Takes all commands, waiting so many seconds for the first; returns False on stop."""
         self._touch()
         try:
             while True:
-                command, stream = self._commands.get(block=wait, timeout=self._heartbeat_s)
-                wait = False
+                command, stream = self._commands.get(block=wait > 0, timeout=wait)
+                wait = 0.0
                 if stream is None:
                     return False
                 if command == "add":

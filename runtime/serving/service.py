@@ -27,6 +27,7 @@ from runtime.frontend.audio import split_clips, to_model_rate
 from runtime.frontend.prompt import PromptBuilder
 from runtime.frontend.tokenizer import ChatTokenizer
 from runtime.options import Options
+from runtime.serving.encoding import EncodeQueue
 from runtime.serving.loop_thread import LoopThread
 from runtime.serving.request import ChatRequest, parse_request
 from runtime.serving.session import Reply, Session, Timings
@@ -73,7 +74,7 @@ class ChatService:
         sound: Sizes,
         die: Callable[[], None] = lambda: os._exit(1),
     ) -> None:
-        self._options, self._config, self._stages = options, config, stages
+        self._options, self._config = options, config
         self._voices, self._sample_rate, self._die = sound.voices, sound.sample_rate, die
         self._tokenizer = ChatTokenizer(config.directory)
         self._prompts = PromptBuilder(config, self._tokenizer)
@@ -84,6 +85,7 @@ class ChatService:
         self._loop_thread = LoopThread(loop, self._frames, self._fault, self._run / "heartbeat", serving.heartbeat_s)
         self._aio = asyncio.new_event_loop()
         self._aio_thread = threading.Thread(target=self._aio.run_forever, name="service", daemon=True)
+        self._encoder = EncodeQueue(stages, config.features.n_samples)
         self._dispatcher = Dispatcher(stages, options.token2wav.max_batch, options.token2wav.calls_in_flight)
         self._policy = HopPolicy(options.token2wav.hops, sound.lookahead)
         self._sessions: dict[Stream, Session] = {}
@@ -135,7 +137,7 @@ class ChatService:
     # ---- asyncio thread ----
 
     def _accept(self, incoming: Incoming, timings: Timings) -> None:
-        self._incoming += 1
+        self._count_incoming(1)
         task = self._aio.create_task(self._answer(incoming, timings))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -149,7 +151,11 @@ class ChatService:
             logger.exception("a request failed")
             incoming.reply.fail(error)
         finally:
-            self._incoming -= 1
+            self._count_incoming(-1)
+
+    def _count_incoming(self, change: int) -> None:
+        self._incoming += change
+        self._scheduler.expected = self._incoming
 
     async def _prepare(self, incoming: Incoming, timings: Timings) -> None:
         """Checks the request, encodes its sound and hands it to the frame loop."""
@@ -167,7 +173,7 @@ class ChatService:
         )
         self._scheduler.check_fits(stream)
         if len(positions):
-            embeds = [part for part in await self._stages.encode(clips) if len(part)]
+            embeds = [part for part in await self._encoder.encode(clips) if len(part)]
             stream.prompt.audio_embeds[:] = np.concatenate(embeds)
         timings.mark("encoded")
         if incoming.reply.is_cancelled():

@@ -119,3 +119,17 @@ def test_a_stream_that_can_never_fit_is_refused():
         scheduler().check_fits(stream(200, 100))
     with pytest.raises(InvalidRequest):
         scheduler(blocks=2).check_fits(stream(10, 10))
+
+
+def test_running_streams_well_ahead_stand_back_for_joining_ones():
+    s, ahead, behind = scheduler(), stream(4, 100), stream(4, 100)
+    for one in (ahead, behind):
+        s.add(one)
+    s.plan()
+    ahead.started = behind.started = 0.0
+    ahead.answer.forwards, behind.answer.forwards = 20, 10  # 4 s and 2 s of speech
+    assert s.plan(now=1.0).generations == (ahead, behind), "nobody joins"
+    s.expected = 1
+    assert s.plan(now=1.0).generations == (behind,), "1 s left is less than the lead, 3 s are more"
+    assert s.plan(now=0.1) is None
+    assert s.plan(now=2.6).generations == (ahead, behind), "nobody falls behind for it"
