@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from builders.onnx_export import export_checked
 from runtime.token2wav.config import EULER_STEPS, Token2WavConfig
+from runtime.token2wav.context import PITCH_LOOKAHEAD, left_frames
 from runtime.token2wav.flow import EulerStep, Flow, FlowFront
 from runtime.token2wav.layout import FRONT_GRAPH, STEP_GRAPH, VOCODER_GRAPH, VOICES, Sizes
 from runtime.token2wav.noise_recipe import SECONDS, write_noise
-from runtime.token2wav.vocoder import DECODER_LOOKAHEAD, PITCH_LOOKAHEAD, Vocoder
+from runtime.token2wav.vocoder import Vocoder
 from runtime.token2wav.voices import read_voices
 from runtime.token2wav.weights import load_module
 
@@ -54,10 +54,12 @@ def _sizes(config: Token2WavConfig, voices: tuple[str, ...]) -> Sizes:
         mel_bins=config.flow.mel_bins,
         lookahead=config.flow.lookahead,
         frames_per_token=config.flow.frames_per_token,
+        block_frames=config.flow.block_frames,
         euler_steps=EULER_STEPS,
         harmonics=config.hift.harmonics,
         frame_samples=config.hift.frame_samples,
         sample_rate=config.hift.sample_rate,
+        vocoder_left=left_frames(config.hift),
         voices=voices,
     )
 
@@ -84,6 +86,7 @@ def export_flow(flow: Flow, out: Path) -> list[Path]:
         "mu": mu.clone(),
         "speaker": speaker.clone(),
         "frames": frames,
+        "block": torch.tensor([config.block_frames]),
         "step": torch.tensor([3]),
     }
     length = _dim("length")
@@ -92,6 +95,7 @@ def export_flow(flow: Flow, out: Path) -> list[Path]:
         "mu": {0: rows, 2: length},
         "speaker": {0: rows},
         "frames": {0: rows},
+        "block": {},
         "step": {},
     }
     return written + export_checked(EulerStep(flow).eval(), step_inputs, step_dims, ["next"], out / STEP_GRAPH)
@@ -104,7 +108,7 @@ def export_vocoder(vocoder: Vocoder, out: Path) -> list[Path]:
     frames = 40
     inputs = {
         "mel_pitch": torch.randn(1, config.mel_bins, frames + PITCH_LOOKAHEAD + 2, generator=generator),
-        "mel": torch.randn(1, config.mel_bins, frames - 4 + DECODER_LOOKAHEAD, generator=generator),
+        "mel": torch.randn(1, config.mel_bins, frames, generator=generator),
         "turns": torch.rand(1, config.harmonics, generator=generator),
         "noise": torch.rand(1, frames * config.frame_samples, config.harmonics, generator=generator),
     }
@@ -115,12 +119,8 @@ def export_vocoder(vocoder: Vocoder, out: Path) -> list[Path]:
         # A whole number of frames: the graph derives the frame count from it.
         "noise": {1: config.frame_samples * _dim("source_frames")},
     }
-    return export_checked(_eval(vocoder), inputs, dims, ["audio", "f0"], out / VOCODER_GRAPH)
+    return export_checked(vocoder.eval(), inputs, dims, ["audio", "f0"], out / VOCODER_GRAPH)
 
 
 def _dim(name: str) -> Any:
     return torch.export.Dim(name, min=1, max=1 << 20)
-
-
-def _eval(module: nn.Module) -> nn.Module:
-    return module.eval()

@@ -11,8 +11,8 @@ from runtime.token2wav.noise import Noise
 from runtime.token2wav.vocoder_stage import VocoderStage
 
 
-def build_flow(folder: Path, threads: int, max_streams: int) -> FlowStage:
-    """The flow of an exported folder."""
+def build_flow(folder: Path, threads: int, max_streams: int, full_attention: bool = False) -> FlowStage:
+    """The flow of an exported folder. ``full_attention``: as the authors' demo server, see ``hops``."""
     return FlowStage(
         sizes=Sizes.read(folder),
         front=OnnxGraph(folder / FRONT_GRAPH, threads).run,
@@ -20,6 +20,7 @@ def build_flow(folder: Path, threads: int, max_streams: int) -> FlowStage:
         voices=read_voice_vectors(folder / VOICES),
         mel_noise=Noise(folder / MEL_NOISE, axis=1),
         max_streams=max_streams,
+        full_attention=full_attention,
     )
 
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import ast
-import operator
-import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from math import prod
 from pathlib import Path
-from typing import Any, ClassVar
-
-import yaml
+from typing import Any
 
 from runtime.errors import BuildError
+from runtime.token2wav.yaml_data import Document
 
 YAML_FILE = "cosyvoice3.yaml"
-EULER_STEPS = 10  # fixed in the authors' inference code, not in the file
+# Fixed in the authors' code, not in the file:
+EULER_STEPS = 10
+POSITION_GROUPS = 16  # of the DiT's position convolutions
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +33,12 @@ class FlowConfig:
     ff_mult: int
     block_frames: int
     guidance: float
+
+    def __post_init__(self) -> None:
+        _check_positive(self)
+        _check_multiple(self, "dim", POSITION_GROUPS)
+        _check_multiple(self, "head_dim", 2)  # rotated in pairs
+        _check_multiple(self, "block_frames", self.frames_per_token)
 
     @property
     def inner(self) -> int:
@@ -65,6 +69,15 @@ class HiftConfig:
     audio_limit: float
     pitch_channels: int
 
+    def __post_init__(self) -> None:
+        _check_positive(self)
+        stages = len(self.upsample_rates)
+        for name in ("upsample_kernels", "source_kernels", "source_dilations"):
+            _check_length(self, name, stages)
+        _check_length(self, "resblock_dilations", len(self.resblock_kernels))
+        _check_multiple(self, "base_channels", 2**stages)
+        _check_multiple(self, "n_fft", 2 * self.hop)
+
     @property
     def frame_samples(self) -> int:
         """Samples of one mel frame."""
@@ -80,6 +93,13 @@ class Token2WavConfig:
     hift: HiftConfig
     token_hz: int
 
+    def __post_init__(self) -> None:
+        if self.flow.mel_bins != self.hift.mel_bins:
+            _refuse(self, "mel_bins", f"{self.flow.mel_bins} and {self.hift.mel_bins}", "flow and vocoder must agree")
+        if self.token_hz * self.token_samples != self.hift.sample_rate:
+            problem = f"is {self.token_hz}: {self.token_samples} samples each make no {self.hift.sample_rate} Hz"
+            raise BuildError("Token2WavConfig.token_hz", problem, "check the rates of the yaml")
+
     @property
     def token_samples(self) -> int:
         """Samples of one speech token."""
@@ -92,113 +112,28 @@ class Token2WavConfig:
         return cls(directory, _flow(document), _hift(document), document.integer("token_frame_rate"))
 
 
-class Document:
-    """A YAML document whose object tags are inert: ``!new:`` and the like give their plain arguments."""
-
-    def __init__(self, name: str, values: dict[str, Any]) -> None:
-        self.name, self.values = name, values
-
-    @classmethod
-    def read(cls, path: Path) -> Document:
-        """Raises BuildError when there is no such file or it is no mapping."""
-        try:
-            values = yaml.load(path.read_text("utf-8"), Loader=_InertLoader)
-        except FileNotFoundError:
-            raise BuildError(
-                path.name, f"not found in {path.parent}", "give the downloaded CosyVoice3 directory"
-            ) from None
-        except yaml.YAMLError as error:
-            raise BuildError(path.name, f"is not YAML ({str(error)[:80]})", "download the file again") from None
-        if not isinstance(values, dict):
-            raise BuildError(path.name, "is not a mapping", "download the file again")
-        return cls(path.name, values)
-
-    def get(self, path: str) -> Any:
-        """The value at a dotted path, references resolved."""
-        value: Any = self.values
-        for key in path.split("."):
-            if not isinstance(value, dict) or key not in value:
-                raise BuildError(f"{self.name}: {path}", "is missing", "check the checkpoint's version")
-            value = value[key]
-        return self._resolve(path, value)
-
-    def integer(self, path: str) -> int:
-        """A whole number at a dotted path."""
-        value = self.get(path)
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise BuildError(f"{self.name}: {path}", f"is {value!r}", "a whole number is needed")
-        return value
-
-    def number(self, path: str) -> float:
-        """A number at a dotted path."""
-        value = self.get(path)
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise BuildError(f"{self.name}: {path}", f"is {value!r}", "a number is needed")
-        return float(value)
-
-    def integers(self, path: str) -> tuple[int, ...]:
-        """A list of whole numbers."""
-        value = self.get(path)
-        if not isinstance(value, list) or not all(isinstance(v, int) for v in value):
-            raise BuildError(f"{self.name}: {path}", f"is {value!r}", "a list of whole numbers is needed")
-        return tuple(value)
-
-    def _resolve(self, path: str, value: Any) -> Any:
-        if not isinstance(value, Reference):
-            return value
-        try:
-            return value.evaluate(self.get)
-        except (SyntaxError, TypeError, ValueError, KeyError, ZeroDivisionError, RecursionError):
-            raise BuildError(f"{self.name}: {path}", f"is {value.text!r}", "only arithmetic is understood") from None
+def _refuse(config: object, name: str, value: object, remedy: str) -> None:
+    raise BuildError(f"{type(config).__name__}.{name}", f"is {value}", remedy)
 
 
-class Reference:
-    """``!ref``: arithmetic over ``<names>`` of the document."""
-
-    _OPERATORS: ClassVar[dict[type, Any]] = {
-        ast.Add: operator.add,
-        ast.Sub: operator.sub,
-        ast.Mult: operator.mul,
-        ast.Div: operator.truediv,
-        ast.FloorDiv: operator.floordiv,
-    }
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-
-    def evaluate(self, get: Any) -> Any:
-        """The value; names are looked up with ``get``."""
-        names = re.findall(r"<([\w.]+)>", self.text)
-        expression = re.sub(r"<[\w.]+>", "_", self.text)
-        return self._value(ast.parse(expression, mode="eval").body, iter([get(name) for name in names]))
-
-    def _value(self, node: ast.expr, names: Any) -> Any:
-        if isinstance(node, ast.Name) and node.id == "_":
-            return next(names)
-        if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
-            return node.value
-        if isinstance(node, ast.BinOp):
-            left = self._value(node.left, names)
-            return self._OPERATORS[type(node.op)](left, self._value(node.right, names))
-        raise ValueError(self.text)
+def _check_positive(config: Any) -> None:
+    """Every number, and every number of every list, is above zero."""
+    for field in fields(config):
+        value = getattr(config, field.name)
+        rows = value if isinstance(value, tuple) else (value,)
+        numbers = [n for row in rows for n in (row if isinstance(row, tuple) else (row,))]
+        if not numbers or not min(numbers) > 0:
+            _refuse(config, field.name, value, "positive numbers are needed")
 
 
-class _InertLoader(yaml.SafeLoader):
-    """Knows no tag that could make an object."""
+def _check_multiple(config: object, name: str, of: int) -> None:
+    if getattr(config, name) % of:
+        _refuse(config, name, getattr(config, name), f"a multiple of {of} is needed")
 
 
-def _inert(loader: yaml.SafeLoader, _: str, node: yaml.Node) -> Any:
-    if isinstance(node, yaml.MappingNode):
-        return loader.construct_mapping(node, deep=True)
-    if isinstance(node, yaml.SequenceNode):
-        return loader.construct_sequence(node, deep=True)
-    assert isinstance(node, yaml.ScalarNode)
-    return loader.construct_scalar(node)
-
-
-_InertLoader.add_multi_constructor("!", _inert)
-_InertLoader.add_multi_constructor("tag:yaml.org,2002:python/", _inert)
-_InertLoader.add_constructor("!ref", lambda loader, node: Reference(str(loader.construct_scalar(node))))
+def _check_length(config: object, name: str, length: int) -> None:
+    if len(getattr(config, name)) != length:
+        _refuse(config, name, getattr(config, name), f"{length} entries are needed")
 
 
 def _flow(document: Document) -> FlowConfig:
@@ -221,9 +156,6 @@ def _flow(document: Document) -> FlowConfig:
 
 
 def _hift(document: Document) -> HiftConfig:
-    def nested(path: str) -> tuple[tuple[int, ...], ...]:
-        return tuple(tuple(row) for row in document.get(path))
-
     return HiftConfig(
         sample_rate=document.integer("hift.sampling_rate"),
         mel_bins=document.integer("hift.in_channels"),
@@ -237,9 +169,9 @@ def _hift(document: Document) -> HiftConfig:
         n_fft=document.integer("hift.istft_params.n_fft"),
         hop=document.integer("hift.istft_params.hop_len"),
         resblock_kernels=document.integers("hift.resblock_kernel_sizes"),
-        resblock_dilations=nested("hift.resblock_dilation_sizes"),
+        resblock_dilations=document.integer_lists("hift.resblock_dilation_sizes"),
         source_kernels=document.integers("hift.source_resblock_kernel_sizes"),
-        source_dilations=nested("hift.source_resblock_dilation_sizes"),
+        source_dilations=document.integer_lists("hift.source_resblock_dilation_sizes"),
         lrelu_slope=document.number("hift.lrelu_slope"),
         audio_limit=document.number("hift.audio_limit"),
         pitch_channels=document.integer("hift.f0_predictor.cond_channels"),

@@ -11,6 +11,10 @@ from dataclasses import dataclass
 
 from runtime.contracts import ChunkFlag
 
+DEFAULT_HOPS = (15, 10, 25)  # aligned with the blocks of attention from the second chunk on
+STEADY_HOPS = (15, 10, 10, 15, 25)  # forgives late early frames: 153 ms each instead of 120
+DEMO_SERVER_HOPS = (15,)  # the authors' demo server; its flow attends to everything (``full_attention``)
+
 
 @dataclass(frozen=True, slots=True)
 class HopPolicy:
@@ -19,12 +23,14 @@ class HopPolicy:
     ``lookahead`` tokens beyond a chunk must be known before it can be rendered.
     """
 
-    hops: tuple[int, ...] = (15, 10, 25)
+    hops: tuple[int, ...] = DEFAULT_HOPS
     lookahead: int = 3
 
     def __post_init__(self) -> None:
         if not self.hops or min(self.hops) < 1:
             raise ValueError(f"hops: {self.hops} is not a list of positive token counts")
+        if self.lookahead < 0:
+            raise ValueError(f"lookahead: {self.lookahead} is below 0")
 
     def hop(self, chunk: int) -> int:
         """Tokens of a chunk, counted from 0."""

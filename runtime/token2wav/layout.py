@@ -15,16 +15,22 @@ VOICES, SIZES = "voices.npz", "token2wav.json"
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """Sizes and rates of an exported flow and vocoder, and the voices' names, the default first."""
+    """Sizes and rates of an exported flow and vocoder, and the voices' names, the default first.
+
+    ``block_frames``: frames of a block of attention. ``vocoder_left``: mel frames to the left of a
+    chunk that its sound depends on.
+    """
 
     vocab_size: int
     mel_bins: int
     lookahead: int
     frames_per_token: int
+    block_frames: int
     euler_steps: int
     harmonics: int
     frame_samples: int
     sample_rate: int
+    vocoder_left: int
     voices: tuple[str, ...]
 
     def write(self, folder: Path) -> Path:

@@ -13,6 +13,8 @@ import torch
 from torch import nn
 
 from runtime.token2wav.config import Token2WavConfig
+from runtime.token2wav.context import PITCH_KERNEL, PITCH_LAYERS, PITCH_LOOKAHEAD
+from runtime.token2wav.layout import MEL_NOISE, SOURCE_NOISE
 
 SECONDS = 300  # what the authors' buffers hold; beyond it the index wraps
 SEED = 0
@@ -32,9 +34,9 @@ def draw_noise(config: Token2WavConfig, seconds: int = SECONDS) -> tuple[np.ndar
         # Initialisations that stand between the two draws.
         nn.Embedding(flow.vocab_size, flow.mel_bins)
         nn.Linear(flow.speaker_dim, flow.mel_bins)
-        nn.Conv1d(hift.mel_bins, hift.pitch_channels, 4)
-        for _ in range(4):
-            nn.Conv1d(hift.pitch_channels, hift.pitch_channels, 3)
+        nn.Conv1d(hift.mel_bins, hift.pitch_channels, PITCH_LOOKAHEAD + 1)
+        for _ in range(PITCH_LAYERS):
+            nn.Conv1d(hift.pitch_channels, hift.pitch_channels, PITCH_KERNEL)
         nn.Linear(hift.pitch_channels, 1)
         torch.rand(1, hift.harmonics)
         source_noise = torch.rand(seconds * hift.sample_rate, hift.harmonics)
@@ -43,7 +45,7 @@ def draw_noise(config: Token2WavConfig, seconds: int = SECONDS) -> tuple[np.ndar
 
 def write_noise(config: Token2WavConfig, folder: Path, seconds: int = SECONDS) -> list[Path]:
     """Writes both buffers as .npy files, to be memory-mapped."""
-    paths = [folder / "mel_noise.npy", folder / "source_noise.npy"]
+    paths = [folder / MEL_NOISE, folder / SOURCE_NOISE]
     for path, noise in zip(paths, draw_noise(config, seconds), strict=True):
         np.save(path, noise)
     return paths

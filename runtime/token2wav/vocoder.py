@@ -7,14 +7,15 @@ reference sections 1.5 and 2.6.
 
 from __future__ import annotations
 
+from math import prod
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from runtime.token2wav.config import HiftConfig
+from runtime.token2wav.context import DECODER_LOOKAHEAD, PITCH_KERNEL, PITCH_LAYERS, PITCH_LOOKAHEAD, POST_KERNEL
 
-PITCH_LOOKAHEAD, DECODER_LOOKAHEAD = 3, 4  # mel frames to the right that each convolution stack sees
-PITCH_LAYERS = 4
 FINAL_SLOPE = 0.01
 SNAKE_EPS = 1e-9
 MAX_MAGNITUDE = 100.0
@@ -61,7 +62,7 @@ class PitchNet(nn.Module):
         width = config.pitch_channels
         layers: list[nn.Module] = [nn.Conv1d(config.mel_bins, width, PITCH_LOOKAHEAD + 1), nn.ELU()]
         for _ in range(PITCH_LAYERS):
-            layers += [nn.Conv1d(width, width, 3), nn.ELU()]
+            layers += [nn.Conv1d(width, width, PITCH_KERNEL), nn.ELU()]
         self.condnet = nn.Sequential(*layers)
         self.classifier = nn.Linear(width, 1)
 
@@ -102,7 +103,7 @@ class Vocoder(nn.Module):
             for width in widths
             for kernel, dilations in zip(config.resblock_kernels, config.resblock_dilations, strict=True)
         )
-        self.conv_post = nn.Conv1d(widths[-1], bins, 7)
+        self.conv_post = nn.Conv1d(widths[-1], bins, POST_KERNEL)
         self.f0_predictor = PitchNet(config)
         self._register_transforms()
 
@@ -195,9 +196,7 @@ class Vocoder(nn.Module):
 
 def _source_conv(bins: int, width: int, later_rates: tuple[int, ...]) -> nn.Conv1d:
     """Brings the source spectrum down to the rate of an upsampling stage."""
-    stride = 1
-    for rate in later_rates:
-        stride *= rate
+    stride = prod(later_rates)
     return nn.Conv1d(bins, width, 1) if stride == 1 else nn.Conv1d(bins, width, 2 * stride, stride=stride)
 
 

@@ -1,26 +1,22 @@
 """The vocoder as a stage: constant cost per chunk, whatever came before.
 
-Every call sees 29 frames to the left of the new ones (8 more for the pitch net) and 8 to the right;
-the phase of the harmonics is carried in turns. The result equals one rendering of the whole stream
-to rounding. Source: reference section 2.6.
+Every call sees as many frames to the left of the new ones as the net's kernels reach (29, and 8 more
+for the pitch net) and 8 to the right; the phase of the harmonics is carried in turns. The result
+equals one rendering of the whole stream to rounding. Source: reference section 2.6.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from runtime.contracts import STATE_LOST, ChunkFlag
-from runtime.errors import Overloaded
+from runtime.errors import InvalidRequest
+from runtime.token2wav.chunks import Arrays, Chunk, Graph, StreamTable, read_chunks
+from runtime.token2wav.context import DECODER_LOOKAHEAD, PITCH_LEFT, PITCH_LOOKAHEAD, RIGHT
 from runtime.token2wav.layout import Sizes
 from runtime.token2wav.noise import Noise
-
-Arrays = dict[str, np.ndarray]
-LEFT, PITCH_LEFT = 29, 8  # receptive field of the source branch and of the pitch net, frames
-PITCH_RIGHT, DECODER_RIGHT = 3, 4  # lookahead of the two input convolutions
-RIGHT = PITCH_RIGHT + DECODER_RIGHT + 1  # one frame more, because a window's last frame lacks its overlap
 
 
 @dataclass(slots=True)
@@ -49,11 +45,11 @@ class Window:
     done: int  # frames sounded after the call
 
     @classmethod
-    def of(cls, state: VocoderState, final: bool) -> Window:
+    def of(cls, state: VocoderState, left: int, final: bool) -> Window:
         """The next window of a stream; at the end zeros stand for what lies to the right."""
-        start = max(0, state.done - LEFT)
+        start = max(0, state.done - left)
         total = state.total
-        held = (0, 0, 0) if final else (PITCH_RIGHT, PITCH_RIGHT + DECODER_RIGHT, RIGHT)
+        held = (0, 0, 0) if final else (PITCH_LOOKAHEAD, PITCH_LOOKAHEAD + DECODER_LOOKAHEAD, RIGHT)
         source_end, end, done = (total - frames for frames in held)
         return cls(start, max(0, start - PITCH_LEFT), source_end, end, max(done, state.done))
 
@@ -68,58 +64,58 @@ class VocoderStage:
         max_streams: most streams with state.
     """
 
-    def __init__(self, sizes: Sizes, graph: Callable[[Arrays], Arrays], source_noise: Noise, max_streams: int) -> None:
-        self._sizes, self._graph, self._noise, self._max_streams = sizes, graph, source_noise, max_streams
-        self.states: dict[int, VocoderState] = {}
+    def __init__(self, sizes: Sizes, graph: Graph, source_noise: Noise, max_streams: int) -> None:
+        self._sizes, self._graph, self._noise = sizes, graph, source_noise
+        self.states: StreamTable[VocoderState] = StreamTable("vocoder", max_streams)
 
     def run(self, arrays: Arrays) -> Arrays:
-        """``runtime.contracts.VOCODER``: mel of several streams, packed, to their new samples, packed."""
-        lengths = arrays["mel_lengths"]
-        mels = np.split(arrays["mel"], np.cumsum(np.maximum(lengths, 0))[:-1], axis=1)
-        sounds = [
-            self._chunk(id_, ChunkFlag(int(flag)), mel, lost=length == STATE_LOST)
-            for id_, flag, mel, length in zip(
-                arrays["stream_ids"].tolist(), arrays["chunk_flags"], mels, lengths, strict=True
-            )
-        ]
+        """``runtime.contracts.VOCODER``: mel of several streams, packed, to their new samples, packed.
+
+        Raises:
+            InvalidRequest, Overloaded: the call as a whole is refused and changes nothing.
+        """
+        bins = arrays["mel"].shape[0] if arrays["mel"].ndim == 2 else None
+        if bins != self._sizes.mel_bins:
+            raise InvalidRequest("mel", f"has shape {list(arrays['mel'].shape)}", f"send {self._sizes.mel_bins} rows")
+        chunks = read_chunks(arrays, "mel", "mel_lengths")
+        self.states.check_room(chunks)
+        with self.states.serving(chunks):
+            sounds = [self._chunk(chunk) for chunk in chunks]
         counts = [STATE_LOST if sound is None else len(sound) for sound in sounds]
         parts = [sound for sound in sounds if sound is not None]
-        audio = np.concatenate(parts) if parts else np.zeros(0, np.float32)
+        audio = np.concatenate([np.zeros(0, np.float32), *parts])
         return {"audio": audio, "audio_lengths": np.array(counts, np.int32)}
 
-    def _chunk(self, id_: int, flag: ChunkFlag, mel: np.ndarray, lost: bool) -> np.ndarray | None:
+    def _chunk(self, chunk: Chunk) -> np.ndarray | None:
+        """New samples of one stream; None when its state is unknown, here or in the stage before."""
         nothing = np.zeros(0, np.float32)
-        if lost or flag & ChunkFlag.RELEASE:
-            self.states.pop(id_, None)
-            return None if lost else nothing
-        if flag & ChunkFlag.START:
-            if len(self.states) >= self._max_streams:
-                raise Overloaded("vocoder", f"already holds {self._max_streams} streams", "retry in a few seconds")
-            self.states[id_] = VocoderState(mel[:, :0], np.zeros(self._sizes.harmonics))
-        state = self.states.get(id_)
+        if chunk.part is None:
+            self.states.drop(chunk.stream_id)
+            return None
+        if chunk.flag & ChunkFlag.RELEASE:
+            return nothing
+        if chunk.flag & ChunkFlag.START:
+            self.states.start(chunk.stream_id, VocoderState(chunk.part[:, :0], np.zeros(self._sizes.harmonics)))
+        state = self.states.get(chunk.stream_id)
         if state is None:
             return None
-        state.mel = np.concatenate([state.mel, mel], axis=1)
-        final = bool(flag & ChunkFlag.FINAL)
-        window = Window.of(state, final)
-        sound = self._render(state, window) if window.done > state.done else nothing
-        if final:
-            del self.states[id_]
-        return sound
+        state.mel = np.concatenate([state.mel, chunk.part], axis=1)
+        window = Window.of(state, self._sizes.vocoder_left, bool(chunk.flag & ChunkFlag.FINAL))
+        return self._render(state, window) if window.done > state.done else nothing
 
     def _render(self, state: VocoderState, window: Window) -> np.ndarray:
         samples = self._sizes.frame_samples
         out = self._graph(
             {
-                "mel_pitch": _cut(state, window.pitch_start, window.source_end + PITCH_RIGHT),
-                "mel": _cut(state, window.start, window.end + DECODER_RIGHT),
+                "mel_pitch": _cut(state, window.pitch_start, window.source_end + PITCH_LOOKAHEAD),
+                "mel": _cut(state, window.start, window.end + DECODER_LOOKAHEAD),
                 "turns": state.turns[None].astype(np.float32),
                 "noise": self._noise.window(window.start * samples, window.source_end * samples)[None],
             }
         )
         first = window.start
         sound = out["audio"][0, (state.done - first) * samples : (window.done - first) * samples]
-        following = max(0, window.done - LEFT)
+        following = max(0, window.done - self._sizes.vocoder_left)
         self._carry(state, out["f0"][0, : following - first])
         keep = max(0, following - PITCH_LEFT)
         state.mel, state.begin, state.done = state.mel[:, keep - state.begin :], keep, window.done

@@ -103,7 +103,7 @@ def test_mel_under_both_masks(flow, config, noise, mask, final):
     for k in range(10):
         number = torch.tensor([k])
         if mask == "chunk":
-            x = step(x, mu, speaker, torch.tensor([frames]), number)
+            x = step(x, mu, speaker, torch.tensor([frames]), torch.tensor([50]), number)
         else:
             x = step.advance(x, mu, speaker, torch.zeros_like(x), everything, number)
     close(x[0], data.vectors()["T063_mel_chunk_final" if final else "T063_mel_full_part"], 1e-4)

@@ -1,0 +1,107 @@
+"""What both stages share: a packed batch of chunks, and a bounded table of stream states."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import numpy as np
+
+from runtime.contracts import STATE_LOST, ChunkFlag
+from runtime.errors import InvalidRequest, Overloaded
+
+Arrays = dict[str, np.ndarray]
+Graph = Callable[[Arrays], Arrays]
+State = TypeVar("State")
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """One row of a call. ``part`` is its share of the packed input; None: the stage before lost its state."""
+
+    stream_id: int
+    flag: ChunkFlag
+    part: np.ndarray | None
+
+    @property
+    def last(self) -> bool:
+        """Whether the stream's state goes after this chunk."""
+        return bool(self.flag & (ChunkFlag.FINAL | ChunkFlag.RELEASE))
+
+
+def read_chunks(arrays: Arrays, packed: str, lengths: str) -> list[Chunk]:
+    """The chunks of a call.
+
+    Args:
+        arrays: inputs of the ``flow`` or ``vocoder`` contract.
+        packed: name of the input that holds all parts one after another along its last axis.
+        lengths: name of the input that holds their lengths.
+
+    Raises:
+        InvalidRequest: the inputs do not fit each other.
+    """
+    ids, flags, counts = arrays["stream_ids"].tolist(), arrays["chunk_flags"].tolist(), arrays[lengths]
+    if not len(ids) == len(flags) == len(counts):
+        problem = f"has {len(counts)} entries beside {len(ids)} stream_ids and {len(flags)} chunk_flags"
+        raise InvalidRequest(lengths, problem, "give one of each per chunk")
+    if len(set(ids)) != len(ids):
+        raise InvalidRequest("stream_ids", "names a stream twice", "send one chunk per stream and call")
+    if counts.size and counts.min() < STATE_LOST:
+        raise InvalidRequest(lengths, f"holds {counts.min()}", "lengths count from 0")
+    ends = np.cumsum(np.maximum(counts, 0))
+    total = int(ends[-1]) if ends.size else 0
+    if total != arrays[packed].shape[-1]:
+        raise InvalidRequest(lengths, f"adds up to {total}, not to {arrays[packed].shape[-1]}", f"fit it to {packed}")
+    parts = np.split(arrays[packed], ends[:-1], axis=-1)
+    return [
+        Chunk(id_, ChunkFlag(flag), None if count == STATE_LOST else part)
+        for id_, flag, count, part in zip(ids, flags, counts, parts, strict=False)
+    ]
+
+
+class StreamTable(Generic[State]):
+    """States by stream id.
+
+    Args:
+        owner: name of the stage, for messages.
+        limit: most streams at once.
+    """
+
+    def __init__(self, owner: str, limit: int) -> None:
+        self._owner, self._limit = owner, limit
+        self._states: dict[int, State] = {}
+
+    def __len__(self) -> int:
+        return len(self._states)
+
+    def check_room(self, chunks: Sequence[Chunk]) -> None:
+        """Raises Overloaded when the call would start more streams than there is room for; call it first."""
+        starting = {chunk.stream_id for chunk in chunks if chunk.flag & ChunkFlag.START}
+        if len(self._states.keys() | starting) > self._limit:
+            raise Overloaded(self._owner, f"holds {len(self)} of {self._limit} streams", "retry in a few seconds")
+
+    def start(self, stream_id: int, state: State) -> None:
+        """State of a stream that begins."""
+        self._states[stream_id] = state
+
+    def get(self, stream_id: int) -> State | None:
+        """None: never started here, ended, or lost in a restart."""
+        return self._states.get(stream_id)
+
+    def drop(self, stream_id: int) -> None:
+        """Frees a stream's state, if there is any."""
+        self._states.pop(stream_id, None)
+
+    @contextmanager
+    def serving(self, chunks: Sequence[Chunk]) -> Iterator[None]:
+        """Frees streams whose last chunk this is, and, when the call fails, all of its half-fed streams."""
+        failed = True
+        try:
+            yield
+            failed = False
+        finally:
+            for chunk in chunks:
+                if failed or chunk.last:
+                    self.drop(chunk.stream_id)
