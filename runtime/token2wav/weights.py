@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import TypeVar
 
@@ -30,7 +31,8 @@ def read_tensors(path: Path) -> Tensors:
     if not path.exists():
         raise BuildError(path.name, f"not found in {path.parent}", "give the downloaded CosyVoice3 directory")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        mmap = zipfile.is_zipfile(path)  # files in torch's older format cannot be mapped
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except Exception as error:  # a damaged or hostile file raises almost anything
         reason = str(error).splitlines()[0][:120]
         raise BuildError(path.name, f"cannot be read as plain tensors ({reason})", "download it again") from None
@@ -48,6 +50,9 @@ def fold_weight_norm(tensors: Tensors) -> Tensors:
             if direction is None:
                 raise BuildError(stem + direction_suffix, "is missing beside its gain", "download the file again")
             norm = direction.flatten(1).norm(dim=1).view(-1, *[1] * (direction.dim() - 1))
+            if gain.shape != norm.shape:
+                problem = f"expected shape {list(norm.shape)}, found {list(gain.shape)}"
+                raise BuildError(name, problem, "gain and direction must match: download the file again")
             folded[stem + ".weight"] = direction * (gain / norm)
     return folded
 

@@ -10,7 +10,9 @@ import torch
 from builders.tiny_cosyvoice import DOCUMENT, write_tiny_cosyvoice
 from runtime.errors import BuildError
 from runtime.token2wav.config import Token2WavConfig
+from runtime.token2wav.context import PITCH_LEFT, RIGHT, left_frames
 from runtime.token2wav.flow import Flow
+from runtime.token2wav.noise import Noise
 from runtime.token2wav.noise_recipe import draw_noise
 from runtime.token2wav.vocoder import Vocoder
 from runtime.token2wav.voices import read_voices
@@ -33,12 +35,39 @@ llm: !new:cosyvoice.llm.llm.CosyVoice3LM
     llm_input_size: !ref <llm_input_size>
     sampling: !name:cosyvoice.utils.common.ras_sampling
         top_p: 0.8
-parquet_opener: !name:cosyvoice.dataset.processor.parquet_opener
-data_pipeline: [
-    !ref <parquet_opener>,
-]
+allowed_special: 'all'
 get_tokenizer: !name:whisper.tokenizer.get_tokenizer
     multilingual: True
+    num_languages: 100
+parquet_opener: !name:cosyvoice.dataset.processor.parquet_opener
+tokenize: !name:cosyvoice.dataset.processor.tokenize
+    get_tokenizer: !ref <get_tokenizer>
+    allowed_special: !ref <allowed_special>
+feat_extractor: !name:matcha.utils.audio.mel_spectrogram
+    n_fft: 1920
+    sampling_rate: !ref <sample_rate>
+    fmax: null
+    center: False
+compute_f0: !name:cosyvoice.dataset.processor.compute_f0
+    hop_size: !ref <feat_extractor[hop_size]>
+padding: !lambda "x: x.sort()"
+path: !PLACEHOLDER
+pair: !!python/tuple [1, 2]
+module: !!python/module:os
+other: !<tag:example.com,2000:thing> {a: 1}
+copied: !copy <feat_extractor>
+data_pipeline: [
+    !ref <parquet_opener>,
+    !ref <tokenize>,
+]
+hifigan: !new:cosyvoice.hifigan.hifigan.HiFiGan
+    generator: !ref <hift>
+    mel_spec_transform: [
+        !ref <feat_extractor>
+    ]
+train_conf:
+    optim: adam
+    optim_conf: {lr: 1e-5}
 """
 )
 
@@ -65,11 +94,23 @@ def test_every_name_and_shape_of_the_released_files(tmp_path):
         assert expected_shapes(module) == folded
 
 
+def test_the_vocoder_looks_back_29_frames_at_the_released_kernels(tmp_path):
+    hift = config_of(tmp_path, RELEASED).hift
+    assert (left_frames(hift), PITCH_LEFT, RIGHT) == (29, 8, 8)
+
+
 def test_yaml_is_data(tmp_path):
     mark = tmp_path / "executed"
     hostile = f"\nevil: !!python/object/apply:os.system ['touch {mark}']\nworse: !apply:os.system ['touch {mark}']\n"
     assert config_of(tmp_path, DOCUMENT + hostile).flow.block_frames == 50
     assert not mark.exists()
+
+
+def test_a_file_that_is_no_yaml(tmp_path):
+    with pytest.raises(BuildError, match=r"cosyvoice3\.yaml: is not YAML"):
+        config_of(tmp_path, "a: [")
+    with pytest.raises(BuildError, match=r"cosyvoice3\.yaml: is not a mapping"):
+        config_of(tmp_path, "just text")
 
 
 @pytest.mark.parametrize(
@@ -83,6 +124,14 @@ def test_yaml_is_data(tmp_path):
             r"static_chunk_size.*arithmetic|chunk: is missing",
         ),
         ("!ref <chunk_size> * <token_mel_ratio>", "!ref __import__('os')", "only arithmetic"),
+        ("!ref <chunk_size> * <token_mel_ratio>", "!ref <flow.decoder.estimator.static_chunk_size>", "only arithmetic"),
+        ("upsample_rates: [8, 5, 3]", "upsample_rates: [8, x, 3]", r"upsample_rates: is .*whole numbers"),
+        ("resblock_dilation_sizes: [[1, 3, 5],", "resblock_dilation_sizes: [1,", r"lists of whole numbers"),
+        ("depth: 3", "depth: 0", r"FlowConfig\.depth: is 0"),
+        ("dim: 64", "dim: 60", r"FlowConfig\.dim: is 60; a multiple of 16"),
+        ("upsample_kernel_sizes: [16, 11, 7]", "upsample_kernel_sizes: [16, 11]", r"upsample_kernels.*3 entries"),
+        ("token_frame_rate: 25", "token_frame_rate: 20", r"token_hz: is 20: 960 samples each make no 24000 Hz"),
+        ("in_channels: 80", "in_channels: 100", r"mel_bins: is 80 and 100"),
     ],
 )
 def test_bad_configuration_names_file_and_key(tmp_path, old, new, message):
@@ -135,6 +184,23 @@ def test_prefix_and_older_spelling_of_weight_norm(tiny):
     assert found.keys() == expected.keys() and all(torch.equal(found[n], expected[n]) for n in expected)
 
 
+def test_gains_and_directions_must_match(tiny):
+    state = torch.load(tiny / "hift.pt", weights_only=True)
+    name = "conv_pre.parametrizations.weight.original"
+    state[name + "0"] = state[name + "0"][:5]
+    with pytest.raises(BuildError, match=r"conv_pre.*original0: expected shape \[64, 1, 1\], found \[5, 1, 1\]"):
+        fold_weight_norm(state)
+    del state[name + "1"]
+    with pytest.raises(BuildError, match=r"conv_pre.*original1: is missing beside its gain"):
+        fold_weight_norm(state)
+
+
+def test_the_older_file_format_is_read(tiny):
+    state = read_tensors(tiny / "flow.pt")
+    torch.save(state, tiny / "old.pt", _use_new_zipfile_serialization=False)
+    assert read_tensors(tiny / "old.pt").keys() == state.keys()
+
+
 def test_pickles_that_are_no_tensors_are_refused(tmp_path):
     torch.save({"a": Path("x")}, tmp_path / "flow.pt")
     with pytest.raises(BuildError, match=r"flow\.pt: cannot be read as plain tensors"):
@@ -158,3 +224,23 @@ def test_noise_of_the_released_sizes(tmp_path):
     np.testing.assert_allclose(mel[0, :3], [-1.12584, -1.15236, -0.25058], atol=1e-5)
     np.testing.assert_allclose(source[0, :3], [0.92283, 0.47745, 0.82705], atol=1e-5)
     assert mel.shape == (80, 15000) and source.shape == (24000, 9)
+
+
+@torch.inference_mode()
+def test_tiny_net_is_audible_and_not_clipped(tiny):
+    config = Token2WavConfig.read(tiny)
+    vocoder = load_module(Vocoder(config.hift), tiny / "hift.pt")
+    frames, generator = 60, torch.Generator().manual_seed(0)
+    mel = torch.randn(1, 80, frames + 4, generator=generator)
+    noise = torch.rand(1, frames * 480, 9, generator=generator)
+    sound, f0 = vocoder(mel[:, :, :-1], mel, torch.zeros(1, 9), noise)
+    assert sound.shape == (1, frames * 480) and sound.isfinite().all()
+    assert 0.003 < sound.std() < 0.5 and (sound.abs() >= 0.99).float().mean() < 0.01
+    assert (f0 > 10).any(), "voiced"
+
+
+@pytest.mark.parametrize(("begin", "end"), [(0, 4), (8, 10), (8, 13), (10, 12), (23, 31)])
+def test_noise_wraps(tmp_path, begin, end):
+    np.save(tmp_path / "noise.npy", np.arange(20.0).reshape(2, 10))
+    found = Noise(tmp_path / "noise.npy", axis=1).window(begin, end)
+    np.testing.assert_array_equal(found, [np.arange(begin, end) % 10, np.arange(begin, end) % 10 + 10])
