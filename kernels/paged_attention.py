@@ -73,6 +73,20 @@ def plan_pages(bindings: dict[str, np.ndarray], shape: EngineShape) -> PagePlan:
     )
 
 
+def plan_last_rows(bindings: dict[str, np.ndarray], shape: EngineShape) -> PagePlan:
+    """The plan of the last row of every sequence, whose K and V are written already: all generation rows."""
+    ends = bindings["sequence_length"].astype(np.int64)
+    planes, mask = _generation_pages(ends, bindings["kv_cache_block_offsets"][0].astype(np.int64), shape)
+    return PagePlan(
+        positions=torch.from_numpy(ends - 1),
+        write_rows=torch.empty(0, dtype=torch.int64),
+        contexts=(),
+        generation_rows=slice(0, len(ends)),
+        planes=planes,
+        mask=mask,
+    )
+
+
 def _planes(tables: np.ndarray, blocks: int, shape: EngineShape) -> torch.Tensor:
     """[sequences, 2, blocks] offsets to plane numbers in the order [sequences, 2, kv heads, blocks]."""
     heads = np.arange(shape.num_kv_heads)[:, None]

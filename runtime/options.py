@@ -54,9 +54,16 @@ class Token2WavOptions:
 
 @dataclass(frozen=True, slots=True)
 class ServingOptions:
-    """Bounds of the public model. Times in seconds."""
+    """Bounds of the public model. Times in seconds.
+
+    ``encode_s``: seconds of sound in one encoder call. Larger calls are cheaper, smaller ones let the
+    prefill of some requests overlap the encoding of the next. ``gather_s``: the first call after a
+    pause waits so long for company.
+    """
 
     max_waiting: int = 64
+    gather_s: float = 0.002
+    encode_s: float = 10.0
     cancel_poll_s: float = 0.1
     heartbeat_s: float = 1.0
 

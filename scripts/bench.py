@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from bench_server import server_ms
 
 from runtime.answer import Answer
 from runtime.checkpoint.config import ModelConfig
@@ -149,8 +150,6 @@ def main() -> int:
     result |= {"overhead_ms_per_frame_8": round(overhead, 4), "sampler_ms_8": round(sampler, 4)}
     print(f"one iteration, 8 streams: overhead {overhead:.3f} ms, sampler {sampler:.3f} ms, engines {engines:.3f} ms")
     if not arguments.no_server:
-        from scripts.bench_server import server_ms
-
         result["server_ms_8"] = round(server_ms(arguments.out, 8, FRAMES), 4)
         print(f"the server adds {result['server_ms_8']:.3f} ms per iteration with 8 streams")
     print(json.dumps(result))

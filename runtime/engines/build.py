@@ -48,7 +48,7 @@ def build_frame_loop(config: ModelConfig, options: EngineOptions, sampler: Sampl
     speech_shape = engine_shape(config.speech_head, options, group)
     backbone = TorchEngine(config.backbone, shape, weights, BACKBONE, [weights["language_model.lm_head.weight"]])
     speech_head = [weights["audio_invert_tower.output_matching.weight"], weights[CODEBOOK]]
-    speech = TorchEngine(config.speech_head, speech_shape, weights, SPEECH_STACK, speech_head)
+    speech = TorchEngine(config.speech_head, speech_shape, weights, SPEECH_STACK, speech_head, last_only=True)
     cache, speech_cache = KvCache(shape), KvCache(speech_shape)
     model = Lockstep((backbone, cache), (speech, speech_cache), Projections(config, weights), config.speech_ids)
     return FrameLoop(Scheduler(options.limits, cache, speech_cache, group), model, sampler or Sampler(group))

@@ -20,7 +20,7 @@ class EngineOptions:
     max_streams: int = 16
     max_positions: int = 4096
     kv_positions: int = 65536
-    prefill_chunk: int = 256
+    prefill_chunk: int = 512
     tokens_per_block: int = 32
     lead_s: float = 1.5
     dtype: str = "float32"

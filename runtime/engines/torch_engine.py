@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from kernels.paged_attention import PagePlan, attend, plan_pages, write_kv
+from kernels.paged_attention import attend, plan_last_rows, plan_pages, write_kv
 from runtime.checkpoint.config import DecoderConfig
 from runtime.engines.base import EngineOutputs, EngineShape
 
@@ -60,6 +60,7 @@ class TorchEngine:
         shape: sizes of pool and batch.
         weights: Hugging Face names to tensors; ``prefix`` is what stands before ``layers.N``.
         head: matrices applied one after another to the last row of each sequence.
+        last_only: ``hidden_states`` are wanted for the last row of each sequence only, [sequences, hidden].
     """
 
     def __init__(
@@ -69,8 +70,9 @@ class TorchEngine:
         weights: Mapping[str, torch.Tensor],
         prefix: str,
         head: Sequence[torch.Tensor],
+        last_only: bool = False,
     ) -> None:
-        self.config, self.shape = config, shape
+        self.config, self.shape, self._last_only = config, shape, last_only
         self._layers = [fuse_layer(weights, f"{prefix}layers.{i}.", config) for i in range(config.num_layers)]
         self._norm = weights[f"{prefix}norm.weight"]
         self._head = list(head)
@@ -92,28 +94,30 @@ class TorchEngine:
         assert bindings["host_kv_cache_pool_pointers"][0, 0] == self.pool_address(), "bindings of another engine"
         plan = plan_pages(dict(bindings), self.shape)
         cos, sin = self._rope[plan.positions].unsqueeze(2).unbind(1)  # [rows, 1, head size] each
+        last_rows = None
+        if len(plan.positions) != len(bindings["last_token_ids"]):
+            last_rows = torch.from_numpy(bindings["last_token_ids"].astype(np.int64) - 1)
         hidden = inputs_embeds
         for number, layer in enumerate(self._layers):
-            hidden = hidden + self._attention(self._rms(hidden, layer.input_norm), layer, number, plan, cos, sin)
+            q, kv = self._project(self._rms(hidden, layer.input_norm), layer, cos, sin)
+            write_kv(self._pool, plan, number, kv)
+            if self._last_only and last_rows is not None and number + 1 == len(self._layers):
+                # Nobody reads what the other rows would become: their K and V were all they had to give.
+                q, hidden, plan = q[last_rows], hidden[last_rows], plan_last_rows(dict(bindings), self.shape)
+                last_rows = None
+            hidden = hidden + F.linear(attend(q, self._pool, plan, number), layer.out)
             gate, up = F.linear(self._rms(hidden, layer.post_norm), layer.gate_up).chunk(2, dim=-1)
             hidden = hidden + F.linear(F.silu(gate) * up, layer.down)
         hidden = self._rms(hidden, self._norm)
-        last = hidden
-        if len(plan.positions) != len(bindings["last_token_ids"]):
-            last = hidden[torch.from_numpy(bindings["last_token_ids"].astype(np.int64) - 1)]
+        last = hidden if last_rows is None else hidden[last_rows]
         for matrix in self._head:
             last = F.linear(last, matrix)
         return EngineOutputs(hidden_states=hidden, logits=last.float())
 
-    def _attention(
-        self,
-        x: torch.Tensor,
-        layer: LayerWeights,
-        number: int,
-        plan: PagePlan,
-        cos: torch.Tensor,
-        sin: torch.Tensor,
-    ) -> torch.Tensor:
+    def _project(
+        self, x: torch.Tensor, layer: LayerWeights, cos: torch.Tensor, sin: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Rotated queries [rows, heads, head size]; keys and values [rows, 2, kv heads, head size]."""
         config = self.config
         mixed = F.linear(x, layer.qkv).view(len(x), -1, config.head_dim)
         turned = config.num_heads + config.num_kv_heads
@@ -122,9 +126,7 @@ class TorchEngine:
         half = config.head_dim // 2
         rotated = torch.cat([-qk[..., half:], qk[..., :half]], dim=-1)
         qk = torch.addcmul(qk * cos, rotated, sin)
-        kv = torch.stack([qk[:, config.num_heads :], v], dim=1)  # [rows, 2, kv heads, head size]
-        write_kv(self._pool, plan, number, kv)
-        return F.linear(attend(qk[:, : config.num_heads], self._pool, plan, number), layer.out)
+        return qk[:, : config.num_heads], torch.stack([qk[:, config.num_heads :], v], dim=1)
 
     def _rms(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         scaled = x.float()

@@ -18,10 +18,11 @@ class EncodeQueue:
     Args:
         stages: where the encoder is.
         max_samples: most samples of one call; a longer request goes alone.
+        gather_s: the first call after a pause waits so long for company.
     """
 
-    def __init__(self, stages: Stages, max_samples: int) -> None:
-        self._stages, self._max_samples = stages, max_samples
+    def __init__(self, stages: Stages, max_samples: int, gather_s: float) -> None:
+        self._stages, self._max_samples, self._gather_s = stages, max_samples, gather_s
         self._waiting: list[tuple[Clips, asyncio.Future[list[np.ndarray]]]] = []
         self._worker: asyncio.Task[None] | None = None
 
@@ -35,6 +36,7 @@ class EncodeQueue:
         return await result
 
     async def _work(self) -> None:
+        await asyncio.sleep(self._gather_s)
         while self._waiting:
             batch = self._take()
             try:

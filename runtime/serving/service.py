@@ -85,7 +85,7 @@ class ChatService:
         self._loop_thread = LoopThread(loop, self._frames, self._fault, self._run / "heartbeat", serving.heartbeat_s)
         self._aio = asyncio.new_event_loop()
         self._aio_thread = threading.Thread(target=self._aio.run_forever, name="service", daemon=True)
-        self._encoder = EncodeQueue(stages, config.features.n_samples)
+        self._encoder = EncodeQueue(stages, int(serving.encode_s * config.features.sample_rate), serving.gather_s)
         self._dispatcher = Dispatcher(stages, options.token2wav.max_batch, options.token2wav.calls_in_flight)
         self._policy = HopPolicy(options.token2wav.hops, sound.lookahead)
         self._sessions: dict[Stream, Session] = {}
