@@ -24,6 +24,7 @@ def parser() -> argparse.ArgumentParser:
     build.add_argument("--model", type=_path, help="Fun-Audio-Chat directory; without it a tiny one is made")
     build.add_argument("--cosyvoice", type=_path, help="CosyVoice3 directory")
     build.add_argument("--voices", type=_path, help="spk2info.pt; default: the one of the CosyVoice3 directory")
+    build.add_argument("--profile", help="sizes for a GPU; target cpu has none")
     tiny = commands.add_parser("tiny", help="only the tiny checkpoints")
     tiny.add_argument("--out", type=Path, required=True)
     check = commands.add_parser("verify", help="whether a built folder is complete and up to date")
@@ -44,10 +45,10 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             from builders.build import BuildRequest, build
 
-            build(
-                BuildRequest(options.target, options.out, options.model, options.cosyvoice, options.voices),
-                lambda line: print(line, flush=True),
+            request = BuildRequest(
+                options.target, options.out, options.model, options.cosyvoice, options.voices, options.profile
             )
+            build(request, lambda line: print(line, flush=True))
     except ServeError as error:
         print(error, file=sys.stderr)
         return 1

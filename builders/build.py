@@ -41,8 +41,11 @@ class BuildRequest:
     model: Path | None = None
     cosyvoice: Path | None = None
     voices: Path | None = None
+    profile: str | None = None
 
     def __post_init__(self) -> None:
+        if self.profile:
+            raise BuildError("PROFILE", f"{self.profile!r}: target {self.target} has no profiles", "leave it out")
         if self.target not in TARGETS:
             raise BuildError("TARGET", f"{self.target!r} cannot be built by this version", f"use {', '.join(TARGETS)}")
         if (self.model is None) != (self.cosyvoice is None):

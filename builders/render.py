@@ -5,9 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from builders.steps import PACKAGE_ROOT
-
-REPOSITORY = "model_repository"
+from runtime.manifest import PACKAGE_ROOT, REPOSITORY
 
 
 def render_repository(folder: Path) -> list[Path]:

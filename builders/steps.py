@@ -8,9 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from runtime.errors import BuildError
-from runtime.manifest import FileFacts, Manifest, Step
-
-PACKAGE_ROOT = Path(__file__).resolve().parents[1]
+from runtime.manifest import PACKAGE_ROOT, FileFacts, Manifest, Step
 
 
 class Builder:

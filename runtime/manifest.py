@@ -12,6 +12,8 @@ from runtime.errors import BuildError
 MANIFEST_FILE = "manifest.json"
 FORMAT = 1  # raise when a folder of an older format can no longer be served
 HASH_BLOCK = 1 << 22
+PACKAGE_ROOT = Path(__file__).resolve().parents[1]
+REPOSITORY = "model_repository"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +89,17 @@ def verify(folder: Path) -> Manifest:
     for step in manifest.steps.values():
         for name, facts in step.files.items():
             _check(folder, folder / name, facts)
+            _check_render(folder, name, facts)
     for name, facts in manifest.inputs.items():
         _check(folder, Path(name), facts)
     return manifest
+
+
+def _check_render(folder: Path, name: str, facts: FileFacts) -> None:
+    """A rendered model must be the one that belongs to this program."""
+    source = PACKAGE_ROOT / name
+    if name.startswith(REPOSITORY) and source.exists() and FileFacts.of(source).sha256 != facts.sha256:
+        raise _stale(f"was written by another version of this program ({name} differs)", folder)
 
 
 def _check(folder: Path, path: Path, facts: FileFacts) -> None:

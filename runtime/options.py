@@ -38,6 +38,7 @@ class Token2WavOptions:
 
     ``hops``: tokens of the first chunks, the last number repeats. ``max_batch``: chunks of one call.
     ``calls_in_flight``: calls at once, so that the vocoder of one overlaps the flow of the next.
+    ``full_attention``: the policy of the authors' demo server, with ``hops`` (15,).
     """
 
     dir: str = TOKEN2WAV_FOLDER
@@ -46,6 +47,7 @@ class Token2WavOptions:
     hops: tuple[int, ...] = (15, 10, 25)
     max_batch: int = 8
     calls_in_flight: int = 2
+    full_attention: bool = False
 
     def __post_init__(self) -> None:
         if not self.hops or min(self.hops) < 1:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:  # sizes are read by processes that need no torch
+    import torch
 
 CONTEXT, GENERATION = 0, 1  # values of host_request_types
 PERF_KNOBS = 16  # entries of host_runtime_perf_knobs

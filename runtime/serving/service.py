@@ -40,6 +40,7 @@ from runtime.token2wav.layout import Sizes
 logger = logging.getLogger(__name__)
 
 RUN_FOLDER = "run"  # what a running server and its supervisor tell each other
+DRAIN_FILE = "drain"  # while it exists, new requests are refused
 DEATH_DELAY_S = 0.5  # for the last error responses to leave the process
 
 
@@ -199,7 +200,7 @@ class ChatService:
         self._loop_thread.add(stream)
 
     def _admit(self) -> None:
-        if (self._run / "drain").exists():
+        if (self._run / DRAIN_FILE).exists():
             raise Overloaded("server", "is stopping", "send the request to another server or retry in a minute")
         bound = self._options.engine.max_streams + self._options.serving.max_waiting
         if self.live > bound:
@@ -244,7 +245,7 @@ class ChatService:
                 if session.reply.is_cancelled():
                     session.cancel()
             self._observe()
-            if self.live != shown:
+            if self.live != shown or (self._run / DRAIN_FILE).exists():  # the supervisor believes fresh counts only
                 shown = self.live
                 _replace(self._run / "live", str(shown))
             await asyncio.sleep(self._options.serving.cancel_poll_s)

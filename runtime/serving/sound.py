@@ -44,7 +44,8 @@ class Sound:
         self._on_audio, self._on_error = on_audio, on_error
         self._cutter: ChunkCutter | None = None
         self._stream_id = 0
-        self._open = False  # token2wav holds state for the current stream
+        self._open = False  # token2wav may hold state of the current stream
+        self._releasing = False
         self._started = 0.0
         self._samples = 0
         self.pending: deque[SpeechChunk] = deque()
@@ -90,6 +91,7 @@ class Sound:
         assert not self.in_flight, "chunks of one stream must not overtake each other"
         chunk = self.pending.popleft()
         self.in_flight = True
+        self._releasing = bool(chunk.flag & ChunkFlag.RELEASE)
         self._open = not chunk.flag & (ChunkFlag.FINAL | ChunkFlag.RELEASE)
         return chunk
 
@@ -102,8 +104,12 @@ class Sound:
         self._on_audio(samples)
 
     def fail(self, error: ServeError) -> None:
-        """The chunk in flight, and with it the sound, is lost."""
-        self.in_flight, self._open = False, False
+        """The chunk in flight, and with it the sound, is lost.
+
+        One of the two stages may still hold state, so the stream stays open until ``cancel`` releases
+        it; only a release that fails is not tried again.
+        """
+        self.in_flight, self._open = False, not self._releasing
         self.pending.clear()
         self._on_error(error)
 

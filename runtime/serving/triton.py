@@ -1,8 +1,9 @@
-"""What ``fun_audio_chat`` needs of Triton: the reply of one decoupled request, parameters, gauges."""
+"""What ``fun_audio_chat`` needs of Triton: the door for its requests, their replies, gauges."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,8 @@ import numpy as np
 from runtime.contracts import FUN_AUDIO_CHAT
 from runtime.serving.pb import fail, inputs, respond
 from runtime.serving.service import ChatService, Incoming
+from runtime.serving.stages import BlsStages
+from runtime.serving.start import start_service
 
 
 class TritonReply:
@@ -36,18 +39,30 @@ class TritonReply:
         return bool(self._sender.is_cancelled())
 
 
-def accept(pb_utils: Any, service: ChatService, request: Any) -> None:
-    """Hands a request to the service; one that cannot even be read is answered here."""
-    reply = TritonReply(pb_utils, request)
-    try:
-        # Copies, because the request's memory is Triton's and this request outlives execute().
-        arrays = {name: np.array(array) for name, array in inputs(request, FUN_AUDIO_CHAT).items()}
-        parameters = json.loads(request.parameters() or "{}")
-        outputs = frozenset(request.requested_output_names())
-    except Exception as error:
-        reply.fail(error)
-        return
-    service.submit(Incoming(arrays, parameters, outputs, reply))
+class FrontDoor:
+    """The running service of one model instance, as Triton's callbacks see it."""
+
+    def __init__(self, pb_utils: Any, folder: Path) -> None:
+        self._pb = pb_utils
+        self._service = start_service(folder, BlsStages(pb_utils))
+        self._service.observe(Gauges(pb_utils, self._service).update)
+
+    def accept(self, request: Any) -> None:
+        """Hands a request to the service; one that cannot even be read is answered here."""
+        reply = TritonReply(self._pb, request)
+        try:
+            # Copies, because the request's memory is Triton's and this request outlives execute().
+            arrays = {name: np.array(array) for name, array in inputs(request, FUN_AUDIO_CHAT).items()}
+            parameters = json.loads(request.parameters() or "{}")
+            outputs = frozenset(request.requested_output_names())
+        except Exception as error:
+            reply.fail(error)
+            return
+        self._service.submit(Incoming(arrays, parameters, outputs, reply))
+
+    def close(self) -> None:
+        """Ends live requests with an error and joins the threads."""
+        self._service.stop()
 
 
 class Gauges:

@@ -24,7 +24,7 @@ class TritonPythonModel:
         """Opens the exported graphs."""
         options = Options.read(pb.built_folder(args))
         sound = options.token2wav
-        self._stage = build_flow(options.path(sound.dir), sound.threads, sound.max_streams)
+        self._stage = build_flow(options.path(sound.dir), sound.threads, sound.max_streams, sound.full_attention)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """One response per request; a request is already a batch of chunks."""

@@ -8,13 +8,10 @@ import triton_python_backend_utils as pb_utils
 
 from runtime.contracts import FUN_AUDIO_CHAT
 from runtime.serving import pb
-from runtime.serving.stages import BlsStages
-from runtime.serving.start import start_service
-from runtime.serving.triton import Gauges, accept
 
 
 class TritonPythonModel:
-    """Registers requests with the service and returns."""
+    """Hands requests to the service and returns."""
 
     @staticmethod
     def auto_complete_config(config: Any) -> Any:
@@ -23,14 +20,16 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Loads the engines and starts the service's threads."""
-        self._service = start_service(pb.built_folder(args), BlsStages(pb_utils))
-        self._service.observe(Gauges(pb_utils, self._service).update)
+        # Imported here, because the process that only asks for the configuration imports this file too.
+        from runtime.serving.triton import FrontDoor
+
+        self._door = FrontDoor(pb_utils, pb.built_folder(args))
 
     def execute(self, requests: list[Any]) -> None:
         """Answers come later, through each request's response sender."""
         for request in requests:
-            accept(pb_utils, self._service, request)
+            self._door.accept(request)
 
     def finalize(self) -> None:
         """Ends live requests with an error and joins the threads."""
-        self._service.stop()
+        self._door.close()
