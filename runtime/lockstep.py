@@ -17,7 +17,7 @@ from runtime.kv_cache import KvCache
 from runtime.models.speech_head import Projections
 from runtime.packer import Packer, Row, advance
 from runtime.sampling import Sampler
-from runtime.scheduler import Plan
+from runtime.scheduler import Chunk, Plan
 from runtime.stream import Stream
 
 
@@ -113,7 +113,7 @@ class Lockstep:
         return [s for c, s in zip(plan.contexts, spread, strict=False) if c.stream.params.speaks], generations
 
     def _first_inputs(
-        self, contexts: list, spread: list, streams: list[Stream], generations: torch.Tensor
+        self, contexts: list[Chunk], spread: list[torch.Tensor], streams: list[Stream], generations: torch.Tensor
     ) -> torch.Tensor:
         """Rows of the first call: all sub-positions of contexts after the begin code, one per generation."""
         begin = torch.tensor(self._ids.bos)
@@ -127,7 +127,7 @@ class Lockstep:
             parts.append(self._projections.speech_inputs(generations[:, 0], self._codes[running, -1]))
         return _join(parts)
 
-    def _first_rows(self, contexts: list, streams: list[Stream]) -> list[Row]:
+    def _first_rows(self, contexts: list[Chunk], streams: list[Stream]) -> list[Row]:
         group = self._ids.group_size
         rows = []
         for chunk in contexts:
