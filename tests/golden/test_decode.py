@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from kernels.sampler import probabilities
 from runtime.checkpoint.config import ModelConfig
 from runtime.checkpoint.layout import encoder_shapes
 from runtime.checkpoint.weights import load_weights
@@ -77,12 +78,51 @@ def test_greedy_run(name, chunk):
 
 
 @pytest.mark.parametrize("name", [name for name, case in data.cases().items() if case["do_sample"]])
-def test_sampled_run_with_the_recorded_random_numbers(name):
+def test_sampled_run_with_the_recorded_random_numbers(name, monkeypatch):
+    """Every id, and the processed distributions of the recorded forwards in the order of their draws."""
+    distributions = []
+
+    def recording(*arguments):
+        distributions.append(probabilities(*arguments))
+        return distributions[-1]
+
+    monkeypatch.setattr("runtime.sampling.probabilities", recording)
     text_greedy = data.cases()[name]["text_greedy"]
     uniforms = partial(data.recorded_uniforms, numbers=data.run(name)["uniforms"], text_greedy=text_greedy)
     loop = build_frame_loop(data.config(), OPTIONS, Sampler(5, uniforms))
     [(texts, codes)] = decode(loop, [name])
     check(name, texts, codes)
+    golden = data.run(name)
+    recorded = golden["probs_indptr"]
+    assert len(recorded) > 60
+    for found, begin, end in zip(distributions, recorded[:-1], recorded[1:], strict=False):
+        ids = golden["probs_ids"][begin:end]
+        assert found[0].nonzero()[:, 0].tolist() == ids.tolist()
+        np.testing.assert_allclose(found[0, ids], golden["probs_values"][begin:end], atol=1e-4, rtol=0)
+
+
+def test_a_step_is_one_packed_call_of_each_engine():
+    """However many streams there are, joining ones included: one backbone call, five of the speech head."""
+    loop = build_frame_loop(data.config(), OPTIONS)
+    calls = []
+    for name in ("_backbone", "_speech"):
+        engine = getattr(loop._model, name)
+        monitored = engine.run
+
+        def run(inputs, bindings, name=name, monitored=monitored):
+            calls.append((name, bindings["host_request_types"].tolist()))
+            return monitored(inputs, bindings)
+
+        engine.run = run
+    for key, name in enumerate(["s2s_noise_2p3s", "s2s_tones_7s", "s2t_mix_31s"]):
+        loop.add(data.stream(name, audio_embeds(name), key))
+    loop.step()
+    loop.add(data.stream("s2s_chirp_0p5s", audio_embeds("s2s_chirp_0p5s"), 9))
+    calls.clear()
+    loop.step()
+    assert [name for name, _ in calls] == ["_backbone"] + ["_speech"] * 5
+    assert calls[0][1] == [0, 1, 1, 1], "the joining context first, then every running stream"
+    assert calls[1][1] == [0, 1, 1] and calls[2][1] == [1, 1, 1], "text-only streams skip the speech head"
 
 
 def test_all_greedy_runs_batched():

@@ -9,6 +9,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "golden"))
 
 import chat_data
 import token2wav_data
+from harness import gauges
 
 from builders.build import BuildRequest, build
 from client import ChatClient
@@ -40,6 +41,7 @@ def server(built):
     except InstallError as error:
         pytest.skip(str(error))
     with ServerProcess(built) as running:
+        running.frames_when_ready = gauges(running)["frames"]
         yield running
 
 

@@ -41,6 +41,10 @@ def test_contracts_are_what_the_server_serves(server):
             assert decoupled == contract.decoupled and int(config.get("max_batch_size", 0)) == 0
 
 
+def test_readiness_means_that_an_answer_was_made(server):
+    assert server.frames_when_ready >= 8, "the warm-up speaks eight frames before the model is ready"
+
+
 def test_eight_streams_all_progress(client):
     """First responses: the slowest of eight against a lone one. The ratio, not a time, is asserted."""
     request = request_of("s2s_noise_2p3s") | {"max_tokens": 60}
