@@ -79,8 +79,6 @@ class Scheduler:
         self.waiting: deque[Stream] = deque()
         self.prefilling: list[Stream] = []
         self.running: list[Stream] = []
-        #: Requests on their way here (their sound is being encoded). Written by another thread.
-        self.expected = 0
 
     @property
     def live(self) -> int:
@@ -129,7 +127,7 @@ class Scheduler:
             now: seconds of any steady clock; decides only who stands back.
         """
         self._admit()
-        joining = bool(self.prefilling) or self.expected > 0
+        joining = bool(self.prefilling)
         generations = tuple(s for s in self.running if not (joining and s.lead(now) > self.limits.lead_s))
         contexts = tuple(self._chunks())
         for stream in generations:

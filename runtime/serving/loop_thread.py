@@ -14,8 +14,6 @@ from runtime.stream import Stream
 
 logger = logging.getLogger(__name__)
 
-STAND_BACK_S = 0.001
-
 
 class LoopThread:
     """Runs steps while streams are live, sleeps otherwise.
@@ -68,8 +66,7 @@ class LoopThread:
                 if frames:
                     self._deliver(frames)
                 live = scheduler.live or scheduler.waiting
-                # Live but without frames: a chunk of a prompt, or all stand back for a request on its way.
-                wait = 0.0 if frames or scheduler.prefilling else STAND_BACK_S if live else self._heartbeat_s
+                wait = 0.0 if live else self._heartbeat_s
         except Exception as error:
             logger.exception("the frame loop failed")
             self._fault(error)

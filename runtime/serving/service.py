@@ -138,7 +138,7 @@ class ChatService:
     # ---- asyncio thread ----
 
     def _accept(self, incoming: Incoming, timings: Timings) -> None:
-        self._count_incoming(1)
+        self._incoming += 1
         task = self._aio.create_task(self._answer(incoming, timings))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -152,11 +152,7 @@ class ChatService:
             logger.exception("a request failed")
             incoming.reply.fail(error)
         finally:
-            self._count_incoming(-1)
-
-    def _count_incoming(self, change: int) -> None:
-        self._incoming += change
-        self._scheduler.expected = self._incoming
+            self._incoming -= 1
 
     async def _prepare(self, incoming: Incoming, timings: Timings) -> None:
         """Checks the request, encodes its sound and hands it to the frame loop."""

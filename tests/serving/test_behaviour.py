@@ -16,9 +16,8 @@ from client import ChatClient, ServerError
 from runtime.contracts import ALL_MODELS, FUN_AUDIO_CHAT
 
 CLIP = chat_data.wav("noise_2p3s")
-# The slowest first response of eight may take so many times as long as a lone one. Eight times the
-# work on two cores cannot take less than about three times as long.
-FAIRNESS = 4.0
+# The slowest first response of eight may take so many times as long as a lone one; about 3 is usual here.
+FAIRNESS = 3.5
 # An answer that does not end by itself soon: greedy with the penalty of the protocol off.
 ENDLESS = {"audio": CLIP, "system": "Answer in text and speech.", "seed": 1, "max_tokens": 1500}
 
@@ -45,19 +44,23 @@ def test_readiness_means_that_an_answer_was_made(server):
     assert server.frames_when_ready >= 8, "the warm-up speaks eight frames before the model is ready"
 
 
-def test_eight_streams_all_progress(client):
+def test_eight_streams_all_progress(client, capsys):
     """First responses: the slowest of eight against a lone one. The ratio, not a time, is asserted."""
     request = request_of("s2s_noise_2p3s") | {"max_tokens": 60}
     lone = sorted(collect(client, **request).first_s for _ in range(9))[4]
     slowest = []
-    for _ in range(7):
+    for _ in range(9):
         with ThreadPoolExecutor(8) as pool:
             answers = list(pool.map(lambda _: collect(client, **request), range(8)))
         slowest.append(max(answer.first_s for answer in answers))
         assert len({tuple(answer.codes) for answer in answers}) == 1
     slowest.sort()
     ratios = [time_s / lone for time_s in slowest]
-    print(f"first response: alone {1000 * lone:.0f} ms; slowest of eight / alone: {ratios[0]:.1f} .. {ratios[-1]:.1f}")
+    with capsys.disabled():
+        print(
+            f"\nfirst response: alone {1000 * lone:.0f} ms; slowest of eight / alone: "
+            f"best {ratios[0]:.1f}, median {ratios[4]:.1f}, worst {ratios[-1]:.1f}"
+        )
     # The best burst: the others also measure what else the machine does meanwhile.
     assert ratios[0] <= FAIRNESS
 
