@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import time
 from collections.abc import Callable, Iterable
@@ -10,6 +11,7 @@ from runtime.server.control import RunFolder
 from runtime.server.process import Child, children
 
 STUB_NAME = "triton_python_backend_stub"
+SETTLE_S = 0.5  # for a server that is on its way out
 
 
 class Watch:
@@ -40,7 +42,12 @@ class Watch:
 
     def loss(self) -> str | None:
         """What was lost, in words; None while everything lives."""
-        return self.loss_of_server() or self._lost_stub() or self._lost_heartbeat()
+        lost = self._lost_stub() or self._lost_heartbeat()
+        if lost is not None:
+            # A dying server takes its stubs along, and they can be seen to go first.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._server.wait(SETTLE_S)
+        return self.loss_of_server() or lost
 
     def loss_of_server(self) -> str | None:
         """How the server process itself ended; None while it lives."""
