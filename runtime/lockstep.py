@@ -15,7 +15,7 @@ from runtime.checkpoint.config import SpeechIds
 from runtime.engines.base import Engine
 from runtime.kv_cache import KvCache
 from runtime.models.speech_head import Projections
-from runtime.packer import Packer, Row, advance
+from runtime.packer import Bindings, Packer, Row, advance
 from runtime.sampling import Sampler
 from runtime.scheduler import Chunk, Plan
 from runtime.stream import Stream
@@ -84,25 +84,31 @@ class Lockstep:
             return {}
         spread, generation_spread = self._spread(plan, rows)
         inputs = self._first_inputs(contexts, spread, streams, generation_spread)
-        last_spread = [s[-1:] for c, s in zip(contexts, spread, strict=True) if c.last]
-        later = _join([*last_spread, generation_spread]) if streams else generation_spread
         bindings = self._speech_packer.pack(self._first_rows(contexts, streams))
-        choice = sampler.speech(streams, self._ids.codebook_size) if streams else None
-        codes: list[torch.Tensor] = []
-        for i in range(self._ids.group_size):
-            logits = self._speech.run(inputs, bindings).logits
-            if choice is None:
-                return {}
-            if i == 0 and len(logits) != len(streams):
-                logits = logits[[r for r in range(len(logits)) if r >= len(contexts) or contexts[r].last]]
-            codes.append(choice.take(logits, i))
-            if i + 1 < self._ids.group_size:
-                choice.remember(codes[-1])
-                inputs = self._projections.speech_inputs(later[:, i + 1], codes[-1])
-                bindings = advance(bindings) if i or not contexts else self._speech_packer.pack(self._rows(streams, 1))
-        group = torch.stack(codes, dim=1)  # [streams, G]
+        logits = self._speech.run(inputs, bindings).logits
+        if not streams:
+            return {}
+        if len(logits) != len(streams):
+            logits = logits[[r for r in range(len(logits)) if r >= len(contexts) or contexts[r].last]]
+        last_spread = [s[-1:] for c, s in zip(contexts, spread, strict=True) if c.last]
+        # From the second code on, streams that just finished their prompt generate like the others.
+        bindings = self._speech_packer.pack(self._rows(streams, 1)) if contexts else advance(bindings)
+        group = self._choose_group(streams, logits, _join([*last_spread, generation_spread]), bindings, sampler)
         self._codes[[s.slot for s in streams]] = group
         return dict(zip(streams, group.tolist(), strict=True))
+
+    def _choose_group(
+        self, streams: list[Stream], logits: torch.Tensor, spread: torch.Tensor, bindings: Bindings, sampler: Sampler
+    ) -> torch.Tensor:
+        """Codes [streams, G] one after another: the first from ``logits``, each next one fed by the one before."""
+        choice = sampler.speech(streams, self._ids.codebook_size)
+        codes = [choice.take(logits, 0)]
+        for number in range(1, self._ids.group_size):
+            choice.remember(codes[-1])
+            inputs = self._projections.speech_inputs(spread[:, number], codes[-1])
+            codes.append(choice.take(self._speech.run(inputs, bindings).logits, number))
+            bindings = advance(bindings)
+        return torch.stack(codes, dim=1)
 
     def _spread(self, plan: Plan, rows: BackboneRows) -> tuple[list[torch.Tensor], torch.Tensor]:
         """Sub-positions of each speaking context [length, G, H] and of all speaking generations [n, G, H]."""

@@ -49,7 +49,7 @@ def test_eight_streams_all_progress(client, capsys):
     request = request_of("s2s_noise_2p3s") | {"max_tokens": 60}
     lone = sorted(collect(client, **request).first_s for _ in range(9))[4]
     slowest = []
-    for _ in range(9):
+    for _ in range(15):
         with ThreadPoolExecutor(8) as pool:
             answers = list(pool.map(lambda _: collect(client, **request), range(8)))
         slowest.append(max(answer.first_s for answer in answers))
@@ -59,7 +59,7 @@ def test_eight_streams_all_progress(client, capsys):
     with capsys.disabled():
         print(
             f"\nfirst response: alone {1000 * lone:.0f} ms; slowest of eight / alone: "
-            f"best {ratios[0]:.1f}, median {ratios[4]:.1f}, worst {ratios[-1]:.1f}"
+            f"best {ratios[0]:.1f}, median {ratios[len(ratios) // 2]:.1f}, worst {ratios[-1]:.1f}"
         )
     # The best burst: the others also measure what else the machine does meanwhile.
     assert ratios[0] <= FAIRNESS
