@@ -70,7 +70,6 @@ class EncoderConfig:
     n_window: int
     output_dim: int
     group_size: int
-    max_source_positions: int
 
     def __post_init__(self) -> None:
         if self.d_model % self.num_heads:
@@ -188,7 +187,6 @@ def _encoder(audio: Fields, group_size: int) -> EncoderConfig:
         n_window=audio.get("n_window", int),
         output_dim=audio.get("output_dim", int),
         group_size=group_size,
-        max_source_positions=audio.get("max_source_positions", int),
     )
 
 

@@ -10,6 +10,7 @@ from runtime.checkpoint.weights import load_weights
 from runtime.engines.base import EngineShape
 from runtime.engines.options import EngineOptions
 from runtime.engines.torch_engine import TorchEngine
+from runtime.errors import BuildError
 from runtime.frame_loop import FrameLoop
 from runtime.kv_cache import KvCache
 from runtime.lockstep import Lockstep
@@ -19,7 +20,17 @@ from runtime.scheduler import Scheduler
 
 
 def engine_shape(decoder: DecoderConfig, options: EngineOptions, positions_per_token: int) -> EngineShape:
-    """Sizes of one engine; the speech head has ``group_size`` positions per text token, the backbone one."""
+    """Sizes of one engine; the speech head has ``group_size`` positions per text token, the backbone one.
+
+    Raises:
+        BuildError: the checkpoint was not made for so many positions.
+    """
+    if options.max_positions * positions_per_token > decoder.max_positions:
+        raise BuildError(
+            "max_positions",
+            f"{options.max_positions} x {positions_per_token} exceeds the {decoder.max_positions} of the checkpoint",
+            "lower engine.max_positions in options.json",
+        )
     chunk_rows = options.prefill_chunk * positions_per_token
     return EngineShape(
         hidden_size=decoder.hidden_size,

@@ -13,16 +13,7 @@ from harness import gauges
 
 from builders.build import BuildRequest, build
 from client import ChatClient
-from runtime.server.bundle import find_install
-from runtime.server.errors import InstallError
 from runtime.server.launch import ServerProcess
-
-
-def pytest_collection_modifyitems(items):
-    here = Path(__file__).parent
-    for item in items:
-        if here in item.path.parents:
-            item.add_marker(pytest.mark.server)
 
 
 @pytest.fixture(scope="session")
@@ -35,11 +26,7 @@ def built(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def server(built):
-    try:
-        find_install()
-    except InstallError as error:
-        pytest.skip(str(error))
+def server(triton, built):
     with ServerProcess(built) as running:
         running.frames_when_ready = gauges(running)["frames"]
         yield running

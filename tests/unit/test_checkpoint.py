@@ -12,6 +12,8 @@ from builders.tiny_chat import write_tiny_chat
 from runtime.checkpoint.config import ModelConfig
 from runtime.checkpoint.layout import all_shapes
 from runtime.checkpoint.weights import check_weights, load_weights
+from runtime.engines.build import engine_shape
+from runtime.engines.options import EngineOptions
 from runtime.errors import BuildError
 from runtime.frontend.tokenizer import ChatTokenizer
 
@@ -145,3 +147,13 @@ def test_missing_and_damaged_shards_are_named(tiny):
     shard.unlink()
     with pytest.raises(BuildError, match="missing; download"):
         check_weights(tiny, all_shapes(config))
+
+
+def test_more_positions_than_the_checkpoint_has_are_refused(tiny):
+    edit(
+        tiny, "config.json", lambda c: c["audio_config"]["crq_transformer_config"].update(max_position_embeddings=5000)
+    )
+    speech_head = ModelConfig.read(tiny).speech_head
+    assert engine_shape(speech_head, EngineOptions(max_positions=1000), 5).max_seq_len == 5000
+    with pytest.raises(BuildError, match=r"max_positions: 1001 x 5 exceeds the 5000"):
+        engine_shape(speech_head, EngineOptions(max_positions=1001), 5)

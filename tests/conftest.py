@@ -1,0 +1,27 @@
+"""What the tests of all folders share: the marker of real-server tests and the server that they need."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from runtime.server.bundle import find_install
+from runtime.server.errors import InstallError
+
+SERVER_FOLDERS = {Path(__file__).parent / name for name in ("server", "serving")}
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.path.parent in SERVER_FOLDERS:
+            item.add_marker(pytest.mark.server)
+
+
+@pytest.fixture(scope="session")
+def triton():
+    """The tritonserver of this machine; where there is none, the skip says why."""
+    try:
+        return find_install()
+    except InstallError as error:
+        pytest.skip(str(error))
