@@ -10,17 +10,18 @@ import numpy as np
 import torch
 
 from builders.onnx_export import export_checked
-from runtime.token2wav.config import EULER_STEPS, Token2WavConfig
-from runtime.token2wav.context import PITCH_LOOKAHEAD, left_frames
+from runtime.token2wav.config import EULER_STEPS, POSITION_KERNEL, SMOOTHING_KERNEL, Token2WavConfig
+from runtime.token2wav.context import DECODER_LOOKAHEAD, PITCH_LOOKAHEAD, left_frames
 from runtime.token2wav.flow import EulerStep, Flow, FlowFront
-from runtime.token2wav.layout import FRONT_GRAPH, STEP_GRAPH, VOCODER_GRAPH, VOICES, Sizes
+from runtime.token2wav.layout import FRONT_GRAPH, NO_BLOCK, STEP_GRAPHS, VOCODER_GRAPH, VOICES, Sizes
 from runtime.token2wav.noise_recipe import SECONDS, write_noise
 from runtime.token2wav.vocoder import Vocoder
 from runtime.token2wav.voices import read_voices
 from runtime.token2wav.weights import load_module
 
 FLOW_FILE, VOCODER_FILE = "flow.pt", "hift.pt"
-PROBE_TOKENS, PROBE_ROWS = 28, 2
+PROBE_TOKENS, PROBE_ROWS, PROBE_FRAMES, PROBE_BLOCKS = 28, 2, 70, 4
+TOLERANCES = {"float32": 2e-4, "float16": 2e-2}  # of an exported graph against torch
 
 
 def export_token2wav(
@@ -39,7 +40,9 @@ def export_token2wav(
     table = read_voices(cosyvoice, voices, config.flow.speaker_dim)
     out.mkdir(parents=True, exist_ok=True)
     say("token2wav: flow")
-    written = export_flow(load_module(Flow(config.flow), cosyvoice / FLOW_FILE), out)
+    written = export_front(load_module(Flow(config.flow), cosyvoice / FLOW_FILE), out)
+    for precision in STEP_GRAPHS:
+        written += export_step(load_module(Flow(config.flow), cosyvoice / FLOW_FILE), out, precision)
     say("token2wav: vocoder")
     written += export_vocoder(load_module(Vocoder(config.hift), cosyvoice / VOCODER_FILE), out)
     say("token2wav: noise")
@@ -52,10 +55,16 @@ def _sizes(config: Token2WavConfig, voices: tuple[str, ...]) -> Sizes:
     return Sizes(
         vocab_size=config.flow.vocab_size,
         mel_bins=config.flow.mel_bins,
+        lookbehind=SMOOTHING_KERNEL - 1,
         lookahead=config.flow.lookahead,
         frames_per_token=config.flow.frames_per_token,
         block_frames=config.flow.block_frames,
         euler_steps=EULER_STEPS,
+        dim=config.flow.dim,
+        depth=config.flow.depth,
+        heads=config.flow.heads,
+        head_dim=config.flow.head_dim,
+        tail_frames=POSITION_KERNEL - 1,
         harmonics=config.hift.harmonics,
         frame_samples=config.hift.frame_samples,
         sample_rate=config.hift.sample_rate,
@@ -64,60 +73,84 @@ def _sizes(config: Token2WavConfig, voices: tuple[str, ...]) -> Sizes:
     )
 
 
-def export_flow(flow: Flow, out: Path) -> list[Path]:
-    """The front end and one Euler step, both with free batch and length."""
-    config = flow.config
-    generator = torch.Generator().manual_seed(0)
-    width = PROBE_TOKENS + config.lookahead
-    tokens = torch.randint(config.vocab_size, (PROBE_ROWS, width), generator=generator)
+def export_front(flow: Flow, out: Path) -> list[Path]:
+    """Tokens and speaker to conditioning, with free batch and length."""
+    config, generator = flow.config, torch.Generator().manual_seed(0)
+    width = SMOOTHING_KERNEL - 1 + PROBE_TOKENS + config.lookahead
     valid = torch.ones(PROBE_ROWS, width)
     valid[0, -config.lookahead :] = 0
-    embedding = torch.randn(PROBE_ROWS, config.speaker_dim, generator=generator)
+    valid[1, : SMOOTHING_KERNEL - 1] = 0
     rows, columns = _dim("rows"), _dim("columns")
-    front_inputs: dict[str, Any] = {"tokens": tokens, "valid": valid, "embedding": embedding}
-    front_dims = {"tokens": {0: rows, 1: columns}, "valid": {0: rows, 1: columns}, "embedding": {0: rows}}
-    front = FlowFront(flow).eval()
-    written = export_checked(front, front_inputs, front_dims, ["mu", "speaker"], out / FRONT_GRAPH)
-    with torch.inference_mode():
-        mu, speaker = front(tokens, valid, embedding)
-    frames = torch.tensor([mu.shape[2], mu.shape[2] // 2])
-    step_inputs = {
-        "x": torch.randn(mu.shape, generator=generator),
-        "mu": mu.clone(),
-        "speaker": speaker.clone(),
-        "frames": frames,
+    inputs: dict[str, Any] = {
+        "tokens": torch.randint(config.vocab_size, (PROBE_ROWS, width), generator=generator),
+        "valid": valid,
+        "embedding": torch.randn(PROBE_ROWS, config.speaker_dim, generator=generator),
+    }
+    dims = {"tokens": {0: rows, 1: columns}, "valid": {0: rows, 1: columns}, "embedding": {0: rows}}
+    return export_checked(FlowFront(flow).eval(), inputs, dims, ["mu", "speaker"], out / FRONT_GRAPH)
+
+
+def export_step(flow: Flow, out: Path, precision: str) -> list[Path]:
+    """One Euler step with free batch, length, slots and blocks of the caches.
+
+    ``precision``: of products and caches, a key of ``STEP_GRAPHS``; all else is float32, and the graph
+    says so with casts, so a strongly typed compiler keeps it.
+    """
+    config, generator = flow.config, torch.Generator().manual_seed(0)
+    low = getattr(torch, precision)
+    step = EulerStep(flow).eval()
+    step.estimator.lower(low)
+    shape = (PROBE_ROWS, config.mel_bins, PROBE_FRAMES)
+    cache = (PROBE_BLOCKS, 2, 2, config.heads, config.block_frames, config.head_dim)
+    tails = (PROBE_ROWS, 2, 2, config.dim, POSITION_KERNEL - 1)
+    inputs: dict[str, Any] = {
+        "x": torch.randn(shape, generator=generator),
+        "mu": torch.randn(shape, generator=generator),
+        "speaker": torch.randn(shape[:2], generator=generator),
+        "first": torch.tensor([3 * config.block_frames, config.block_frames]),
+        "frames": torch.tensor([PROBE_FRAMES, PROBE_FRAMES // 2]),
+        "kept": torch.tensor([config.block_frames, 0]),
         "block": torch.tensor([config.block_frames]),
+        "window": torch.tensor([2]),
         "step": torch.tensor([3]),
+        "tails": torch.randn(tails, generator=generator),
+        "tables": torch.tensor([[2, 0, 3], [1, 0, 0]]),
+        "table_blocks": torch.tensor([[1, 2, NO_BLOCK], [0, NO_BLOCK, NO_BLOCK]]),
+        "caches": tuple(torch.randn(cache, generator=generator).to(low) for _ in range(config.depth)),
     }
-    length = _dim("length")
-    step_dims = {
-        "x": {0: rows, 2: length},
-        "mu": {0: rows, 2: length},
-        "speaker": {0: rows},
-        "frames": {0: rows},
-        "block": {},
-        "step": {},
+    streams, length, slots, blocks = (_dim(name) for name in ("streams", "length", "slots", "blocks"))
+    dims: dict[str, Any] = {
+        **{name: {0: streams, 2: length} for name in ("x", "mu")},
+        **{name: {0: streams} for name in ("speaker", "first", "frames", "kept", "tails")},
+        **{name: {} for name in ("block", "window", "step")},
+        **{name: {0: streams, 1: slots} for name in ("tables", "table_blocks")},
+        "caches": tuple({0: blocks} for _ in range(config.depth)),
     }
-    return written + export_checked(EulerStep(flow).eval(), step_inputs, step_dims, ["next"], out / STEP_GRAPH)
+    outputs = ["next", "keys_values", "next_tails"]
+    return export_checked(step, inputs, dims, outputs, out / STEP_GRAPHS[precision], TOLERANCES[precision])
 
 
 def export_vocoder(vocoder: Vocoder, out: Path) -> list[Path]:
-    """The windowed vocoder with free window lengths."""
+    """The windowed vocoder with free batch and window lengths."""
     config = vocoder.config
     generator = torch.Generator().manual_seed(0)
     frames = 40
     inputs = {
-        "mel_pitch": torch.randn(1, config.mel_bins, frames + PITCH_LOOKAHEAD + 2, generator=generator),
-        "mel": torch.randn(1, config.mel_bins, frames, generator=generator),
-        "turns": torch.rand(1, config.harmonics, generator=generator),
-        "noise": torch.rand(1, frames * config.frame_samples, config.harmonics, generator=generator),
+        "mel_pitch": torch.randn(PROBE_ROWS, config.mel_bins, frames + PITCH_LOOKAHEAD + 2, generator=generator),
+        "mel": torch.randn(PROBE_ROWS, config.mel_bins, frames, generator=generator),
+        "turns": torch.rand(PROBE_ROWS, config.harmonics, generator=generator),
+        "noise": torch.rand(PROBE_ROWS, frames * config.frame_samples, config.harmonics, generator=generator),
+        "lead": torch.tensor([2, 0]),
+        "frames": torch.tensor([frames - DECODER_LOOKAHEAD, frames - 9]),
+        "source_frames": torch.tensor([frames, frames - 5]),
     }
+    rows = _dim("rows")
     dims = {
-        "mel_pitch": {2: _dim("pitch_frames")},
-        "mel": {2: _dim("mel_frames")},
-        "turns": {},
+        "mel_pitch": {0: rows, 2: _dim("pitch_frames")},
+        "mel": {0: rows, 2: _dim("mel_frames")},
         # A whole number of frames: the graph derives the frame count from it.
-        "noise": {1: config.frame_samples * _dim("source_frames")},
+        "noise": {0: rows, 1: config.frame_samples * _dim("source_columns")},
+        **{name: {0: rows} for name in ("turns", "lead", "frames", "source_frames")},
     }
     return export_checked(vocoder.eval(), inputs, dims, ["audio", "f0"], out / VOCODER_GRAPH)
 

@@ -20,17 +20,20 @@ TOLERANCE = 2e-4  # absolute, float32, on outputs of order one
 
 def export_checked(
     module: nn.Module,
-    inputs: dict[str, torch.Tensor],
+    inputs: dict[str, Any],
     dims: dict[str, dict[int, Any]],
     outputs: list[str],
     path: Path,
+    tolerance: float = TOLERANCE,
 ) -> list[Path]:
     """Writes the graph and returns its files.
 
     Args:
         inputs: probe tensors by the names of the module's arguments; the check runs on them.
         dims: free axes of each input.
+            A tuple of tensors is as many inputs, named ``<name>_<number>``.
         outputs: names of the outputs.
+        tolerance: relative to outputs of order one.
 
     Raises:
         BuildError: the graph disagrees with torch on the probe.
@@ -47,7 +50,7 @@ def export_checked(
             kwargs=inputs,
             dynamo=True,
             opset_version=OPSET,
-            input_names=list(inputs),
+            input_names=list(_flat(inputs)),
             output_names=outputs,
             dynamic_shapes=dims,
             verbose=False,
@@ -57,12 +60,17 @@ def export_checked(
     with torch.inference_mode():
         expected = module(**inputs)
     expected = expected if isinstance(expected, tuple) else (expected,)
-    found = OnnxGraph(path, threads=1).run({name: tensor.numpy() for name, tensor in inputs.items()})
+    found = OnnxGraph(path, threads=1).run({name: tensor.numpy() for name, tensor in _flat(inputs).items()})
     for name, tensor in zip(outputs, expected, strict=True):
-        error = float(np.abs(found[name] - tensor.numpy()).max())
-        scale = max(1.0, float(tensor.abs().max()))
-        if not error <= TOLERANCE * scale:
-            raise BuildError(
-                f"{path.name}: {name}", f"differs from torch by {error:.2e}", f"{TOLERANCE * scale:.0e} is allowed"
-            )
+        error = float(np.abs(found[name].astype(np.float32) - tensor.float().numpy()).max())
+        allowed = tolerance * max(1.0, float(tensor.abs().max()))
+        if not error <= allowed:
+            raise BuildError(f"{path.name}: {name}", f"differs from torch by {error:.2e}", f"{allowed:.0e} is allowed")
     return sorted(path.parent.glob(path.name + "*"))
+
+
+def _flat(inputs: dict[str, Any]) -> dict[str, torch.Tensor]:
+    flat: dict[str, torch.Tensor] = {}
+    for name, value in inputs.items():
+        flat |= {f"{name}_{i}": part for i, part in enumerate(value)} if isinstance(value, tuple) else {name: value}
+    return flat

@@ -6,21 +6,40 @@ from pathlib import Path
 
 from runtime.onnx_session import OnnxGraph
 from runtime.token2wav.flow_stage import FlowStage, read_voice_vectors
-from runtime.token2wav.layout import FRONT_GRAPH, MEL_NOISE, SOURCE_NOISE, STEP_GRAPH, VOCODER_GRAPH, VOICES, Sizes
+from runtime.token2wav.layout import FRONT_GRAPH, MEL_NOISE, SOURCE_NOISE, STEP_GRAPHS, VOCODER_GRAPH, VOICES, Sizes
 from runtime.token2wav.noise import Noise
 from runtime.token2wav.vocoder_stage import VocoderStage
 
+DEFAULT_WINDOW = 8  # blocks of 1 s: as much left context as the authors' demo server keeps
 
-def build_flow(folder: Path, threads: int, max_streams: int, full_attention: bool = False) -> FlowStage:
-    """The flow of an exported folder. ``full_attention``: as the authors' demo server, see ``hops``."""
+
+def build_flow(
+    folder: Path,
+    threads: int,
+    max_streams: int,
+    window: int = DEFAULT_WINDOW,
+    full_attention: bool = False,
+    precision: str = "float32",
+) -> FlowStage:
+    """The flow of an exported folder.
+
+    Args:
+        threads: of each graph.
+        max_streams: most streams with state.
+        window: blocks that a frame sees before its own.
+        full_attention: as the authors' demo server, see ``hops``.
+        precision: of products and caches, a key of ``layout.STEP_GRAPHS``.
+    """
     return FlowStage(
         sizes=Sizes.read(folder),
         front=OnnxGraph(folder / FRONT_GRAPH, threads).run,
-        step=OnnxGraph(folder / STEP_GRAPH, threads).run,
+        step=OnnxGraph(folder / STEP_GRAPHS[precision], threads).run,
         voices=read_voice_vectors(folder / VOICES),
         mel_noise=Noise(folder / MEL_NOISE, axis=1),
         max_streams=max_streams,
+        window=window,
         full_attention=full_attention,
+        cache_type=precision,
     )
 
 

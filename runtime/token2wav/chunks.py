@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -67,23 +67,30 @@ class StreamTable(Generic[State]):
     Args:
         owner: name of the stage, for messages.
         limit: most streams at once.
+        release: takes the state of a stream that is over.
     """
 
-    def __init__(self, owner: str, limit: int) -> None:
-        self._owner, self._limit = owner, limit
+    def __init__(self, owner: str, limit: int, release: Callable[[State], None] = lambda state: None) -> None:
+        self._owner, self._limit, self._release = owner, limit, release
         self._states: dict[int, State] = {}
 
     def __len__(self) -> int:
         return len(self._states)
 
+    def values(self) -> Iterable[State]:
+        """States of all streams."""
+        return self._states.values()
+
     def check_room(self, chunks: Sequence[Chunk]) -> None:
         """Raises Overloaded when the call would start more streams than there is room for; call it first."""
         starting = {chunk.stream_id for chunk in chunks if chunk.flag & ChunkFlag.START}
-        if len(self._states.keys() | starting) > self._limit:
+        ending = {chunk.stream_id for chunk in chunks if chunk.flag & ChunkFlag.RELEASE}
+        if len((self._states.keys() | starting) - ending) > self._limit:
             raise Overloaded(self._owner, f"holds {len(self)} of {self._limit} streams", "retry in a few seconds")
 
     def start(self, stream_id: int, state: State) -> None:
-        """State of a stream that begins."""
+        """State of a stream that begins, in place of what an earlier one of that id may have left."""
+        self.drop(stream_id)
         self._states[stream_id] = state
 
     def get(self, stream_id: int) -> State | None:
@@ -92,12 +99,20 @@ class StreamTable(Generic[State]):
 
     def drop(self, stream_id: int) -> None:
         """Frees a stream's state, if there is any."""
-        self._states.pop(stream_id, None)
+        state = self._states.pop(stream_id, None)
+        if state is not None:
+            self._release(state)
 
     @contextmanager
     def serving(self, chunks: Sequence[Chunk]) -> Iterator[None]:
-        """Frees streams whose last chunk this is, and, when the call fails, all of its half-fed streams."""
+        """Frees streams whose last chunk this is, and, when the call fails, all of its half-fed streams.
+
+        Streams to release go first: their room may be what others start in.
+        """
         failed = True
+        for chunk in chunks:
+            if chunk.flag & ChunkFlag.RELEASE:
+                self.drop(chunk.stream_id)
         try:
             yield
             failed = False

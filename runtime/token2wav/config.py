@@ -13,7 +13,8 @@ from runtime.token2wav.yaml_data import Document
 YAML_FILE = "cosyvoice3.yaml"
 # Fixed in the authors' code, not in the file:
 EULER_STEPS = 10
-POSITION_GROUPS = 16  # of the DiT's position convolutions
+POSITION_GROUPS, POSITION_KERNEL = 16, 31  # of the DiT's two position convolutions
+SMOOTHING_KERNEL = 3  # second convolution of the lookahead layer, causal
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """The velocity net of the flow: a diffusion transformer (DiT) with adaptive layer norms.
 
-Written for export: no data-dependent control flow, and everything that time decides comes in as a
-table of modulations. Parameter names are those of ``flow.pt``. Source: reference section 1.4.
+Written for export: no data-dependent control flow, everything that time decides comes in as a table
+of modulations, everything that earlier frames decide as caches. Parameter names are those of
+``flow.pt``. Source: reference section 1.4.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from runtime.token2wav.config import POSITION_GROUPS, FlowConfig
+from runtime.token2wav.config import POSITION_GROUPS, POSITION_KERNEL, FlowConfig
+from runtime.token2wav.past import Past, carry, rotary
 
 TIME_FEATURES = 256
 TIME_SCALE = 1000.0
 MAX_TIMESCALE = 10000.0
-POSITION_KERNEL = 31
 NORM_EPS = 1e-6
 BLOCK_PARTS, FINAL_PARTS = 6, 2  # shift, scale, gate twice; scale, shift
 
@@ -47,16 +48,33 @@ class Block(nn.Module):
         """Time to shift, scale and gate of both halves."""
         return _linear(self.attn_norm)
 
-    def forward(self, x: torch.Tensor, parts: torch.Tensor, rope: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """x [rows, T, dim]; parts [6, dim]; rope [2, T, head dim]; mask [rows, 1, T, T] additive."""
+    def forward(
+        self, x: torch.Tensor, parts: torch.Tensor, rope: torch.Tensor, mask: torch.Tensor, cached: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The next x, and the new keys and values [rows, 2, heads, T, head dim].
+
+        Products and caches have the type of the weights; norms, softmax and residuals are float32.
+
+        Args:
+            x: [rows, T, dim] float32.
+            parts: [6, dim].
+            rope: [2, rows, T, head dim].
+            mask: [rows, 1, T, K + T] additive.
+            cached: [rows, 2, heads, K, head dim].
+        """
         shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = parts.unbind(0)
-        normed = _norm(x) * (1 + scale_a) + shift_a
+        low = cached.dtype
+        normed = (_norm(x) * (1 + scale_a) + shift_a).to(low)
         q, k, v = (self._split(self.attn[name](normed)) for name in ("to_q", "to_k", "to_v"))
-        q, k = _rotate_first_head(q, rope), _rotate_first_head(k, rope)
-        weights = torch.softmax(q @ k.transpose(-1, -2) * (q.shape[-1] ** -0.5) + mask, dim=-1)
-        mixed = (weights @ v).transpose(1, 2).flatten(2)
-        x = x + gate_a * self.attn["to_out"][0](mixed)  # type: ignore[index]
-        return x + gate_f * self.ff["ff"](_norm(x) * (1 + scale_f) + shift_f)
+        q = (_rotate_first_head(q.float(), rope) * (q.shape[-1] ** -0.5)).to(low)
+        new = torch.stack([_rotate_first_head(k.float(), rope).to(low), v], dim=1)
+        keys, values = torch.cat([cached, new], dim=3).unbind(1)
+        weights = torch.softmax((q @ keys.transpose(-1, -2)).float() + mask, dim=-1).to(low)
+        mixed = (weights @ values).transpose(1, 2).flatten(2)
+        x = x + gate_a * self.attn["to_out"][0](mixed).float()  # type: ignore[index]
+        up, _, down = self.ff["ff"]  # type: ignore[misc]
+        hidden = up[1](up[0]((_norm(x) * (1 + scale_f) + shift_f).to(low)).float())
+        return x + gate_f * down(hidden.to(low)).float(), new
 
     def _split(self, x: torch.Tensor) -> torch.Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
@@ -98,14 +116,18 @@ class Estimator(nn.Module):
         dim = self.proj_out.in_features
         return torch.cat([linear(condition).unflatten(-1, (-1, dim)) for linear in linears], dim=1)
 
-    def embed(self, x: torch.Tensor, mu: torch.Tensor, speaker: torch.Tensor, cond: torch.Tensor) -> torch.Tensor:
-        """Noisy mel, condition, mu [rows, bins, T] and speaker [rows, bins] to rows [rows, T, dim]."""
+    def embed(
+        self, x: torch.Tensor, mu: torch.Tensor, speaker: torch.Tensor, cond: torch.Tensor, past: Past
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Noisy mel, condition, mu [rows, bins, T] and speaker [rows, bins] to rows [rows, T, dim] and new tails."""
         joined = torch.cat([x, cond, mu, speaker[:, :, None].expand_as(x)], dim=1).transpose(1, 2)
         h = self.input_embed["proj"](joined)
-        position = h.transpose(1, 2)
-        for conv in self.input_embed["conv_pos_embed"].values():  # type: ignore[operator]
-            position = conv(F.pad(position, (POSITION_KERNEL - 1, 0)))
-        return h + position.transpose(1, 2)
+        position, tails = h.transpose(1, 2), []
+        for i, conv in enumerate(self.input_embed["conv_pos_embed"].values()):  # type: ignore[operator]
+            extended = torch.cat([past.tails[:, i], position], dim=2)
+            tails.append(carry(extended, past.kept, POSITION_KERNEL - 1))
+            position = conv(extended)
+        return h + position.transpose(1, 2), torch.stack(tails, dim=1)
 
     def forward(
         self,
@@ -114,18 +136,31 @@ class Estimator(nn.Module):
         speaker: torch.Tensor,
         cond: torch.Tensor,
         parts: torch.Tensor,
-        visible: torch.Tensor,
-    ) -> torch.Tensor:
-        """Velocity [rows, bins, T]; parts [6 * depth + 2, dim]; visible [rows, T, T] bool."""
-        h = self.embed(x, mu, speaker, cond)
-        steps = torch.arange(x.shape[2], device=x.device)
-        angles = (steps[:, None] * self.rotary_embed.inv_freq).repeat_interleave(2, dim=-1)  # type: ignore[operator]
-        rope = torch.stack([angles.cos(), angles.sin()])
-        mask = torch.where(visible, 0.0, torch.finfo(x.dtype).min).to(x.dtype)[:, None]
+        past: Past,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Velocity [rows, bins, T], new keys and values of all layers, new tails.
+
+        ``parts`` [6 * depth + 2, dim]; keys and values [depth, rows, 2, heads, T, head dim]; tails
+        [rows, 2, dim, 30].
+        """
+        h, tails = self.embed(x, mu, speaker, cond, past)
+        rope = rotary(past.positions, self.rotary_embed.inv_freq)  # type: ignore[arg-type]
+        new = []
         for i, block in enumerate(self.blocks()):
-            h = block(h, parts[BLOCK_PARTS * i : BLOCK_PARTS * (i + 1)], rope, mask)
+            h, keys_values = block(
+                h, parts[BLOCK_PARTS * i : BLOCK_PARTS * (i + 1)], rope, past.mask, past.layers(i)
+            )
+            new.append(keys_values)
         scale, shift = parts[-FINAL_PARTS:].unbind(0)
-        return self.proj_out(_norm(h) * (1 + scale) + shift).transpose(1, 2)
+        velocity = self.proj_out(_norm(h) * (1 + scale) + shift).transpose(1, 2)
+        return velocity, torch.stack(new), tails
+
+    def lower(self, dtype: torch.dtype) -> Estimator:
+        """Keeps the weights of attention and feed-forward products in ``dtype``; everything else stays float32."""
+        for block in self.blocks():
+            block.attn.to(dtype)
+            block.ff.to(dtype)
+        return self
 
 
 def _norm(x: torch.Tensor) -> torch.Tensor:
@@ -133,7 +168,10 @@ def _norm(x: torch.Tensor) -> torch.Tensor:
 
 
 def _rotate_first_head(x: torch.Tensor, rope: torch.Tensor) -> torch.Tensor:
-    """Rotary positions on head 0 only, in interleaved pairs: so the authors' code, and the weights, have it."""
+    """Rotary positions on head 0 only, in interleaved pairs: so the authors' code, and the weights, have it.
+
+    x [rows, heads, T, head dim]; rope [2, rows, T, head dim].
+    """
     head = x[:, 0]
     turned = torch.stack([-head[..., 1::2], head[..., 0::2]], dim=-1).flatten(-2)
     return torch.cat([(head * rope[0] + turned * rope[1])[:, None], x[:, 1:]], dim=1)

@@ -1,7 +1,8 @@
 """Speech tokens to mel: front end and one Euler step of the flow matching.
 
 Written for export: the mask is arithmetic, the ten fixed times are a table, the guidance pair is one
-batch. Parameter names are those of ``flow.pt``. Source: reference sections 1.2 and 1.3.
+batch, caches are inputs and outputs. Parameter names are those of ``flow.pt``. Source: reference
+sections 1.2, 1.3 and 2.5.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from runtime.token2wav.config import EULER_STEPS, FlowConfig
+from runtime.token2wav.config import EULER_STEPS, SMOOTHING_KERNEL, FlowConfig
 from runtime.token2wav.dit import Estimator
+from runtime.token2wav.past import GUIDANCE_ROWS, Past, additive, gather_blocks, visible_frames
 
 LOOKAHEAD_SLOPE = 0.01
-SMOOTHING_KERNEL = 3  # second convolution of the lookahead layer, causal
 
 
 def time_grid() -> tuple[torch.Tensor, torch.Tensor]:
@@ -60,30 +61,22 @@ class Flow(nn.Module):
         return self.spk_embed_affine_layer(F.normalize(embedding, dim=1))
 
     def condition(self, tokens: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-        """Tokens with their lookahead to mu.
+        """Tokens between their neighbours to mu.
 
         Args:
-            tokens: [rows, N + lookahead] int64; the last ``lookahead`` are only looked at.
-            valid: [rows, N + lookahead] float32, 0 where there is no token (the end of a last chunk).
+            tokens: [rows, 2 + N + lookahead] int64; the first two and the last ``lookahead`` are context.
+            valid: [rows, 2 + N + lookahead] float32, 0 where there is no token: before the first, and
+                after the last at the end.
 
         Returns:
             [rows, bins, frames_per_token * N].
         """
+        ahead = self.config.lookahead
         x = (self.input_embedding(tokens) * valid[..., None]).transpose(1, 2)
         h = F.leaky_relu(self.pre_lookahead_layer["conv1"](x), LOOKAHEAD_SLOPE)
-        h = self.pre_lookahead_layer["conv2"](F.pad(h, (SMOOTHING_KERNEL - 1, 0)))
-        h = h + x[:, :, : -self.config.lookahead]
+        h = h * valid[:, None, :-ahead]  # the second convolution starts from silence, not from what a bias makes of it
+        h = self.pre_lookahead_layer["conv2"](h) + x[:, :, SMOOTHING_KERNEL - 1 : -ahead]
         return h.repeat_interleave(self.config.frames_per_token, dim=2)
-
-
-def visible_frames(total: int, frames: torch.Tensor, block: torch.Tensor) -> torch.Tensor:
-    """Block attention [rows, T, T]: a frame sees all valid frames up to the end of its own block.
-
-    A block that is longer than any stream gives full attention.
-    """
-    steps = torch.arange(total, device=frames.device)
-    block_end = (torch.div(steps, block, rounding_mode="floor") + 1) * block
-    return (steps < block_end[:, None])[None] & (steps < frames[:, None])[:, None]
 
 
 class EulerStep(nn.Module):
@@ -105,22 +98,49 @@ class EulerStep(nn.Module):
         x: torch.Tensor,
         mu: torch.Tensor,
         speaker: torch.Tensor,
+        first: torch.Tensor,
         frames: torch.Tensor,
+        kept: torch.Tensor,
         block: torch.Tensor,
+        window: torch.Tensor,
         step: torch.Tensor,
-    ) -> torch.Tensor:
-        """The next x.
+        tails: torch.Tensor,
+        tables: torch.Tensor,
+        table_blocks: torch.Tensor,
+        caches: tuple[torch.Tensor, ...],
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The next x, and what later calls need of these frames.
 
         Args:
-            x: [rows, bins, T] float32.
-            mu: [rows, bins, T].
-            speaker: [rows, bins].
-            frames: [rows] int64 valid frames of each row.
+            x: [streams, bins, T] float32.
+            mu: [streams, bins, T].
+            speaker: [streams, bins].
+            first: [streams] int64 absolute frame of column 0, a multiple of the block.
+            frames: [streams] int64 valid columns.
+            kept: [streams] int64 columns that lie in complete blocks.
             block: [1] int64 frames of a block of attention.
+            window: [1] int64 blocks that a frame sees before its own.
             step: [1] int64, 0 to 9.
+            tails: [streams, 2, 2, dim, 30] of guidance row and convolution.
+            tables: [streams, slots] int64 rows of the caches; anything where there is no block.
+            table_blocks: [streams, slots] int64 block of the stream in each slot, else ``NO_BLOCK``.
+            caches: one of each layer [blocks, 2, 2, heads, block frames, head dim] of guidance row, key or value.
+
+        Returns:
+            x [streams, bins, T]; keys and values [depth, streams, 2, 2, heads, T, head dim]; tails.
         """
-        visible = visible_frames(x.shape[2], frames, block)
-        return self.advance(x, mu, speaker, torch.zeros_like(x), visible, step)
+        own = first[:, None] + torch.arange(x.shape[2], device=x.device)
+        cached = table_blocks.repeat_interleave(caches[0].shape[4], dim=1)
+        past = Past(
+            positions=_pair(own),
+            mask=_pair(additive(visible_frames(own, frames, cached, block, window))),
+            tails=tails.transpose(0, 1).flatten(0, 1),
+            kept=_pair(kept),
+            layers=lambda layer: gather_blocks(caches[layer], tables),
+        )
+        moved, new, new_tails = self.advance(x, mu, speaker, torch.zeros_like(x), step, past)
+        shape = (GUIDANCE_ROWS, x.shape[0])
+        return moved, new.unflatten(1, shape).transpose(1, 2), new_tails.unflatten(0, shape).transpose(0, 1)
 
     def advance(
         self,
@@ -128,22 +148,27 @@ class EulerStep(nn.Module):
         mu: torch.Tensor,
         speaker: torch.Tensor,
         cond: torch.Tensor,
-        visible: torch.Tensor,
         step: torch.Tensor,
-    ) -> torch.Tensor:
-        """One step under any mask and condition; rows with and without conditioning are one batch."""
+        past: Past,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """One step under any condition; rows with and without conditioning are one batch."""
         silent = torch.zeros_like
-        velocity = self.estimator(
-            torch.cat([x, x]),
+        velocity, new, tails = self.estimator(
+            _pair(x),
             torch.cat([mu, silent(mu)]),
             torch.cat([speaker, silent(speaker)]),
             torch.cat([cond, silent(cond)]),
             self.parts.index_select(0, step)[0],
-            torch.cat([visible, visible]),
+            past,
         )
-        guided, free = velocity[: x.shape[0]], velocity[x.shape[0] :]
+        guided, free = velocity.unflatten(0, (GUIDANCE_ROWS, x.shape[0])).unbind(0)
         guided = (1 + self.guidance) * guided - self.guidance * free
-        return x + self.widths.index_select(0, step) * guided
+        return x + self.widths.index_select(0, step) * guided, new, tails
+
+
+def _pair(rows: torch.Tensor) -> torch.Tensor:
+    """Rows with conditioning, then the same without."""
+    return torch.cat([rows] * GUIDANCE_ROWS)
 
 
 class FlowFront(nn.Module):

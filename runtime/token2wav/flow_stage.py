@@ -1,8 +1,10 @@
-"""The flow as a stage: state of every stream, new tokens in, new mel frames out.
+"""The flow as a stage: new tokens of many streams in, their new mel frames out, at constant cost.
 
-A stream's state is its tokens; every call renders them again and keeps the new frames: all but those
-of the last tokens, which are only looked at until the stream ends. All streams of a call share one
-batch. Knows the ``flow`` contract and numpy, not what runs the graphs. Source: reference section 2.
+Every call renders a stream from its last complete block on and keeps the new frames: all but those of
+the last tokens, which are only looked at until the stream ends. What lies before comes from caches, so
+the cost of a chunk does not depend on what came before it, and the result equals rendering everything
+again under the same mask. All streams of a call share one batch. Knows the ``flow`` contract and numpy,
+not what runs the graphs. Source: reference section 2.5.
 """
 
 from __future__ import annotations
@@ -16,19 +18,44 @@ import numpy as np
 from runtime.contracts import STATE_LOST, ChunkFlag
 from runtime.errors import InvalidRequest, NotFound
 from runtime.token2wav.chunks import Arrays, Chunk, Graph, StreamTable, read_chunks
+from runtime.token2wav.flow_cache import FlowCache, StreamCache
 from runtime.token2wav.layout import Sizes
 from runtime.token2wav.noise import Noise
 
 UNBOUNDED = 1 << 30  # frames; a block that no stream fills: full attention
+CALL_BLOCKS = 4  # of one stream in one call of the graphs; longer chunks take several
 
 
 @dataclass(slots=True)
 class FlowState:
-    """Tokens so far, frames given, and the speaker's vector."""
+    """Speaker, caches, tokens from just before the last complete block on, frames given."""
 
     speaker: np.ndarray
+    cache: StreamCache
     tokens: list[int] = field(default_factory=list)
-    frames_given: int = 0
+    dropped: int = 0  # tokens before those
+    given: int = 0
+
+
+@dataclass(slots=True)
+class Rendering:
+    """A chunk being rendered: up to absolute frame ``end``, in pieces."""
+
+    state: FlowState
+    end: int
+    final: bool
+    done: int
+    pieces: list[np.ndarray] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Frames ``first .. first + frames - 1`` of one stream, of which ``blocks`` complete blocks stay."""
+
+    rendering: Rendering
+    first: int
+    frames: int
+    blocks: int
 
 
 class FlowStage:
@@ -37,12 +64,14 @@ class FlowStage:
     Args:
         sizes: of the exported folder.
         front: tokens, valid, embedding -> mu, speaker.
-        step: x, mu, speaker, frames, block, step -> next.
+        step: one Euler step, see ``flow.EulerStep``.
         voices: names to raw speaker vectors.
         mel_noise: start of the ODE by absolute frame.
         max_streams: most streams with state.
-        full_attention: every frame sees all frames of its call, as in the authors' demo server, instead
-            of those up to the end of its own block.
+        window: blocks that a frame sees before its own.
+        full_attention: every frame sees all frames of its call, as in the authors' demo server, and
+            every call renders all of them again.
+        cache_type: of keys and values, as the graph has it.
     """
 
     def __init__(
@@ -53,12 +82,23 @@ class FlowStage:
         voices: dict[str, np.ndarray],
         mel_noise: Noise,
         max_streams: int,
+        window: int,
         full_attention: bool = False,
+        cache_type: str = "float32",
     ) -> None:
         self._sizes, self._front, self._step = sizes, front, step
         self._voices, self._noise = voices, mel_noise
-        self._block = np.array([UNBOUNDED if full_attention else sizes.block_frames])
-        self.states: StreamTable[FlowState] = StreamTable("flow", max_streams)
+        self._block = UNBOUNDED if full_attention else sizes.block_frames
+        window = 0 if full_attention else window
+        self.cache = FlowCache(sizes, max_streams, window, np.dtype(cache_type))
+        self.states: StreamTable[FlowState] = StreamTable(
+            "flow", max_streams, release=lambda state: self.cache.close(state.cache)
+        )
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory that streams hold."""
+        return self.cache.held_bytes
 
     def run(self, arrays: Arrays) -> Arrays:
         """``runtime.contracts.FLOW``: chunks of several streams, packed, to their new mel frames, packed.
@@ -96,7 +136,7 @@ class FlowStage:
         if chunk.flag & ChunkFlag.RELEASE:
             return None
         if chunk.flag & ChunkFlag.START:
-            self.states.start(chunk.stream_id, FlowState(self._voices[voice]))
+            self.states.start(chunk.stream_id, FlowState(self._voices[voice], self.cache.open()))
         state = self.states.get(chunk.stream_id)
         if state is not None and chunk.part is not None:
             state.tokens += chunk.part.tolist()
@@ -104,38 +144,75 @@ class FlowStage:
 
     def _new_frames(self, chunks: Sequence[Chunk], states: Sequence[FlowState | None]) -> list[np.ndarray]:
         """New mel frames [bins, frames] of every chunk; none where there is no state."""
-        mels = [np.zeros((self._sizes.mel_bins, 0), np.float32)] * len(chunks)
-        rows = [
-            (i, state, chunk.flag)
-            for i, (chunk, state) in enumerate(zip(chunks, states, strict=True))
-            if state is not None and self._frames(state, chunk.flag) > state.frames_given
+        jobs = [
+            None if state is None else self._rendering(state, bool(chunk.flag & ChunkFlag.FINAL))
+            for chunk, state in zip(chunks, states, strict=True)
         ]
-        rendered = self._render([(state, flag) for _, state, flag in rows]) if rows else []
-        for (i, state, _), mel in zip(rows, rendered, strict=True):
-            mels[i], state.frames_given = mel[:, state.frames_given :], mel.shape[1]
-        return mels
+        while pieces := [self._piece(job) for job in jobs if job is not None and job.done < job.end]:
+            self._render(pieces)
+        none = np.zeros((self._sizes.mel_bins, 0), np.float32)
+        return [none if job is None else np.concatenate([none, *job.pieces], axis=1) for job in jobs]
 
-    def _frames(self, state: FlowState, flag: ChunkFlag) -> int:
+    def _rendering(self, state: FlowState, final: bool) -> Rendering:
         """Frames that can be rendered now: the lookahead is held back until the last chunk."""
-        held = 0 if flag & ChunkFlag.FINAL else self._sizes.lookahead
-        return max(0, len(state.tokens) - held) * self._sizes.frames_per_token
+        held = 0 if final else self._sizes.lookahead
+        tokens = max(0, state.dropped + len(state.tokens) - held)
+        return Rendering(state, tokens * self._sizes.frames_per_token, final, state.given)
 
-    def _render(self, rows: Sequence[tuple[FlowState, ChunkFlag]]) -> list[np.ndarray]:
-        """All frames of every row [bins, frames], as one batch padded to the longest."""
-        frames = np.array([self._frames(state, flag) for state, flag in rows], np.int64)
-        total = int(frames.max())
-        width = total // self._sizes.frames_per_token + self._sizes.lookahead
-        tokens, valid = np.zeros((len(rows), width), np.int64), np.zeros((len(rows), width), np.float32)
-        for i, (state, _) in enumerate(rows):
-            tokens[i, : len(state.tokens)] = state.tokens
-            valid[i, : len(state.tokens)] = 1.0
-        speakers = np.stack([state.speaker for state, _ in rows])
-        front = self._front({"tokens": tokens, "valid": valid, "embedding": speakers})
-        x = np.repeat(self._noise.window(0, total)[None], len(rows), axis=0)
+    def _piece(self, job: Rendering) -> Piece:
+        first = job.state.cache.blocks * self._sizes.block_frames
+        end = min(job.end, first + CALL_BLOCKS * self._block)
+        last = end == job.end and job.final
+        blocks = 0 if last else (end - first) // self._block
+        return Piece(job, first, end - first, blocks)
+
+    def _render(self, pieces: Sequence[Piece]) -> None:
+        """All frames of the pieces as one batch, padded to the longest."""
+        caches = [piece.rendering.state.cache for piece in pieces]
+        counts = [piece.blocks for piece in pieces]
+        total = max(piece.frames for piece in pieces)
+        front = self._front(self._tokens(pieces, total // self._sizes.frames_per_token))
+        fixed = {
+            "first": np.array([piece.first for piece in pieces]),
+            "frames": np.array([piece.frames for piece in pieces]),
+            "kept": np.array(counts) * self._sizes.block_frames,
+            "block": np.array([self._block]),
+            "window": np.array([self.cache.window]),
+            **self.cache.tables(caches),
+        }
+        x = np.stack([self._noise.window(piece.first, piece.first + total) for piece in pieces])
         for step in range(self._sizes.euler_steps):
-            arrays = {"x": x, "frames": frames, "block": self._block, "step": np.array([step])}
-            x = self._step(front | arrays)["next"]
-        return [mel[:, :count] for mel, count in zip(x, frames, strict=True)]
+            moving = {"x": x, "step": np.array([step]), "tails": np.stack([cache.tails[step] for cache in caches])}
+            found = self._step(front | fixed | moving | self.cache.layers(step))
+            x = found["next"]
+            self.cache.store(caches, counts, step, found)
+        self.cache.advance(caches, counts)
+        for piece, mel in zip(pieces, x, strict=True):
+            self._give(piece, mel)
+
+    def _tokens(self, pieces: Sequence[Piece], width: int) -> Arrays:
+        """The pieces' tokens with their neighbours, and which of them exist."""
+        sizes = self._sizes
+        shape = (len(pieces), sizes.lookbehind + width + sizes.lookahead)
+        tokens, valid = np.zeros(shape, np.int64), np.zeros(shape, np.float32)
+        for row, piece in enumerate(pieces):
+            state = piece.rendering.state
+            begin = piece.first // sizes.frames_per_token - sizes.lookbehind - state.dropped
+            known = state.tokens[max(0, begin) : begin + shape[1]]
+            place = slice(max(0, -begin), max(0, -begin) + len(known))
+            tokens[row, place], valid[row, place] = known, 1.0
+        speakers = np.stack([piece.rendering.state.speaker for piece in pieces])
+        return {"tokens": tokens, "valid": valid, "embedding": speakers}
+
+    def _give(self, piece: Piece, mel: np.ndarray) -> None:
+        """Adds the new frames to the rendering and forgets tokens that no later call needs."""
+        job, state, sizes = piece.rendering, piece.rendering.state, self._sizes
+        job.pieces.append(mel[:, job.done - piece.first : piece.frames])
+        state.given = job.done = piece.first + piece.frames
+        block = state.cache.blocks * sizes.block_frames // sizes.frames_per_token
+        spare = max(0, block - sizes.lookbehind - state.dropped)
+        del state.tokens[:spare]
+        state.dropped += spare
 
 
 def read_voice_vectors(path: Path) -> dict[str, np.ndarray]:

@@ -8,30 +8,45 @@ from pathlib import Path
 
 from runtime.errors import BuildError
 
-FRONT_GRAPH, STEP_GRAPH, VOCODER_GRAPH = "flow_front.onnx", "flow_step.onnx", "vocoder.onnx"
+FRONT_GRAPH, VOCODER_GRAPH = "flow_front.onnx", "vocoder.onnx"
+STEP_GRAPHS = {"float32": "flow_step.onnx", "float16": "flow_step.fp16.onnx"}  # by the type of products and caches
 MEL_NOISE, SOURCE_NOISE = "mel_noise.npy", "source_noise.npy"
 VOICES, SIZES = "voices.npz", "token2wav.json"
+NO_BLOCK = -1  # in tables of cached blocks: nothing to see
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
     """Sizes and rates of an exported flow and vocoder, and the voices' names, the default first.
 
-    ``block_frames``: frames of a block of attention. ``vocoder_left``: mel frames to the left of a
-    chunk that its sound depends on.
+    ``lookbehind``, ``lookahead``: tokens before and after a chunk that its mel depends on.
+    ``block_frames``: frames of a block of attention. ``tail_frames``: frames before a call that the
+    position convolutions see. ``vocoder_left``: mel frames to the left of a chunk that its sound
+    depends on.
     """
 
     vocab_size: int
     mel_bins: int
+    lookbehind: int
     lookahead: int
     frames_per_token: int
     block_frames: int
     euler_steps: int
+    dim: int
+    depth: int
+    heads: int
+    head_dim: int
+    tail_frames: int
     harmonics: int
     frame_samples: int
     sample_rate: int
     vocoder_left: int
     voices: tuple[str, ...]
+
+    @property
+    def block_tokens(self) -> int:
+        """Speech tokens of a block of attention."""
+        return self.block_frames // self.frames_per_token
 
     def write(self, folder: Path) -> Path:
         """Writes the file and returns its path."""

@@ -20,6 +20,7 @@ FINAL_SLOPE = 0.01
 SNAKE_EPS = 1e-9
 MAX_MAGNITUDE = 100.0
 UNVOICED_PARTS = 3.0
+MIN_ENVELOPE = 1e-8  # between rows' ends there is nothing to divide
 
 
 class Snake(nn.Module):
@@ -142,13 +143,35 @@ class Vocoder(nn.Module):
         mixed = spread[..., : config.harmonics] + spread[..., config.harmonics :] * noise
         return torch.tanh(self.m_source["l_linear"](mixed)).transpose(1, 2)
 
-    def decode(self, mel: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
-        """Mel [rows, bins, C + lookahead] and source [rows, 1, >= C frames] to sound [rows, C frames]."""
+    def decode(
+        self,
+        mel: torch.Tensor,
+        source: torch.Tensor,
+        frames: torch.Tensor | None = None,
+        source_frames: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Mel and source to sound.
+
+        Everything looks to the left but the edges of the two Fourier transforms, which are put where
+        each row ends: rows of different lengths sound as alone.
+
+        Args:
+            mel: [rows, bins, C + lookahead].
+            source: [rows, 1, at least C frames].
+            frames: [rows] int64, C of each row; None: all of them.
+            source_frames: [rows] int64 frames of source of each row; None: all of them.
+
+        Returns:
+            [rows, C frames].
+        """
         config = self.config
         x = self.conv_pre(mel)
-        half = config.n_fft // 2
-        spectrum = F.conv1d(F.pad(source, (half, half), mode="reflect"), self.analysis, stride=config.hop)
-        spectrum = spectrum[:, :, : x.shape[2] * (config.frame_samples // config.hop) + 1]
+        rows, columns_per_frame = x.shape[0], config.frame_samples // config.hop
+        if frames is None or source_frames is None:
+            frames = torch.full((rows,), x.shape[2])
+            source_frames = torch.full((rows,), source.shape[2] // config.frame_samples)
+        spectrum = F.conv1d(self._reflect(source, source_frames), self.analysis, stride=config.hop)
+        spectrum = spectrum[:, :, : x.shape[2] * columns_per_frame + 1]
         blocks = len(config.resblock_kernels)
         for i, up in enumerate(self.ups):
             x = F.leaky_relu(x, config.lrelu_slope)
@@ -161,37 +184,58 @@ class Vocoder(nn.Module):
             x = x + self.source_resblocks[i](injected)
             x = sum(block(x) for block in self.resblocks[blocks * i : blocks * (i + 1)]) / blocks  # type: ignore[assignment]
         x = _causal(self.conv_post, F.leaky_relu(x, FINAL_SLOPE))
-        return self._synthesise(x)
+        columns = torch.arange(x.shape[2], device=x.device) <= frames[:, None] * columns_per_frame
+        return self._synthesise(x, columns.to(x.dtype)[:, None])
 
-    def _synthesise(self, x: torch.Tensor) -> torch.Tensor:
+    def _reflect(self, source: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
+        """Half a transform more on both sides, mirrored where each row begins and ends."""
+        half, length = self.config.n_fft // 2, source.shape[2]
+        places = (torch.arange(length + 2 * half, device=source.device) - half).abs()[None]
+        last = frames[:, None] * self.config.frame_samples - 1
+        places = torch.where(places > last, 2 * last - places, places).clamp(min=0)
+        return source.gather(2, places[:, None])
+
+    def _synthesise(self, x: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+        """Inverse transform of the columns that are 1."""
         bins = self.config.n_fft // 2 + 1
-        magnitude = torch.exp(x[:, :bins]).clamp(max=MAX_MAGNITUDE)
+        magnitude = torch.exp(x[:, :bins]).clamp(max=MAX_MAGNITUDE) * columns
         phase = torch.sin(x[:, bins:])
         parts = torch.cat([magnitude * phase.cos(), magnitude * phase.sin()], dim=1)
         hop, half = self.config.hop, self.config.n_fft // 2
         sound = F.conv_transpose1d(parts, self.synthesis, stride=hop)
-        envelope = F.conv_transpose1d(torch.ones_like(parts[:1, :1]), self.window, stride=hop)
-        sound = (sound / envelope)[:, 0, half:-half]
+        envelope = F.conv_transpose1d(columns, self.window, stride=hop)
+        sound = (sound / envelope.clamp(min=MIN_ENVELOPE))[:, 0, half:-half]
         return sound.clamp(-self.config.audio_limit, self.config.audio_limit)
 
     def forward(
-        self, mel_pitch: torch.Tensor, mel: torch.Tensor, turns: torch.Tensor, noise: torch.Tensor
+        self,
+        mel_pitch: torch.Tensor,
+        mel: torch.Tensor,
+        turns: torch.Tensor,
+        noise: torch.Tensor,
+        lead: torch.Tensor,
+        frames: torch.Tensor,
+        source_frames: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """One window as a graph.
+        """One window of every row as a graph; rows are padded on the right, with zeros.
 
         Args:
-            mel_pitch: [rows, bins, at least F + 3], may begin before the window for the pitch net's sake.
+            mel_pitch: [rows, bins, at least lead + F + 3], begins ``lead`` frames before the window for
+                the pitch net's sake.
             mel: [rows, bins, C + 4], begins with the window.
             turns: [rows, harmonics] at the window's first frame.
             noise: [rows, F * frame samples, harmonics]; its length says what F is.
+            lead: [rows] int64.
+            frames: [rows] int64, C of each row.
+            source_frames: [rows] int64, F of each row.
 
         Returns:
             Sound [rows, C * frame samples] and f0 [rows, F].
         """
-        frames = noise.shape[1] // self.config.frame_samples
         pitch = self.f0_predictor(mel_pitch)
-        f0 = pitch[:, pitch.shape[1] - frames :]
-        return self.decode(mel, self.source(f0, turns, noise)), f0
+        places = torch.arange(noise.shape[1] // self.config.frame_samples, device=mel.device)
+        f0 = pitch.gather(1, (lead[:, None] + places).clamp(max=pitch.shape[1] - 1))
+        return self.decode(mel, self.source(f0, turns, noise), frames, source_frames), f0
 
 
 def _source_conv(bins: int, width: int, later_rates: tuple[int, ...]) -> nn.Conv1d:

@@ -1,12 +1,14 @@
-"""The vocoder as a stage: constant cost per chunk, whatever came before.
+"""The vocoder as a stage: new mel frames of many streams in, their new samples out, at constant cost.
 
 Every call sees as many frames to the left of the new ones as the net's kernels reach (29, and 8 more
 for the pitch net) and 8 to the right; the phase of the harmonics is carried in turns. The result
-equals one rendering of the whole stream to rounding. Source: reference section 2.6.
+equals one rendering of the whole stream to rounding. Windows of all streams of a call share one batch.
+Source: reference section 2.6.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,7 +61,7 @@ class VocoderStage:
 
     Args:
         sizes: of the exported folder.
-        graph: mel_pitch, mel, turns, noise -> audio, f0.
+        graph: mel_pitch, mel, turns, noise, lead, frames, source_frames -> audio, f0.
         source_noise: by absolute sample.
         max_streams: most streams with state.
     """
@@ -67,6 +69,11 @@ class VocoderStage:
     def __init__(self, sizes: Sizes, graph: Graph, source_noise: Noise, max_streams: int) -> None:
         self._sizes, self._graph, self._noise = sizes, graph, source_noise
         self.states: StreamTable[VocoderState] = StreamTable("vocoder", max_streams)
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory that streams hold."""
+        return sum(state.mel.nbytes + state.turns.nbytes for state in self.states.values())
 
     def run(self, arrays: Arrays) -> Arrays:
         """``runtime.contracts.VOCODER``: mel of several streams, packed, to their new samples, packed.
@@ -80,45 +87,79 @@ class VocoderStage:
         chunks = read_chunks(arrays, "mel", "mel_lengths")
         self.states.check_room(chunks)
         with self.states.serving(chunks):
-            sounds = [self._chunk(chunk) for chunk in chunks]
-        counts = [STATE_LOST if sound is None else len(sound) for sound in sounds]
-        parts = [sound for sound in sounds if sound is not None]
-        audio = np.concatenate([np.zeros(0, np.float32), *parts])
-        return {"audio": audio, "audio_lengths": np.array(counts, np.int32)}
+            states = [self._update(chunk) for chunk in chunks]
+            sounds = self._new_sound(chunks, states)
+        lengths = [
+            STATE_LOST if state is None and not self._is_release(chunk) else len(sound)
+            for chunk, state, sound in zip(chunks, states, sounds, strict=True)
+        ]
+        audio = np.concatenate([np.zeros(0, np.float32), *sounds])
+        return {"audio": audio, "audio_lengths": np.array(lengths, np.int32)}
 
-    def _chunk(self, chunk: Chunk) -> np.ndarray | None:
-        """New samples of one stream; None when its state is unknown, here or in the stage before."""
-        nothing = np.zeros(0, np.float32)
+    @staticmethod
+    def _is_release(chunk: Chunk) -> bool:
+        """A release needs no state, but one that the stage before does not know either is lost."""
+        return chunk.part is not None and bool(chunk.flag & ChunkFlag.RELEASE)
+
+    def _update(self, chunk: Chunk) -> VocoderState | None:
+        """The stream's state with the new mel; None when there is none: here, or in the stage before."""
         if chunk.part is None:
             self.states.drop(chunk.stream_id)
             return None
         if chunk.flag & ChunkFlag.RELEASE:
-            return nothing
+            return None
         if chunk.flag & ChunkFlag.START:
             self.states.start(chunk.stream_id, VocoderState(chunk.part[:, :0], np.zeros(self._sizes.harmonics)))
         state = self.states.get(chunk.stream_id)
-        if state is None:
-            return None
-        state.mel = np.concatenate([state.mel, chunk.part], axis=1)
-        window = Window.of(state, self._sizes.vocoder_left, bool(chunk.flag & ChunkFlag.FINAL))
-        return self._render(state, window) if window.done > state.done else nothing
+        if state is not None:
+            state.mel = np.concatenate([state.mel, chunk.part], axis=1)
+        return state
 
-    def _render(self, state: VocoderState, window: Window) -> np.ndarray:
-        samples = self._sizes.frame_samples
-        out = self._graph(
-            {
-                "mel_pitch": _cut(state, window.pitch_start, window.source_end + PITCH_LOOKAHEAD),
-                "mel": _cut(state, window.start, window.end + DECODER_LOOKAHEAD),
-                "turns": state.turns[None].astype(np.float32),
-                "noise": self._noise.window(window.start * samples, window.source_end * samples)[None],
-            }
-        )
-        first = window.start
-        sound = out["audio"][0, (state.done - first) * samples : (window.done - first) * samples]
+    def _new_sound(self, chunks: Sequence[Chunk], states: Sequence[VocoderState | None]) -> list[np.ndarray]:
+        """New samples of every chunk; none where there is no state."""
+        sounds = [np.zeros(0, np.float32)] * len(chunks)
+        rows = []
+        for i, (chunk, state) in enumerate(zip(chunks, states, strict=True)):
+            if state is not None:
+                window = Window.of(state, self._sizes.vocoder_left, bool(chunk.flag & ChunkFlag.FINAL))
+                if window.done > state.done:
+                    rows.append((i, state, window))
+        if rows:
+            out = self._graph(self._inputs([(state, window) for _, state, window in rows]))
+            for (i, state, window), audio, f0 in zip(rows, out["audio"], out["f0"], strict=True):
+                sounds[i] = self._take(state, window, audio, f0)
+        return sounds
+
+    def _inputs(self, rows: Sequence[tuple[VocoderState, Window]]) -> Arrays:
+        """The windows as one batch, padded on the right with zeros."""
+        samples, windows = self._sizes.frame_samples, [window for _, window in rows]
+        source = np.array([window.source_end - window.start for window in windows])
+        frames = np.array([window.end - window.start for window in windows])
+        lead = np.array([window.start - window.pitch_start for window in windows])
+        pitch = int((lead + source).max()) + PITCH_LOOKAHEAD
+        decoded = int(frames.max()) + DECODER_LOOKAHEAD
+        span = int(source.max()) * samples
+        return {
+            "mel_pitch": np.stack(
+                [_cut(state, w.pitch_start, w.source_end + PITCH_LOOKAHEAD, pitch) for state, w in rows]
+            ),
+            "mel": np.stack([_cut(state, w.start, w.end + DECODER_LOOKAHEAD, decoded) for state, w in rows]),
+            "turns": np.stack([state.turns for state, _ in rows]).astype(np.float32),
+            "noise": np.stack([self._noise.window(w.start * samples, w.start * samples + span) for w in windows]),
+            "lead": lead,
+            "frames": frames,
+            "source_frames": source,
+        }
+
+    def _take(self, state: VocoderState, window: Window, audio: np.ndarray, f0: np.ndarray) -> np.ndarray:
+        """The new samples of a row; the state moves on to where the next window begins."""
+        samples, first = self._sizes.frame_samples, window.start
+        # A copy: the row is a view of the whole batch.
+        sound = audio[(state.done - first) * samples : (window.done - first) * samples].copy()
         following = max(0, window.done - self._sizes.vocoder_left)
-        self._carry(state, out["f0"][0, : following - first])
+        self._carry(state, f0[: following - first])
         keep = max(0, following - PITCH_LEFT)
-        state.mel, state.begin, state.done = state.mel[:, keep - state.begin :], keep, window.done
+        state.mel, state.begin, state.done = state.mel[:, keep - state.begin :].copy(), keep, window.done
         return sound
 
     def _carry(self, state: VocoderState, f0: np.ndarray) -> None:
@@ -128,7 +169,7 @@ class VocoderStage:
         state.turns = (state.turns + turns) % 1.0
 
 
-def _cut(state: VocoderState, begin: int, end: int) -> np.ndarray:
-    """Frames ``begin .. end - 1`` as a batch of one; zeros beyond the last."""
+def _cut(state: VocoderState, begin: int, end: int, width: int) -> np.ndarray:
+    """Frames ``begin .. end - 1``, and zeros up to ``width``."""
     mel = state.mel[:, begin - state.begin : max(0, end - state.begin)]
-    return np.pad(mel, ((0, 0), (0, end - begin - mel.shape[1])))[None]
+    return np.pad(mel, ((0, 0), (0, width - mel.shape[1])))

@@ -12,11 +12,11 @@ from token2wav_data import VOICE, close
 
 from builders.export_token2wav import export_token2wav
 from runtime.contracts import STATE_LOST, ChunkFlag
-from runtime.token2wav.build import build_flow, build_vocoder
+from runtime.token2wav.build import DEFAULT_WINDOW, build_flow, build_vocoder
 from runtime.token2wav.flow import EulerStep, FlowFront
 from runtime.token2wav.flow_stage import FlowStage, read_voice_vectors
 from runtime.token2wav.hops import DEFAULT_HOPS, DEMO_SERVER_HOPS, STEADY_HOPS, ChunkCutter, HopPolicy
-from runtime.token2wav.layout import FRONT_GRAPH, MEL_NOISE, SOURCE_NOISE, STEP_GRAPH, VOCODER_GRAPH, VOICES, Sizes
+from runtime.token2wav.layout import FRONT_GRAPH, MEL_NOISE, SOURCE_NOISE, STEP_GRAPHS, VOCODER_GRAPH, VOICES, Sizes
 from runtime.token2wav.noise import Noise
 from runtime.token2wav.vocoder_stage import VocoderStage
 
@@ -31,23 +31,25 @@ WAV_T063, WAV_T200 = 4e-4, 2e-3
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     """The built folder of the golden net, with 10 s of its noise."""
+    import os
+    if os.environ.get("EXPORTED"): return Path(os.environ["EXPORTED"])
     folder = tmp_path_factory.mktemp("token2wav")
     export_token2wav(data.nets().config.directory, folder, None, noise_seconds=10)
     return folder
 
 
-def torch_stages(folder, full_attention=False):
+def torch_stages(folder, window=DEFAULT_WINDOW, full_attention=False):
     nets, sizes = data.nets(), Sizes.read(folder)
     front = data.torch_graph(FlowFront(nets.flow).eval(), ["mu", "speaker"])
-    step = data.torch_graph(EulerStep(nets.flow).eval(), ["next"])
+    step = data.torch_graph(EulerStep(nets.flow).eval(), ["next", "keys_values", "next_tails"])
     voices, noise = read_voice_vectors(folder / VOICES), Noise(folder / MEL_NOISE, axis=1)
-    flow = FlowStage(sizes, front, step, voices, noise, MAX_STREAMS, full_attention)
+    flow = FlowStage(sizes, front, step, voices, noise, MAX_STREAMS, window, full_attention)
     graph = data.torch_graph(nets.vocoder, ["audio", "f0"])
     return flow, VocoderStage(sizes, graph, Noise(folder / SOURCE_NOISE, axis=0), MAX_STREAMS)
 
 
-def onnx_stages(folder, full_attention=False):
-    return build_flow(folder, 1, MAX_STREAMS, full_attention), build_vocoder(folder, 1, MAX_STREAMS)
+def onnx_stages(folder, **options):
+    return build_flow(folder, 1, MAX_STREAMS, **options), build_vocoder(folder, 1, MAX_STREAMS)
 
 
 @pytest.fixture(params=[torch_stages, onnx_stages], ids=["torch", "onnx"])
@@ -189,7 +191,7 @@ def test_release_drops_the_state(stages):
     assert out["audio_lengths"].tolist() == [0]
 
 
-@pytest.mark.parametrize("name", [FRONT_GRAPH, STEP_GRAPH, VOCODER_GRAPH])
+@pytest.mark.parametrize("name", [FRONT_GRAPH, *STEP_GRAPHS.values(), VOCODER_GRAPH])
 def test_graphs_use_only_what_tensorrt_parses(exported, name):
     supported = json.loads(OPERATORS.read_text())["supported"]
     model = onnx.load(exported / name)
@@ -208,5 +210,5 @@ def test_step_graph_holds_tables_instead_of_time_projections(exported):
     flow = data.nets().flow.estimator
     projections = sum(block.modulation.weight.numel() for block in flow.blocks())
     weights = sum(p.numel() for p in flow.parameters())
-    stored = sum(np.prod(t.dims) for t in onnx.load(exported / STEP_GRAPH).graph.initializer)
+    stored = sum(np.prod(t.dims) for t in onnx.load(exported / STEP_GRAPHS["float32"]).graph.initializer)
     assert stored < weights - projections

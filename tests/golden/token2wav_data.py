@@ -118,7 +118,9 @@ def torch_graph(module: torch.nn.Module, outputs: Sequence[str]) -> Graph:
 
     @torch.inference_mode()
     def run(arrays: Arrays) -> Arrays:
-        found = module(**{name: torch.tensor(array) for name, array in arrays.items()})
+        tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
+        caches = tuple(tensors.pop(name) for name in arrays if name.startswith("caches_"))
+        found = module(**tensors, **({"caches": caches} if caches else {}))
         found = found if isinstance(found, tuple) else (found,)
         return {name: tensor.numpy() for name, tensor in zip(outputs, found, strict=True)}
 

@@ -1,0 +1,112 @@
+"""Keys, values and convolution tails of the frames that the flow is done with, for all streams.
+
+Blocks of all streams lie in one pool of each layer, so that rows of a call differ only in their
+tables. A stream holds as many blocks as a frame may see before its own; a new one takes the place of
+the oldest. Values are per Euler step, because every step sees other velocities. numpy only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from runtime.token2wav.chunks import Arrays
+from runtime.token2wav.layout import NO_BLOCK, Sizes
+
+GUIDANCE_ROWS, POSITION_CONVS, KEY_VALUE = 2, 2, 2
+
+
+@dataclass(slots=True)
+class StreamCache:
+    """One stream: tails [steps, 2, 2, dim, 30], complete blocks so far, pool rows of the last of them."""
+
+    tails: np.ndarray
+    blocks: int = 0
+    table: list[int] = field(default_factory=list)
+
+
+class FlowCache:
+    """The pool.
+
+    Args:
+        sizes: of the exported folder.
+        streams: most streams at once.
+        window: blocks that a frame sees before its own.
+        dtype: of keys and values.
+    """
+
+    def __init__(self, sizes: Sizes, streams: int, window: int, dtype: np.dtype) -> None:
+        self._sizes, self.window = sizes, window
+        rows = max(1, streams * window)  # a graph input is never empty
+        block = (GUIDANCE_ROWS, KEY_VALUE, sizes.heads, sizes.block_frames, sizes.head_dim)
+        # Zeros are not touched, so the pool takes memory as blocks are first used.
+        self._layers = [np.zeros((sizes.euler_steps, rows, *block), dtype) for _ in range(sizes.depth)]
+        self._free = list(range(rows - 1, -1, -1)) if window else []
+        self._tails = (sizes.euler_steps, GUIDANCE_ROWS, POSITION_CONVS, sizes.dim, sizes.tail_frames)
+        self._open = self._used = 0
+        tails = int(np.prod(self._tails)) * np.dtype(np.float32).itemsize
+        self.stream_bytes, self.block_bytes = tails, sum(layer[:, 0].nbytes for layer in self._layers)
+        self.limit_bytes = streams * (tails + window * self.block_bytes)
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory of all open streams."""
+        return self._open * self.stream_bytes + self._used * self.block_bytes
+
+    def open(self) -> StreamCache:
+        """A stream that begins with silence."""
+        self._open += 1
+        return StreamCache(np.zeros(self._tails, np.float32))
+
+    def close(self, cache: StreamCache) -> None:
+        """Frees the stream's blocks; they need no clearing."""
+        self._free += cache.table
+        self._open -= 1
+        self._used -= len(cache.table)
+        cache.table = []
+
+    def tables(self, caches: Sequence[StreamCache]) -> Arrays:
+        """``tables`` and ``table_blocks`` [streams, slots], as wide as the longest and at least 1."""
+        slots = max(1, *(len(cache.table) for cache in caches))
+        tables = np.zeros((len(caches), slots), np.int64)
+        blocks = np.full((len(caches), slots), NO_BLOCK, np.int64)
+        for i, cache in enumerate(caches):
+            held = len(cache.table)
+            newest = cache.blocks - 1
+            tables[i, :held] = cache.table
+            blocks[i, :held] = [newest - (newest - slot) % self.window for slot in range(held)]
+        return {"tables": tables, "table_blocks": blocks}
+
+    def layers(self, step: int) -> Arrays:
+        """Pools of all layers at one Euler step, under the names of the graph's inputs."""
+        return {f"caches_{i}": layer[step] for i, layer in enumerate(self._layers)}
+
+    def store(self, caches: Sequence[StreamCache], counts: Sequence[int], step: int, found: Arrays) -> None:
+        """Keeps what a step found out about new complete blocks: ``counts`` of them for each stream.
+
+        Args:
+            found: ``keys_values`` [depth, streams, 2, 2, heads, T, head dim] and ``next_tails``.
+        """
+        frames = self._sizes.block_frames
+        for row, (cache, count) in enumerate(zip(caches, counts, strict=True)):
+            cache.tails[step] = found["next_tails"][row]
+            for block in range(max(0, count - self.window), count):
+                place = self._row(cache, cache.blocks + block)
+                new = found["keys_values"][:, row, ..., block * frames : (block + 1) * frames, :]
+                for layer, values in zip(self._layers, new, strict=True):
+                    layer[step, place] = values
+
+    def advance(self, caches: Sequence[StreamCache], counts: Sequence[int]) -> None:
+        """All steps of a call are stored: the new blocks count from now on."""
+        for cache, count in zip(caches, counts, strict=True):
+            cache.blocks += count
+
+    def _row(self, cache: StreamCache, block: int) -> int:
+        """Pool row of a stream's block: that of the block which no later frame sees."""
+        slot = block % self.window
+        while slot >= len(cache.table):
+            cache.table.append(self._free.pop())
+            self._used += 1
+        return cache.table[slot]
