@@ -8,48 +8,18 @@ import numpy as np
 import onnx
 import pytest
 import token2wav_data as data
-from token2wav_data import VOICE, close
+from token2wav_data import close
+from token2wav_stages import call, onnx_stages, render, tokens_of, torch_stages
 
-from builders.export_token2wav import export_token2wav
 from runtime.contracts import STATE_LOST, ChunkFlag
-from runtime.token2wav.build import DEFAULT_WINDOW, build_flow, build_vocoder
-from runtime.token2wav.flow import EulerStep, FlowFront
-from runtime.token2wav.flow_stage import FlowStage, read_voice_vectors
-from runtime.token2wav.hops import DEFAULT_HOPS, DEMO_SERVER_HOPS, STEADY_HOPS, ChunkCutter, HopPolicy
-from runtime.token2wav.layout import FRONT_GRAPH, MEL_NOISE, SOURCE_NOISE, STEP_GRAPHS, VOCODER_GRAPH, VOICES, Sizes
-from runtime.token2wav.noise import Noise
-from runtime.token2wav.vocoder_stage import VocoderStage
+from runtime.token2wav.hops import DEFAULT_HOPS, DEMO_SERVER_HOPS, STEADY_HOPS
+from runtime.token2wav.layout import FRONT_GRAPH, STEP_GRAPHS, VOCODER_GRAPH
 
 pytestmark = pytest.mark.golden
 TOKEN, FRAME = 960, 480
-MAX_STREAMS = 8
 OPERATORS = Path(__file__).parents[1] / "contracts" / "tensorrt_onnx_operators.json"
 # The authors' phase grows and loses digits, ours does not: the sound differs by as much.
 WAV_T063, WAV_T200 = 4e-4, 2e-3
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    """The built folder of the golden net, with 10 s of its noise."""
-    import os
-    if os.environ.get("EXPORTED"): return Path(os.environ["EXPORTED"])
-    folder = tmp_path_factory.mktemp("token2wav")
-    export_token2wav(data.nets().config.directory, folder, None, noise_seconds=10)
-    return folder
-
-
-def torch_stages(folder, window=DEFAULT_WINDOW, full_attention=False):
-    nets, sizes = data.nets(), Sizes.read(folder)
-    front = data.torch_graph(FlowFront(nets.flow).eval(), ["mu", "speaker"])
-    step = data.torch_graph(EulerStep(nets.flow).eval(), ["next", "keys_values", "next_tails"])
-    voices, noise = read_voice_vectors(folder / VOICES), Noise(folder / MEL_NOISE, axis=1)
-    flow = FlowStage(sizes, front, step, voices, noise, MAX_STREAMS, window, full_attention)
-    graph = data.torch_graph(nets.vocoder, ["audio", "f0"])
-    return flow, VocoderStage(sizes, graph, Noise(folder / SOURCE_NOISE, axis=0), MAX_STREAMS)
-
-
-def onnx_stages(folder, **options):
-    return build_flow(folder, 1, MAX_STREAMS, **options), build_vocoder(folder, 1, MAX_STREAMS)
 
 
 @pytest.fixture(params=[torch_stages, onnx_stages], ids=["torch", "onnx"])
@@ -60,32 +30,6 @@ def make_stages(request, exported):
 @pytest.fixture
 def stages(exported):
     return onnx_stages(exported)
-
-
-def call(stages, ids, flags, token_lists):
-    """One call of both stages; mel and sound with their lengths."""
-    flow, vocoder = stages
-    keys = {"stream_ids": np.array(ids), "chunk_flags": np.array([int(flag) for flag in flags], np.int32)}
-    chunk = {
-        "voices": np.array([VOICE.encode()] * len(ids), np.object_),
-        "tokens": np.array([t for tokens in token_lists for t in tokens], np.int32),
-        "token_lengths": np.array([len(tokens) for tokens in token_lists], np.int32),
-    }
-    mel = flow.run(keys | chunk)
-    return mel | vocoder.run(keys | mel)
-
-
-def render(stages, tokens, hops, group=5):
-    """Streams tokens in groups; returns the mel and sound of each chunk."""
-    cutter = ChunkCutter(HopPolicy(hops))
-    cuts = [cut for i in range(0, len(tokens), group) for cut in cutter.push(tokens[i : i + group])]
-    out = [call(stages, [1], [cut.flag], [cut.tokens]) for cut in cuts + cutter.finish()]
-    assert not stages[0].states and not stages[1].states
-    return [chunk["mel"] for chunk in out], [chunk["audio"] for chunk in out]
-
-
-def tokens_of(case):
-    return data.vectors()[f"{case}_tokens"].tolist()
 
 
 @pytest.mark.parametrize(
@@ -166,29 +110,10 @@ def test_no_tail_is_lost_whatever_the_length(stages, hops):
         assert sum(map(len, sounds)) == TOKEN * count
 
 
-def test_streams_in_one_call_sound_as_alone(stages):
-    """Rows of different lengths and positions, padded to one batch."""
-    tokens, lengths = tokens_of("T063"), (18, 9, 31)
-    alone = [np.concatenate(render(stages, tokens[:n], (1000,))[1]) for n in lengths]
-    once = [ChunkFlag.START | ChunkFlag.FINAL] * 3
-    out = call(stages, [7, 8, 9], once, [tokens[:n] for n in lengths])
-    parts = np.split(out["audio"], np.cumsum(out["audio_lengths"])[:-1])
-    for part, expected in zip(parts, alone, strict=True):
-        close(part, expected, 1e-3)
-
-
 def test_lost_state_is_said_and_leaves_the_others_alone(stages):
     flags = [ChunkFlag.CONTINUE, ChunkFlag.START | ChunkFlag.FINAL]
     out = call(stages, [3, 4], flags, [[1, 2], [3, 4, 5, 6]])
     assert out["audio_lengths"].tolist() == [STATE_LOST, 4 * TOKEN]
-
-
-def test_release_drops_the_state(stages):
-    call(stages, [5], [ChunkFlag.START], [range(20)])
-    assert (len(stages[0].states), len(stages[1].states)) == (1, 1)
-    out = call(stages, [5], [ChunkFlag.RELEASE], [[]])
-    assert (len(stages[0].states), len(stages[1].states)) == (0, 0)
-    assert out["audio_lengths"].tolist() == [0]
 
 
 @pytest.mark.parametrize("name", [FRONT_GRAPH, *STEP_GRAPHS.values(), VOCODER_GRAPH])

@@ -7,12 +7,13 @@ import torch
 import torch.nn.functional as F
 from token2wav_data import close
 
-from runtime.token2wav.flow import EulerStep, time_grid, visible_frames
+from runtime.token2wav.flow import EulerStep, time_grid
+from runtime.token2wav.past import Past, additive, visible_frames
 
 pytestmark = pytest.mark.golden
 FRAME, PITCH_LOOKAHEAD, DECODER_LOOKAHEAD, HELD_BACK = 480, 3, 4, 8
-BLOCK, UNBOUNDED = torch.tensor([50]), torch.tensor([1 << 30])
-MASKS = {"chunk": BLOCK, "full": UNBOUNDED}
+UNBOUNDED = torch.tensor([1 << 30])
+MASKS = {"chunk": torch.tensor([50]), "full": UNBOUNDED}  # frames of a block
 
 
 class Taps:
@@ -39,12 +40,26 @@ def no_gradients():
         yield
 
 
+def no_past(frames, mask, rows=2):
+    """A stream from its first frame on; ``rows`` of the net."""
+    config = data.nets().config.flow
+    own = torch.arange(frames)[None]
+    visible = visible_frames(own, torch.tensor([frames]), torch.zeros(1, 0, dtype=torch.int64), MASKS[mask], UNBOUNDED)
+    return Past(
+        positions=own.expand(rows, -1),
+        mask=additive(visible).expand(rows, -1, -1, -1),
+        tails=torch.zeros(rows, 2, config.dim, 30),
+        kept=torch.zeros(rows, dtype=torch.int64),
+        layers=lambda _: torch.zeros(rows, 2, config.heads, 0, config.head_dim),
+    )
+
+
 def conditioning(name, final, prompt=()):
     """mu [1, 80, T] of a case: at its end, or with the last tokens only looked at."""
     flow, lookahead = data.nets().flow, data.nets().config.flow.lookahead
     ids = np.concatenate([np.array(prompt, np.int64), data.vectors()[f"{name}_tokens"]])
     tokens = torch.from_numpy(ids.astype(np.int64))[None]
-    valid = torch.ones(tokens.shape)
+    tokens, valid = F.pad(tokens, (2, 0)), F.pad(torch.ones(tokens.shape), (2, 0))
     if final:
         tokens, valid = F.pad(tokens, (0, lookahead)), F.pad(valid, (0, lookahead))
     return flow.condition(tokens, valid)
@@ -58,10 +73,9 @@ def solve(mu, mask, prompt_mel=None):
     cond = torch.zeros_like(x)
     if prompt_mel is not None:
         cond[0, :, : len(prompt_mel)] = torch.from_numpy(prompt_mel).T
-    visible = visible_frames(frames, torch.tensor([frames]), MASKS[mask])
     speaker = nets.flow.project_speaker(nets.voice)
     for k in range(10):
-        x = step.advance(x, mu, speaker, cond, visible, torch.tensor([k]))
+        x, _, _ = step.advance(x, mu, speaker, cond, torch.tensor([k]), no_past(frames, mask))
     return x[0]
 
 
@@ -85,12 +99,12 @@ def test_velocity_net_inside(mask, row):
     estimator = data.nets().flow.estimator
     x, mu, cond, speaker = (torch.from_numpy(golden[f"est_{n}"][row : row + 1]) for n in ("x", "mu", "cond", "spk"))
     parts = estimator.modulations(torch.from_numpy(golden["est_t"][row : row + 1]))[0]
-    visible = visible_frames(x.shape[2], torch.tensor([x.shape[2]]), MASKS[mask])
-    close(estimator.embed(x, mu, speaker, cond)[0, ::8], golden["est_embed_every_8"][row], 1e-5)
+    past = no_past(x.shape[2], mask, rows=1)
+    close(estimator.embed(x, mu, speaker, cond, past)[0][0, ::8], golden["est_embed_every_8"][row], 1e-5)
     with Taps(first=estimator.blocks()[0], last=estimator.blocks()[-1]) as seen:
-        velocity = estimator(x, mu, speaker, cond, parts, visible)
-    close(seen["first"][0, ::8], golden[f"est_block0_{mask}_every_8"][row], 2e-5)
-    close(seen["last"][0, ::8], golden[f"est_last_{mask}_every_8"][row], 2e-5)
+        velocity, _, _ = estimator(x, mu, speaker, cond, parts, past)
+    close(seen["first"][0][0, ::8], golden[f"est_block0_{mask}_every_8"][row], 2e-5)
+    close(seen["last"][0][0, ::8], golden[f"est_last_{mask}_every_8"][row], 2e-5)
     close(velocity[0, :, ::4], golden[f"est_out_{mask}_every_4"][row], 2e-5)
 
 
@@ -164,6 +178,8 @@ def test_vocoder_with_more_to_come():
     golden, nets = data.vectors(), data.nets()
     mel = torch.from_numpy(golden["T028_mel_full_final"])[None]
     frames = mel.shape[2]
-    uniform = nets.source_noise[None, : (frames - PITCH_LOOKAHEAD) * FRAME]
-    sound, _ = nets.vocoder(mel, mel[:, :, :-PITCH_LOOKAHEAD], torch.zeros(1, 9), uniform)
+    voiced = frames - PITCH_LOOKAHEAD
+    uniform = nets.source_noise[None, : voiced * FRAME]
+    lead, decoded, source = (torch.tensor([n]) for n in (0, voiced - DECODER_LOOKAHEAD, voiced))
+    sound, _ = nets.vocoder(mel, mel[:, :, :voiced], torch.zeros(1, 9), uniform, lead, decoded, source)
     close(sound[0, : FRAME * (frames - HELD_BACK) : 8], golden["T028_wav_part_every_8"], 1e-3)

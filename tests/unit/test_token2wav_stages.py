@@ -16,16 +16,23 @@ from runtime.token2wav.vocoder_stage import VocoderStage
 SIZES = Sizes(
     vocab_size=100,
     mel_bins=4,
+    lookbehind=2,
     lookahead=3,
     frames_per_token=2,
     block_frames=50,
     euler_steps=2,
+    dim=6,
+    depth=2,
+    heads=2,
+    head_dim=3,
+    tail_frames=30,
     harmonics=9,
     frame_samples=6,
     sample_rate=300,
     vocoder_left=29,
     voices=("a", "b"),
 )
+WINDOW = 3
 START, CONTINUE, FINAL, RELEASE = ChunkFlag.START, ChunkFlag.CONTINUE, ChunkFlag.FINAL, ChunkFlag.RELEASE
 
 
@@ -34,24 +41,30 @@ class Graphs:
 
     def __init__(self):
         self.broken = False
+        self.widest = self.slots = self.rows = 0
 
     def front(self, arrays):
         rows, width = arrays["tokens"].shape
-        return {"mu": np.zeros((rows, 4, 2 * (width - 3)), np.float32), "speaker": arrays["embedding"]}
+        return {"mu": np.zeros((rows, 4, 2 * (width - 5)), np.float32), "speaker": arrays["embedding"]}
 
     def step(self, arrays):
         if self.broken:
             raise RuntimeError("broken")
         assert arrays["x"].shape == arrays["mu"].shape
-        return {"next": arrays["x"]}
+        rows, _, frames = arrays["x"].shape
+        self.widest = max(self.widest, frames)
+        self.slots = max(self.slots, arrays["tables"].shape[1])
+        new = np.zeros((2, rows, 2, 2, 2, frames, 3), np.float32)
+        return {"next": arrays["x"], "keys_values": new, "next_tails": np.zeros((rows, 2, 2, 6, 30), np.float32)}
 
     def vocoder(self, arrays):
         if self.broken:
             raise RuntimeError("broken")
-        frames = arrays["mel"].shape[2] - 4
+        rows, _, width = arrays["mel"].shape
+        self.rows = max(self.rows, rows)
         return {
-            "audio": np.zeros((1, frames * 6), np.float32),
-            "f0": np.zeros((1, arrays["noise"].shape[1] // 6), np.float32),
+            "audio": np.zeros((rows, (width - 4) * 6), np.float32),
+            "f0": np.zeros((rows, arrays["noise"].shape[1] // 6), np.float32),
         }
 
 
@@ -64,7 +77,7 @@ def graphs():
 def flow(graphs, tmp_path):
     np.save(tmp_path / "mel.npy", np.arange(400, dtype=np.float32).reshape(4, 100))
     vectors = {name: np.zeros(4, np.float32) for name in SIZES.voices}
-    return FlowStage(SIZES, graphs.front, graphs.step, vectors, Noise(tmp_path / "mel.npy", axis=1), 2)
+    return FlowStage(SIZES, graphs.front, graphs.step, vectors, Noise(tmp_path / "mel.npy", axis=1), 2, WINDOW)
 
 
 @pytest.fixture
@@ -107,6 +120,37 @@ def test_frames_of_all_tokens_but_the_lookahead(flow):
     assert lengths(out) == [4, 6]
     np.testing.assert_array_equal(out["mel"][0], [0, 1, 2, 3, 32, 33, 34, 35, 36, 37])
     assert len(flow.states) == 0
+
+
+def test_a_long_chunk_is_rendered_in_pieces_of_whole_blocks(flow, graphs):
+    assert lengths(flow.run(tokens((1, START, 1003)))) == [2000]
+    assert graphs.widest == 4 * 50 and graphs.slots == WINDOW
+
+
+def test_flow_state_is_bounded_counted_and_freed(flow, graphs):
+    stream, block = flow.cache.stream_bytes, flow.cache.block_bytes
+    assert (stream, block) == (2 * 2 * 2 * 6 * 30 * 4, 2 * 2 * 2 * 2 * 2 * 50 * 3 * 4)  # per step, both guidance rows
+    flow.run(tokens((1, START, 18)))
+    assert flow.held_bytes == stream, "no complete block yet"
+    for _ in range(20):
+        flow.run(tokens((1, CONTINUE, 25)))
+        assert len(flow.states.get(1).tokens) <= 2 + 25 + 25 + 3
+    assert flow.held_bytes == stream + WINDOW * block
+    flow.run(tokens((2, START, 503)))
+    assert flow.held_bytes == flow.cache.limit_bytes == 2 * (stream + WINDOW * block)
+    flow.run(tokens((1, RELEASE, 0), (3, START, 28)))  # the released stream makes room in the same call
+    assert flow.held_bytes == 2 * stream + (WINDOW + 1) * block
+    flow.run(tokens((3, START, 3)))  # begins again
+    assert flow.held_bytes == 2 * stream + WINDOW * block
+    graphs.broken = True
+    with pytest.raises(RuntimeError):
+        flow.run(tokens((2, CONTINUE, 25), (3, CONTINUE, 25)))
+    assert flow.held_bytes == 0
+
+
+def test_windows_of_several_streams_are_one_call(vocoder, graphs):
+    vocoder.run(mel((1, START, 30), (2, START, 17)))
+    assert graphs.rows == 2 and vocoder.held_bytes == 4 * 4 * (30 + 17) + 2 * 9 * 8
 
 
 def test_samples_of_all_frames_but_the_last_eight(vocoder):
