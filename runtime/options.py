@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 from runtime.checkpoint.config import FeatureConfig
 from runtime.engines.options import EngineOptions
 from runtime.errors import BuildError
+from runtime.token2wav.hops import DEFAULT_HOPS, HopPolicy
+from runtime.token2wav.layout import DEFAULT_WINDOW
 
 OPTIONS_FILE = "options.json"
 TOKEN2WAV_FOLDER = "token2wav"
@@ -36,22 +38,33 @@ class EncoderOptions:
 class Token2WavOptions:
     """Folder of the exported flow and vocoder, and how chunks are cut, batched and bounded.
 
-    ``hops``: tokens of the first chunks, the last number repeats. ``max_batch``: chunks of one call.
-    ``calls_in_flight``: calls at once, so that the vocoder of one overlaps the flow of the next.
-    ``full_attention``: the policy of the authors' demo server, with ``hops`` (15,).
+    ``max_streams``: most streams with state; a little above the frame loop's, for those whose end is
+    under way. ``window``: blocks of 1 s that a frame sees before its own. ``hops``: tokens of the first
+    chunks, the last number repeats. ``max_batch``: chunks of one call. ``calls_in_flight``: calls at
+    once, so that the vocoder of one overlaps the flow of the next. ``max_wait_s``: a chunk that waited
+    so long goes ahead of others' first ones. ``slack_s``: while calls run, a listener who has so much to
+    hear waits for larger chunks. ``full_attention``: the policy of the authors' demo server, with
+    ``hops`` (15,).
     """
 
     dir: str = TOKEN2WAV_FOLDER
     threads: int = 1
-    max_streams: int = 64
-    hops: tuple[int, ...] = (15, 10, 25)
+    max_streams: int = 24
+    window: int = DEFAULT_WINDOW
+    hops: tuple[int, ...] = DEFAULT_HOPS
     max_batch: int = 8
     calls_in_flight: int = 2
+    max_wait_s: float = 1.0
+    slack_s: float = 2.0
     full_attention: bool = False
 
     def __post_init__(self) -> None:
-        if not self.hops or min(self.hops) < 1:
-            raise ValueError(f"hops: {self.hops} is not a list of positive token counts")
+        HopPolicy(self.hops)
+        for name in ("max_streams", "max_batch", "calls_in_flight", "threads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: {getattr(self, name)} is below 1")
+        if self.window < 0:
+            raise ValueError(f"window: {self.window} is below 0")
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ import numpy as np
 from runtime.errors import InvalidRequest
 from runtime.frontend.prompt import Message, parse_messages, single_turn
 from runtime.params import DEFAULT_MAX_TOKENS, DEFAULT_MODE, AnswerParams, SamplingParams
+from runtime.token2wav.hops import EARLIEST_HOPS, requested_hops
 
 # Parameters that Triton itself adds, and headers that an operator has it forward.
 FOREIGN_PREFIXES = ("triton_", "x-")
@@ -30,19 +31,22 @@ PARAMETERS: dict[str, type] = {
     "top_p": float,
     "top_k": int,
     "repetition_penalty": float,
+    "hops": str,
+    "earliest": bool,
 }
 BOOLEANS = {"true": True, "false": False, "1": True, "0": False}
 
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """A checked request. ``clips`` are at ``sample_rate``; ``voice`` is None for the default."""
+    """A checked request. ``clips`` are at ``sample_rate``; ``voice`` and ``hops`` are None for the default."""
 
     clips: tuple[np.ndarray, ...]
     sample_rate: int
     messages: tuple[Message, ...]
     params: AnswerParams
     voice: str | None
+    hops: tuple[int, ...] | None = None
 
 
 def parse_request(
@@ -77,6 +81,7 @@ def parse_request(
         messages=tuple(messages),
         params=params,
         voice=values.get("voice"),
+        hops=_hops(values),
     )
 
 
@@ -127,6 +132,13 @@ def _answer_params(values: Mapping[str, Any], mode: str, warmup: np.ndarray | No
         force_audio_start=values.get("force_audio_start", mode == "s2s"),
         sampling=SamplingParams(**sampling),
     )
+
+
+def _hops(values: Mapping[str, Any]) -> tuple[int, ...] | None:
+    earliest = values.get("earliest", False)
+    if "hops" in values and earliest:
+        raise InvalidRequest("earliest", "is given beside hops", "send one of them")
+    return requested_hops(values["hops"]) if "hops" in values else EARLIEST_HOPS if earliest else None
 
 
 def _string(arrays: Mapping[str, np.ndarray], name: str) -> str | None:

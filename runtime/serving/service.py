@@ -13,7 +13,8 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ logger = logging.getLogger(__name__)
 
 RUN_FOLDER = "run"  # what a running server and its supervisor tell each other
 DRAIN_FILE = "drain"  # while it exists, new requests are refused
+MakeSound = Callable[[Callable[[np.ndarray], None], Callable[[ServeError], None]], Sound]
 DEATH_DELAY_S = 0.5  # for the last error responses to leave the process
 
 
@@ -87,8 +89,10 @@ class ChatService:
         self._aio = asyncio.new_event_loop()
         self._aio_thread = threading.Thread(target=self._aio.run_forever, name="service", daemon=True)
         self._encoder = EncodeQueue(stages, int(serving.encode_s * config.features.sample_rate), serving.gather_s)
-        self._dispatcher = Dispatcher(stages, options.token2wav.max_batch, options.token2wav.calls_in_flight)
-        self._policy = HopPolicy(options.token2wav.hops, sound.lookahead)
+        self._dispatcher = Dispatcher(stages, options.token2wav)
+        # Under full attention a frame depends on its whole call, so there chunks are never joined.
+        block = 0 if options.token2wav.full_attention else sound.block_tokens
+        self._policy = HopPolicy(options.token2wav.hops, sound.lookahead, block)
         self._sessions: dict[Stream, Session] = {}
         self._incoming = 0
         self._keys, self._sound_ids = itertools.count(), _stream_ids()
@@ -176,9 +180,10 @@ class ChatService:
         if incoming.reply.is_cancelled():
             incoming.reply.close()
             return
-        self._begin(incoming, stream, voice, timings)
+        policy = replace(self._policy, hops=request.hops or self._policy.hops)
+        self._begin(incoming, stream, partial(Sound, self._sound_ids, voice, policy, self._sample_rate), timings)
 
-    def _begin(self, incoming: Incoming, stream: Stream, voice: str, timings: Timings) -> None:
+    def _begin(self, incoming: Incoming, stream: Stream, sound: MakeSound, timings: Timings) -> None:
         session = Session(
             incoming.reply,
             incoming.outputs,
@@ -189,9 +194,7 @@ class ChatService:
             self._forget,
         )
         if stream.params.speaks and "audio" in incoming.outputs:
-            session.sound = Sound(
-                self._sound_ids, voice, self._policy, self._sample_rate, session.on_audio, session.fail
-            )
+            session.sound = sound(session.on_audio, session.fail)
         self._sessions[stream] = session
         self._loop_thread.add(stream)
 

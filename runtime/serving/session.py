@@ -153,6 +153,7 @@ class Session:
             "prompt_positions": len(self.stream.prompt),
             "seed": self.stream.params.sampling.seed,
             **self._counts,
+            "audio_chunks": 0 if self.sound is None else self.sound.chunks,
             **self._timings.milliseconds(),
         }
         return json.dumps(facts)

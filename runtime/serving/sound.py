@@ -15,8 +15,12 @@ import numpy as np
 
 from runtime.contracts import ChunkFlag
 from runtime.errors import EngineFault, ServeError
+from runtime.options import Token2WavOptions
 from runtime.serving.stages import SpeechChunk, Stages
-from runtime.token2wav.hops import ChunkCutter, HopPolicy
+from runtime.token2wav.hops import ChunkCutter, Cut, HopPolicy, take_joined
+
+Rank = tuple[int, float]
+RELEASING, OVERDUE, FIRST, LATER = range(4)  # the order of waiting chunks
 
 
 class Sound:
@@ -48,18 +52,45 @@ class Sound:
         self._releasing = False
         self._started = 0.0
         self._samples = 0
-        self.pending: deque[SpeechChunk] = deque()
+        self._pending: deque[Cut] = deque()
+        self._waiting_since = 0.0
         self.in_flight = False
+        self.chunks = 0  # that came back
 
     @property
     def done(self) -> bool:
         """Whether every chunk so far has come back."""
-        return not self.pending and not self.in_flight
+        return not self._pending and not self.in_flight
 
     @property
-    def urgency(self) -> tuple[bool, float]:
-        """Sort key: first chunks before later ones, then by the time at which the listener runs dry."""
-        return bool(self._samples), self._started + self._samples / self._rate
+    def waiting(self) -> bool:
+        """Whether a chunk could go now; chunks of one stream must not overtake each other."""
+        return bool(self._pending) and not self.in_flight
+
+    @property
+    def dry_at(self) -> float:
+        """When the listener, who plays at once, has heard everything; the moment of waiting before the first sound."""
+        return self._started + self._samples / self._rate if self._samples else self._waiting_since
+
+    def rank(self, now: float, bound_s: float) -> Rank:
+        """Sort key of the waiting chunk.
+
+        What frees memory, then what has waited for ``bound_s``, then first chunks, then by the time at
+        which the listener runs dry.
+        """
+        if self._pending[0].flag & ChunkFlag.RELEASE:
+            return RELEASING, 0.0
+        if now - self._waiting_since > bound_s:
+            return OVERDUE, self._waiting_since
+        return (LATER if self._samples else FIRST), self.dry_at
+
+    def patient(self, now: float, slack_s: float) -> bool:
+        """Whether the waiting chunk may wait for more tokens to join it, because its listener has enough to hear."""
+        last, policy = self._pending[-1], self._policy
+        if not self._samples or last.flag & (ChunkFlag.FINAL | ChunkFlag.RELEASE):
+            return False
+        joins = policy.block and last.end % policy.block == 0 and sum(cut.hop for cut in self._pending) < policy.most
+        return bool(joins) and self.dry_at - now > slack_s
 
     def push(self, tokens: Sequence[int]) -> None:
         """Takes speech tokens of the current span."""
@@ -67,33 +98,32 @@ class Sound:
             return
         if self._cutter is None:
             self._cutter = ChunkCutter(self._policy)
-            self._stream_id = next(self._ids)
-        for chunk in self._cutter.push(tokens):
-            self._queue(chunk.flag, chunk.tokens)
+        self._queue(self._cutter.push(tokens))
 
     def end_span(self) -> None:
         """The span is complete: its tail becomes the last chunk."""
         if self._cutter is not None:
-            for chunk in self._cutter.finish():
-                self._queue(chunk.flag, chunk.tokens)
+            self._queue(self._cutter.finish())
             self._cutter = None
 
     def cancel(self) -> None:
         """Drops what is queued and has token2wav drop its state."""
-        self.pending.clear()
+        self._pending.clear()
         self._cutter = None
         self._on_audio = self._on_error = _ignore
         if self._open:
-            self._queue(ChunkFlag.RELEASE, ())
+            self._queue([Cut((), ChunkFlag.RELEASE, 0, 0)])
 
     def take(self) -> SpeechChunk:
-        """The next chunk, which is then in flight."""
-        assert not self.in_flight, "chunks of one stream must not overtake each other"
-        chunk = self.pending.popleft()
+        """The next chunk, which is then in flight, and what may be joined to it."""
+        cut = take_joined(self._pending, self._policy)
         self.in_flight = True
-        self._releasing = bool(chunk.flag & ChunkFlag.RELEASE)
-        self._open = not chunk.flag & (ChunkFlag.FINAL | ChunkFlag.RELEASE)
-        return chunk
+        self._waiting_since = time.monotonic()  # of what is left
+        self._releasing = bool(cut.flag & ChunkFlag.RELEASE)
+        self._open = not cut.flag & (ChunkFlag.FINAL | ChunkFlag.RELEASE)
+        if cut.flag & ChunkFlag.START:
+            self._stream_id = next(self._ids)
+        return SpeechChunk(self._stream_id, cut.flag, self._voice, cut.tokens)
 
     def give(self, samples: np.ndarray) -> None:
         """The chunk in flight came back."""
@@ -101,6 +131,7 @@ class Sound:
         if not self._samples:
             self._started = time.monotonic()
         self._samples += len(samples)
+        self.chunks += 1
         self._on_audio(samples)
 
     def fail(self, error: ServeError) -> None:
@@ -110,11 +141,13 @@ class Sound:
         it; only a release that fails is not tried again.
         """
         self.in_flight, self._open = False, not self._releasing
-        self.pending.clear()
+        self._pending.clear()
         self._on_error(error)
 
-    def _queue(self, flag: ChunkFlag, tokens: Sequence[int]) -> None:
-        self.pending.append(SpeechChunk(self._stream_id, flag, self._voice, tuple(tokens)))
+    def _queue(self, cuts: Sequence[Cut]) -> None:
+        if cuts and not self._pending:
+            self._waiting_since = time.monotonic()
+        self._pending += cuts
 
 
 def _ignore(_: object) -> None:
@@ -124,31 +157,41 @@ def _ignore(_: object) -> None:
 class Dispatcher:
     """Batches over all sounds: whenever a call is free, the most urgent waiting chunks go together.
 
-    Nothing waits for a batch to fill, so the bound on waiting is one call per place ahead in the order.
+    Nothing waits for a batch to fill. While a call runs, a stream whose listener has plenty to hear
+    lets its next chunks gather: under load chunks grow, and calls get fewer.
+
+    Args:
+        stages: where calls go.
+        options: ``max_batch``, ``calls_in_flight``, ``max_wait_s``, ``slack_s``.
     """
 
-    def __init__(self, stages: Stages, max_batch: int, calls_in_flight: int) -> None:
-        self._stages, self._max_batch, self._free_calls = stages, max_batch, calls_in_flight
+    def __init__(self, stages: Stages, options: Token2WavOptions) -> None:
+        self._stages, self._options, self._running = stages, options, 0
         self._ready: list[Sound] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
     def offer(self, sound: Sound) -> None:
         """Call whenever the sound may have a chunk to send."""
-        if sound.pending and not sound.in_flight and sound not in self._ready:
+        if sound.waiting and sound not in self._ready:
             self._ready.append(sound)
         self._dispatch()
 
     def _dispatch(self) -> None:
-        while self._ready and self._free_calls:
-            self._ready = sorted((s for s in self._ready if s.pending), key=lambda s: s.urgency)
-            batch, self._ready = self._ready[: self._max_batch], self._ready[self._max_batch :]
-            if batch:
-                self._free_calls -= 1
-                # Taken now: until the task runs, the sounds may be offered again.
-                chunks = [sound.take() for sound in batch]
-                task = asyncio.get_running_loop().create_task(self._call(batch, chunks))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+        while self._running < self._options.calls_in_flight and (batch := self._next_batch()):
+            self._running += 1
+            # Taken now: until the task runs, the sounds may be offered again.
+            chunks = [sound.take() for sound in batch]
+            task = asyncio.get_running_loop().create_task(self._call(batch, chunks))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def _next_batch(self) -> list[Sound]:
+        now, options = time.monotonic(), self._options
+        self._ready = [sound for sound in self._ready if sound.waiting]
+        due = [sound for sound in self._ready if not (self._running and sound.patient(now, options.slack_s))]
+        batch = sorted(due, key=lambda sound: sound.rank(now, options.max_wait_s))[: options.max_batch]
+        self._ready = [sound for sound in self._ready if sound not in batch]
+        return batch
 
     async def _call(self, batch: list[Sound], chunks: list[SpeechChunk]) -> None:
         results: Sequence[np.ndarray | ServeError | None]
@@ -156,7 +199,7 @@ class Dispatcher:
             results = await self._stages.speak(chunks)
         except ServeError as error:
             results = [error] * len(batch)
-        self._free_calls += 1
+        self._running -= 1
         for sound, result in zip(batch, results, strict=True):
             if isinstance(result, ServeError):
                 sound.fail(result)

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from runtime.contracts import FUN_AUDIO_CHAT
+from runtime.serving.gauges import Gauges
 from runtime.serving.pb import fail, inputs, respond
-from runtime.serving.service import ChatService, Incoming
+from runtime.serving.service import Incoming
 from runtime.serving.stages import BlsStages
 from runtime.serving.start import start_service
 
@@ -45,7 +46,8 @@ class FrontDoor:
     def __init__(self, pb_utils: Any, folder: Path) -> None:
         self._pb = pb_utils
         self._service = start_service(folder, BlsStages(pb_utils))
-        self._service.observe(Gauges(pb_utils, self._service).update)
+        gauges = Gauges(pb_utils, {name: name.replace("_", " ") for name in self._service.gauges()})
+        self._service.observe(lambda: gauges.set(self._service.gauges()))
 
     def accept(self, request: Any) -> None:
         """Hands a request to the service; one that cannot even be read is answered here."""
@@ -63,23 +65,3 @@ class FrontDoor:
     def close(self) -> None:
         """Ends live requests with an error and joins the threads."""
         self._service.stop()
-
-
-class Gauges:
-    """The service's numbers as Prometheus gauges of Triton's metrics endpoint."""
-
-    def __init__(self, pb_utils: Any, service: ChatService) -> None:
-        self._service = service
-        self._metrics = {}
-        for name in service.gauges():
-            family = pb_utils.MetricFamily(
-                name=f"fun_audio_chat_{name}",
-                description=name.replace("_", " "),
-                kind=pb_utils.MetricFamily.GAUGE,
-            )
-            self._metrics[name] = (family, family.Metric(labels={}))  # a metric lives as long as its family
-
-    def update(self) -> None:
-        """Sets every gauge to its present value."""
-        for name, value in self._service.gauges().items():
-            self._metrics[name][1].set(value)

@@ -6,11 +6,18 @@ from pathlib import Path
 
 from runtime.onnx_session import OnnxGraph
 from runtime.token2wav.flow_stage import FlowStage, read_voice_vectors
-from runtime.token2wav.layout import FRONT_GRAPH, MEL_NOISE, SOURCE_NOISE, STEP_GRAPHS, VOCODER_GRAPH, VOICES, Sizes
+from runtime.token2wav.layout import (
+    DEFAULT_WINDOW,
+    FRONT_GRAPH,
+    MEL_NOISE,
+    SOURCE_NOISE,
+    STEP_GRAPHS,
+    VOCODER_GRAPH,
+    VOICES,
+    Sizes,
+)
 from runtime.token2wav.noise import Noise
 from runtime.token2wav.vocoder_stage import VocoderStage
-
-DEFAULT_WINDOW = 8  # blocks of 1 s: as much left context as the authors' demo server keeps
 
 
 def build_flow(

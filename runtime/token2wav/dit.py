@@ -72,9 +72,12 @@ class Block(nn.Module):
         weights = torch.softmax((q @ keys.transpose(-1, -2)).float() + mask, dim=-1).to(low)
         mixed = (weights @ values).transpose(1, 2).flatten(2)
         x = x + gate_a * self.attn["to_out"][0](mixed).float()  # type: ignore[index]
-        up, _, down = self.ff["ff"]  # type: ignore[misc]
-        hidden = up[1](up[0]((_norm(x) * (1 + scale_f) + shift_f).to(low)).float())
-        return x + gate_f * down(hidden.to(low)).float(), new
+        x = x + gate_f * self._feed_forward((_norm(x) * (1 + scale_f) + shift_f).to(low))
+        return x, new
+
+    def _feed_forward(self, x: torch.Tensor) -> torch.Tensor:
+        up, down = self.ff["ff"][0], self.ff["ff"][2]  # type: ignore[index]
+        return down(up[1](up[0](x).float()).to(x.dtype)).float()
 
     def _split(self, x: torch.Tensor) -> torch.Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
@@ -147,9 +150,7 @@ class Estimator(nn.Module):
         rope = rotary(past.positions, self.rotary_embed.inv_freq)  # type: ignore[arg-type]
         new = []
         for i, block in enumerate(self.blocks()):
-            h, keys_values = block(
-                h, parts[BLOCK_PARTS * i : BLOCK_PARTS * (i + 1)], rope, past.mask, past.layers(i)
-            )
+            h, keys_values = block(h, parts[BLOCK_PARTS * i : BLOCK_PARTS * (i + 1)], rope, past.mask, past.layers(i))
             new.append(keys_values)
         scale, shift = parts[-FINAL_PARTS:].unbind(0)
         velocity = self.proj_out(_norm(h) * (1 + scale) + shift).transpose(1, 2)

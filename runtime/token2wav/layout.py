@@ -12,6 +12,7 @@ FRONT_GRAPH, VOCODER_GRAPH = "flow_front.onnx", "vocoder.onnx"
 STEP_GRAPHS = {"float32": "flow_step.onnx", "float16": "flow_step.fp16.onnx"}  # by the type of products and caches
 MEL_NOISE, SOURCE_NOISE = "mel_noise.npy", "source_noise.npy"
 VOICES, SIZES = "voices.npz", "token2wav.json"
+DEFAULT_WINDOW = 8  # blocks of 1 s: as much left context as the authors' demo server keeps
 NO_BLOCK = -1  # in tables of cached blocks: nothing to see
 
 

@@ -91,4 +91,3 @@ def rotary(positions: torch.Tensor, inverse_frequencies: torch.Tensor) -> torch.
     """Cosines and sines of interleaved pairs [2, rows, T, head dim]."""
     angles = (positions[..., None] * inverse_frequencies).repeat_interleave(2, dim=-1)
     return torch.stack([angles.cos(), angles.sin()])
-

@@ -1,4 +1,4 @@
-"""Caches, batches and bounds: whatever the hops, the company and the moment, a stream is rendered as if alone and at once."""
+"""Caches, batches, bounds: whatever hops, company and moment, a stream is rendered as if alone and at once."""
 
 import numpy as np
 import pytest

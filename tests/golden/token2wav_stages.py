@@ -4,11 +4,11 @@ import numpy as np
 import token2wav_data as data
 from token2wav_data import VOICE
 
-from runtime.token2wav.build import DEFAULT_WINDOW, build_flow, build_vocoder
+from runtime.token2wav.build import build_flow, build_vocoder
 from runtime.token2wav.flow import EulerStep, FlowFront
 from runtime.token2wav.flow_stage import FlowStage, read_voice_vectors
 from runtime.token2wav.hops import ChunkCutter, HopPolicy
-from runtime.token2wav.layout import MEL_NOISE, SOURCE_NOISE, VOICES, Sizes
+from runtime.token2wav.layout import DEFAULT_WINDOW, MEL_NOISE, SOURCE_NOISE, VOICES, Sizes
 from runtime.token2wav.noise import Noise
 from runtime.token2wav.vocoder_stage import VocoderStage
 
@@ -53,5 +53,3 @@ def render(stages, tokens, hops, group=5):
 
 def tokens_of(case):
     return data.vectors()[f"{case}_tokens"].tolist()
-
-

@@ -168,3 +168,14 @@ def test_audio_is_resampled_and_bounded():
         to_model_rate([np.zeros(31 * 16_000, np.float32)], 16_000, FEATURES)
     with pytest.raises(InvalidRequest, match="sample_rate"):
         to_model_rate([CLIP], 0, FEATURES)
+
+
+def test_hops_and_earliest():
+    assert parse(clips=[CLIP]).hops is None
+    assert parse(parameters={"hops": "20,30"}, clips=[CLIP]).hops == (20, 30)
+    early = parse(parameters={"earliest": "true"}, clips=[CLIP]).hops
+    assert early is not None and early[0] < 15 and parse(parameters={"earliest": False}, clips=[CLIP]).hops is None
+    with pytest.raises(InvalidRequest, match="earliest: is given beside hops; send one of them"):
+        parse(parameters={"hops": "25", "earliest": True}, clips=[CLIP])
+    with pytest.raises(InvalidRequest, match="hops: is '3'"):
+        parse(parameters={"hops": 3}, clips=[CLIP])

@@ -8,12 +8,17 @@ import pytest
 
 from runtime.contracts import ChunkFlag
 from runtime.errors import EngineFault
+from runtime.options import Token2WavOptions
 from runtime.serving.encoding import EncodeQueue
 from runtime.serving.sound import Dispatcher, Sound
 from runtime.token2wav.hops import HopPolicy
 
 TOKEN = 960
-POLICY = HopPolicy((15, 10, 25), 3)
+POLICY = HopPolicy((15, 10, 25), 3, block=25)
+
+
+def dispatcher_of(stages, max_batch=4, calls_in_flight=1, **options):
+    return Dispatcher(stages, Token2WavOptions(max_batch=max_batch, calls_in_flight=calls_in_flight, **options))
 
 
 class CountingStages:
@@ -21,6 +26,8 @@ class CountingStages:
 
     def __init__(self):
         self.calls, self.held, self.fail = [], set(), None
+        self.gate = asyncio.Event()
+        self.gate.set()
 
     async def speak(self, chunks):
         self.calls.append([(c.stream_id, c.flag, len(c.tokens)) for c in chunks])
@@ -30,6 +37,7 @@ class CountingStages:
                 chunk.stream_id
             )
         await asyncio.sleep(0)
+        await self.gate.wait()
         if self.fail and not chunks[0].flag & ChunkFlag.RELEASE:
             self.held.update(c.stream_id for c in chunks)  # one stage was done, the other was not
             raise self.fail
@@ -62,7 +70,7 @@ async def settle():
 def test_every_token_comes_back_once_and_in_order(calls_in_flight):
     async def run():
         stages, ids = CountingStages(), itertools.count()
-        dispatcher = Dispatcher(stages, 4, calls_in_flight)
+        dispatcher = dispatcher_of(stages, 4, calls_in_flight)
         listeners = [Listener(ids) for _ in range(6)]
         for begin in range(0, 100, 5):
             for n, listener in enumerate(listeners):
@@ -85,32 +93,122 @@ def test_every_token_comes_back_once_and_in_order(calls_in_flight):
     asyncio.run(run())
 
 
-def test_first_chunks_go_before_later_ones():
+async def first_chunk_heard(stages, dispatcher, listener):
+    """The listener has the sound of 15 tokens; its stream goes on at token 18."""
+    listener.sound.push(range(18))
+    dispatcher.offer(listener.sound)
+    await settle()
+    stages.calls.clear()
+
+
+def test_chunks_that_wait_are_joined_on_block_boundaries_only():
     async def run():
-        stages, ids = CountingStages(), itertools.count()
-        dispatcher = Dispatcher(stages, 1, 1)
-        old, new = Listener(ids), Listener(ids)
-        old.sound.push(range(18))
-        dispatcher.offer(old.sound)
+        stages = CountingStages()
+        dispatcher, listener = dispatcher_of(stages), Listener()
+        listener.sound.push(range(18))
+        dispatcher.offer(listener.sound)
+        listener.sound.push(range(18, 150))  # while the first is under way
+        listener.sound.end_span()
         await settle()
-        blocker = Listener(ids)
-        blocker.sound.push(range(18))
-        dispatcher.offer(blocker.sound)  # takes the only call
-        old.sound.push(range(18, 28))
-        dispatcher.offer(old.sound)
-        new.sound.push(range(18))
-        dispatcher.offer(new.sound)
-        await settle()
-        assert [call[0][0] for call in stages.calls[2:]] == [2, 0], "the new stream overtook the waiting later chunk"
+        # Rendered up to 15, 100, 150: the first was cut inside a block, so nothing may join it.
+        assert [tokens for [(_, _, tokens)] in stages.calls] == [18, 85, 47]
+        assert listener.tokens == list(range(150)) and listener.sound.chunks == 3
 
     asyncio.run(run())
+
+
+def test_without_blocks_nothing_is_joined():
+    async def run():
+        stages = CountingStages()
+        sound = Sound(itertools.count(), "v", HopPolicy((25,), 3), 24_000, lambda _: None, lambda _: None)
+        sound.push(range(103))
+        dispatcher_of(stages).offer(sound)
+        await settle()
+        assert [tokens for [(_, _, tokens)] in stages.calls] == [28, 25, 25, 25] and sound.done
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(("slack_s", "waits"), [(0.1, True), (60.0, False)])
+def test_under_load_a_listener_with_plenty_to_hear_waits_for_larger_chunks(slack_s, waits):
+    async def run():
+        stages, ids = CountingStages(), itertools.count()
+        dispatcher, listener = dispatcher_of(stages, calls_in_flight=2, slack_s=slack_s), Listener(ids)
+        await first_chunk_heard(stages, dispatcher, listener)  # 0.6 s to hear
+        stages.gate.clear()
+        other = Listener(ids)
+        other.sound.push(range(18))
+        dispatcher.offer(other.sound)
+        await settle()
+        listener.sound.push(range(18, 53))  # chunks up to 25 and 50; a call is free
+        dispatcher.offer(listener.sound)
+        await settle()
+        sizes = [size for call in stages.calls for stream, _, size in call if stream == 0]
+        assert sizes == ([] if waits else [35])
+        listener.sound.push(range(53, 128))
+        dispatcher.offer(listener.sound)
+        await settle()
+        assert stages.calls[1:] == [[(0, ChunkFlag.CONTINUE, 85 if waits else 35)]], "enough for the largest chunk"
+        stages.gate.set()
+        await settle()
+        assert listener.tokens == list(range(128))
+
+    asyncio.run(run())
+
+
+def test_a_patient_stream_goes_on_when_nothing_else_runs():
+    async def run():
+        stages, ids = CountingStages(), itertools.count()
+        dispatcher, listener = dispatcher_of(stages, calls_in_flight=2, slack_s=0.1), Listener(ids)
+        await first_chunk_heard(stages, dispatcher, listener)
+        stages.gate.clear()
+        other = Listener(ids)
+        other.sound.push(range(18))
+        dispatcher.offer(other.sound)
+        listener.sound.push(range(18, 53))
+        dispatcher.offer(listener.sound)
+        stages.gate.set()
+        await settle()
+        assert listener.tokens == list(range(53))
+
+    asyncio.run(run())
+
+
+def test_what_waited_too_long_goes_before_first_chunks():
+    assert asyncio.run(order_after_a_blocked_call(max_wait_s=0.0)) == [0, 2]
+    assert asyncio.run(order_after_a_blocked_call(max_wait_s=60.0)) == [2, 0]
+
+
+def test_a_release_goes_before_everything():
+    assert asyncio.run(order_after_a_blocked_call(cancel=True, max_wait_s=60.0)) == [0, 2]
+
+
+async def order_after_a_blocked_call(cancel=False, **options):
+    """A later chunk of stream 0, or its release, and then the first chunk of stream 2 wait for the only call."""
+    stages, ids = CountingStages(), itertools.count()
+    dispatcher = dispatcher_of(stages, max_batch=1, **options)
+    old, blocker, new = Listener(ids), Listener(ids), Listener(ids)
+    await first_chunk_heard(stages, dispatcher, old)
+    stages.gate.clear()
+    blocker.sound.push(range(18))
+    dispatcher.offer(blocker.sound)
+    old.sound.push(range(18, 28))
+    if cancel:
+        old.sound.cancel()
+    dispatcher.offer(old.sound)
+    await asyncio.sleep(0.002)
+    new.sound.push(range(18))
+    dispatcher.offer(new.sound)
+    stages.gate.set()
+    await settle()
+    return [call[0][0] for call in stages.calls[1:]]
 
 
 @pytest.mark.parametrize("when", ["queued", "in flight", "between chunks"])
 def test_cancel_releases_the_state(when):
     async def run():
         stages = CountingStages()
-        dispatcher, listener = Dispatcher(stages, 4, 1), Listener()
+        dispatcher, listener = dispatcher_of(stages), Listener()
         listener.sound.push(range(18))
         if when != "queued":
             dispatcher.offer(listener.sound)
@@ -128,7 +226,7 @@ def test_cancel_releases_the_state(when):
 def test_a_failed_call_ends_its_sounds_and_releases_their_state():
     async def run():
         stages = CountingStages()
-        dispatcher, listener = Dispatcher(stages, 4, 1), Listener()
+        dispatcher, listener = dispatcher_of(stages), Listener()
         stages.fail = EngineFault("token2wav", "broke", "retry")
         listener.sound.push(range(60))
         dispatcher.offer(listener.sound)

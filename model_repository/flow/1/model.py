@@ -9,6 +9,7 @@ import triton_python_backend_utils as pb_utils
 from runtime.contracts import FLOW
 from runtime.options import Options
 from runtime.serving import pb
+from runtime.serving.gauges import StageGauges
 from runtime.token2wav.build import build_flow
 
 
@@ -24,8 +25,13 @@ class TritonPythonModel:
         """Opens the exported graphs."""
         options = Options.read(pb.built_folder(args))
         sound = options.token2wav
-        self._stage = build_flow(options.path(sound.dir), sound.threads, sound.max_streams, sound.full_attention)
+        self._stage = build_flow(
+            options.path(sound.dir), sound.threads, sound.max_streams, sound.window, sound.full_attention
+        )
+        self._gauges = StageGauges(pb_utils, FLOW.name, self._stage)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """One response per request; a request is already a batch of chunks."""
-        return pb.answer_each(pb_utils, FLOW, requests, self._stage.run)
+        responses = pb.answer_each(pb_utils, FLOW, requests, self._stage.run)
+        self._gauges.update()
+        return responses

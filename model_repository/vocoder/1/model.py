@@ -9,6 +9,7 @@ import triton_python_backend_utils as pb_utils
 from runtime.contracts import VOCODER
 from runtime.options import Options
 from runtime.serving import pb
+from runtime.serving.gauges import StageGauges
 from runtime.token2wav.build import build_vocoder
 
 
@@ -25,7 +26,10 @@ class TritonPythonModel:
         options = Options.read(pb.built_folder(args))
         sound = options.token2wav
         self._stage = build_vocoder(options.path(sound.dir), sound.threads, sound.max_streams)
+        self._gauges = StageGauges(pb_utils, VOCODER.name, self._stage)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """One response per request; a request is already a batch of chunks."""
-        return pb.answer_each(pb_utils, VOCODER, requests, self._stage.run)
+        responses = pb.answer_each(pb_utils, VOCODER, requests, self._stage.run)
+        self._gauges.update()
+        return responses

@@ -1,0 +1,53 @@
+"""Numbers of the runtime as gauges of Triton's metrics endpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sized
+from typing import Any, Protocol
+
+PREFIX = "fun_audio_chat_"
+
+
+class Gauges:
+    """Prometheus gauges by name; each has its family, because a metric lives as long as its family."""
+
+    def __init__(self, pb_utils: Any, names: Mapping[str, str]) -> None:
+        self._metrics = {}
+        for name, description in names.items():
+            family = pb_utils.MetricFamily(
+                name=PREFIX + name, description=description, kind=pb_utils.MetricFamily.GAUGE
+            )
+            self._metrics[name] = (family, family.Metric(labels={}))
+
+    def set(self, values: Mapping[str, float]) -> None:
+        """Sets every gauge to its present value."""
+        for name, value in values.items():
+            self._metrics[name][1].set(value)
+
+
+class Stage(Protocol):
+    """A stage that keeps state of its streams."""
+
+    @property
+    def states(self) -> Sized:
+        """One entry for each stream."""
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory that streams hold."""
+
+
+class StageGauges:
+    """Streams and bytes that a token2wav stage holds."""
+
+    def __init__(self, pb_utils: Any, name: str, stage: Stage) -> None:
+        self._name, self._stage = name, stage
+        self._gauges = Gauges(
+            pb_utils,
+            {f"{name}_streams": f"streams with state in {name}", f"{name}_state_bytes": f"bytes of state in {name}"},
+        )
+
+    def update(self) -> None:
+        """Call after every change."""
+        values = {f"{self._name}_streams": len(self._stage.states), f"{self._name}_state_bytes": self._stage.held_bytes}
+        self._gauges.set(values)
