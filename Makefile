@@ -24,7 +24,7 @@ STAMP := $(VENV)/.installed
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build-engines serve demo test check bench clean
+.PHONY: help setup build-engines serve demo test check bench bench-token2wav bench-hops clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -68,6 +68,12 @@ check: setup ## Lint, format and types
 
 bench: setup ## Load test, tables and one JSON line
 	$(BIN)/python scripts/bench.py --out $(OUT) $(BENCH_ARGS)
+
+bench-token2wav: setup ## Cost of token2wav chunks and of batches; last line is JSON
+	$(BIN)/python scripts/bench_token2wav.py $(BENCH_ARGS)
+
+bench-hops: setup ## Silence that a listener hears with each hop policy; last line is JSON
+	$(BIN)/python scripts/bench_hops.py $(BENCH_ARGS)
 
 clean: ## Removes what was built; keeps .venv
 	rm -rf build output .pytest_cache .ruff_cache .mypy_cache .hypothesis *.egg-info

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -12,7 +13,7 @@ from runtime.token2wav.flow import Flow
 from runtime.token2wav.vocoder import Vocoder
 from runtime.token2wav.voices import PREFERRED, VOICES_FILE
 
-# Sizes of the golden set; what is not a size is as released.
+# What is not a size is as released.
 DOCUMENT = """\
 sample_rate: 24000
 spk_embed_dim: 192
@@ -33,16 +34,16 @@ flow: !new:cosyvoice.flow.flow.CausalMaskedDiffWithDiT
             content:
                 inference_cfg_rate: 0.7
         estimator: !new:cosyvoice.flow.DiT.dit.DiT
-            dim: 64
-            depth: 3
-            heads: 4
-            dim_head: 16
+            dim: {dim}
+            depth: {depth}
+            heads: {heads}
+            dim_head: {head_dim}
             ff_mult: 2
             static_chunk_size: !ref <chunk_size> * <token_mel_ratio>
 
 hift: !new:cosyvoice.hifigan.generator.CausalHiFTGenerator
     in_channels: 80
-    base_channels: 64
+    base_channels: {base_channels}
     nb_harmonics: 8
     sampling_rate: !ref <sample_rate>
     nsf_alpha: 0.1
@@ -60,17 +61,34 @@ hift: !new:cosyvoice.hifigan.generator.CausalHiFTGenerator
     lrelu_slope: 0.1
     audio_limit: 0.99
     f0_predictor: !new:cosyvoice.hifigan.f0_predictor.CausalConvRNNF0Predictor
-        cond_channels: 64
+        cond_channels: {pitch_channels}
 """
 ROPE_BASE = 10000.0
 SPEAKER_NORM = 12.0  # of a real speaker vector, about
 PITCH_HZ = 150.0  # random nets would be voiceless: their pitch output is lifted into the range of a voice
 
 
-def write_tiny_cosyvoice(directory: Path, seed: int = 0) -> None:
-    """Writes yaml, flow.pt, hift.pt and spk2info.pt; the same seed gives the same tensors."""
+@dataclass(frozen=True, slots=True)
+class NetSizes:
+    """Widths and depths; the defaults are those of the golden set."""
+
+    dim: int = 64
+    depth: int = 3
+    heads: int = 4
+    head_dim: int = 16
+    base_channels: int = 64
+    pitch_channels: int = 64
+
+
+def document(sizes: NetSizes = NetSizes()) -> str:
+    """``cosyvoice3.yaml`` of these sizes, in the released style."""
+    return DOCUMENT.format(**asdict(sizes))
+
+
+def write_tiny_cosyvoice(directory: Path, sizes: NetSizes = NetSizes(), seed: int = 0) -> None:
+    """Writes yaml, flow.pt, hift.pt and spk2info.pt; the same sizes and seed give the same tensors."""
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / YAML_FILE).write_text(DOCUMENT, "utf-8")
+    (directory / YAML_FILE).write_text(document(sizes), "utf-8")
     config = Token2WavConfig.read(directory)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from builders.tiny_cosyvoice import DOCUMENT, write_tiny_cosyvoice
+from builders.tiny_cosyvoice import document, write_tiny_cosyvoice
 from runtime.errors import BuildError
 from runtime.token2wav.config import Token2WavConfig
 from runtime.token2wav.context import PITCH_LEFT, RIGHT, left_frames
@@ -21,7 +21,8 @@ from runtime.token2wav.weights import expected_shapes, fold_weight_norm, load_mo
 LAYOUT = Path(__file__).parents[1] / "golden" / "token2wav" / "real_layout.json"
 # Sizes of the released net (reference section 1), and the kinds of tags that its file holds beside them.
 RELEASED = (
-    DOCUMENT.replace("channels: 96", "channels: 1024")
+    document()
+    .replace("channels: 96", "channels: 1024")
     .replace("dim: 64", "dim: 1024")
     .replace("depth: 3", "depth: 22")
     .replace("heads: 4", "heads: 16")
@@ -102,7 +103,7 @@ def test_the_vocoder_looks_back_29_frames_at_the_released_kernels(tmp_path):
 def test_yaml_is_data(tmp_path):
     mark = tmp_path / "executed"
     hostile = f"\nevil: !!python/object/apply:os.system ['touch {mark}']\nworse: !apply:os.system ['touch {mark}']\n"
-    assert config_of(tmp_path, DOCUMENT + hostile).flow.block_frames == 50
+    assert config_of(tmp_path, document() + hostile).flow.block_frames == 50
     assert not mark.exists()
 
 
@@ -135,9 +136,9 @@ def test_a_file_that_is_no_yaml(tmp_path):
     ],
 )
 def test_bad_configuration_names_file_and_key(tmp_path, old, new, message):
-    assert old in DOCUMENT
+    assert old in document()
     with pytest.raises(BuildError, match=message):
-        config_of(tmp_path, DOCUMENT.replace(old, new))
+        config_of(tmp_path, document().replace(old, new))
 
 
 def test_missing_directory(tmp_path):
@@ -233,7 +234,8 @@ def test_tiny_net_is_audible_and_not_clipped(tiny):
     frames, generator = 60, torch.Generator().manual_seed(0)
     mel = torch.randn(1, 80, frames + 4, generator=generator)
     noise = torch.rand(1, frames * 480, 9, generator=generator)
-    sound, f0 = vocoder(mel[:, :, :-1], mel, torch.zeros(1, 9), noise)
+    lead, length = torch.tensor([0]), torch.tensor([frames])
+    sound, f0 = vocoder(mel[:, :, :-1], mel, torch.zeros(1, 9), noise, lead, length, length)
     assert sound.shape == (1, frames * 480) and sound.isfinite().all()
     assert 0.003 < sound.std() < 0.5 and (sound.abs() >= 0.99).float().mean() < 0.01
     assert (f0 > 10).any(), "voiced"
