@@ -193,9 +193,7 @@ def main() -> int:
     result |= {"cached_s": round(totals[0], 3), "recomputed_s": round(totals[1], 3), "chunks_30s": len(cached)}
     result["speedup_30s"] = round(totals[1] / totals[0], 2)
     result["real_time_factor"] = round(totals[0] / ANSWER_S, 3)
-    print(
-        f"{ANSWER_S} s answer, {len(cached)} chunks: {totals[0]:.2f} s with caches, {totals[1]:.2f} s anew each time"
-    )
+    print(f"{ANSWER_S} s answer, {len(cached)} chunks: {totals[0]:.2f} s with caches, {totals[1]:.2f} s anew each time")
     print(f"speed-up {result['speedup_30s']:.1f}")
     line = json.dumps(result)
     if arguments.json:

@@ -11,7 +11,7 @@ import chat_data
 import numpy as np
 
 from runtime.token2wav.build import build_flow, build_vocoder
-from runtime.token2wav.hops import ChunkCutter, HopPolicy
+from runtime.token2wav.hops import DEFAULT_HOPS, ChunkCutter, HopPolicy
 
 VOICE = "中文女".encode()
 FIRST_CONTROL, SPEECH_EOS = 6561, 6562
@@ -81,7 +81,7 @@ def check(name, answer):
     assert answer.finish == ("stop" if stopped else "length")
 
 
-def render_offline(built, codes, hops=(15, 10, 25)):
+def render_offline(built, codes, hops=DEFAULT_HOPS):
     """The sound of emitted codes: each span of speech on its own, with the server's hops."""
     spans, current = [], []
     for code in codes:

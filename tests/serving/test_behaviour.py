@@ -21,11 +21,14 @@ FAIRNESS = 3.5
 # An answer that does not end by itself soon: greedy with the penalty of the protocol off.
 ENDLESS = {"audio": CLIP, "system": "Answer in text and speech.", "seed": 1, "max_tokens": 1500}
 
+SOUND_STATE = ("flow_streams", "flow_state_bytes", "vocoder_streams", "vocoder_state_bytes")
+
 
 def frees_everything(server, before):
     after = wait_idle(server)
     held = ("live_requests", "kv_free_backbone", "kv_free_speech")
     assert {name: after[name] for name in held} == {name: before[name] for name in held}
+    assert {name: after[name] for name in SOUND_STATE} == dict.fromkeys(SOUND_STATE, 0)
 
 
 def test_contracts_are_what_the_server_serves(server):
@@ -116,6 +119,8 @@ BAD = {
     "json": ({"messages": "{"}, "messages"),
     "role": ({"messages": '[{"role": "robot", "content": "x"}]'}, "messages[0].role"),
     "clips": ({"messages": '[{"role": "user", "content": [{"type": "audio"}]}]'}, "messages"),
+    "hops": ({"audio": CLIP, "hops": "15,10,1000"}, "hops"),
+    "earliest": ({"audio": CLIP, "hops": "25", "earliest": True}, "earliest"),
     "too many tokens": ({"audio": CLIP, "max_tokens": 100_000}, "max_tokens"),
 }
 
