@@ -17,6 +17,7 @@ MODEL_DTYPES = ("bfloat16", "float16", "float32")
 LOGITS_DTYPE = "float32"
 INPUT_EMBEDS, HIDDEN_STATES, LOGITS = "inputs_embeds", "hidden_states", "logits"
 BEAM_WIDTH = 1
+POOLS = 1  # engines may allow one pool per layer (it depends on the library's version); we always have one
 KEY_AND_VALUE = 2
 POINTER_PAIR = 2  # a pool in device memory and its host twin, which we do not have
 POOL_LOCATOR = 2  # (pool, layer inside the pool)
@@ -25,7 +26,7 @@ INT32_MAX = 2**31 - 1
 
 @dataclass(frozen=True, slots=True)
 class Dim:
-    """One axis: the engine's name for it and the sizes that the optimisation profile allows."""
+    """One axis: the engine's name for it and the sizes that the optimisation profile must allow."""
 
     name: str
     minimum: int
@@ -154,7 +155,7 @@ class _Dims:
         self.hidden = _fixed("hidden_size", shape.hidden_size)
         self.sequences = _up_to("batch_size_beam_width", shape.max_batch_size)
         self.last_tokens = _up_to("batch_size_last_token_ids", shape.max_batch_size)
-        self.pools = Dim("num_kv_cache_pools", 1, 1, shape.num_layers)
+        self.pools = _fixed("num_kv_cache_pools", POOLS)
         self.blocks = Dim("max_blocks_per_seq", 1, -(-half // per_block), shape.max_blocks_per_seq)
 
 
@@ -167,7 +168,7 @@ def _inputs(profile: EngineProfile) -> tuple[TensorSpec, ...]:
         _fixed("beam_width", BEAM_WIDTH),
         _up_to("max_seq_len", shape.max_seq_len),
     )
-    pointers = (Dim("num_pools_layers", 1, 1, layers), _fixed("num_pools_kv", POINTER_PAIR))
+    pointers = (_fixed("num_pools_layers", POOLS), _fixed("num_pools_kv", POINTER_PAIR))
     mapping = (_fixed("pools_mapping", layers), _fixed("layer_cache_pool_locator", POOL_LOCATOR))
     per_sequence = (dims.sequences,)
     return (

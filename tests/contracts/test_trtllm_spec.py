@@ -44,8 +44,14 @@ SIZES = {
 
 
 def from_contract(entry):
-    """The contract's entry as a specification; output axes have the names of the inputs' axes."""
+    """The contract's entry as a specification; output axes have the names of the inputs' axes.
+
+    The library allows up to a pool per layer; we declare the one that we have.
+    """
     ranges = entry.get("profile_ranges", {}) | {"vocab_size_padded": ["vocab_size_padded"] * 3}
+    if "num_pools" in ranges:
+        assert ranges["num_pools"] == [1, 1, "num_layers"]
+        ranges["num_pools"] = [1, 1, 1]
     ranges.setdefault("num_tokens", [1, "opt_num_tokens", "max_num_tokens"])
     ranges.setdefault("num_sequences", [1, "(max_batch_size+1)//2", "max_batch_size"])
     shape = entry["shape"]
