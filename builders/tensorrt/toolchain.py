@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib.util import find_spec
 
+from runtime.engines.trtllm_files import TENSORRT_LLM
 from runtime.errors import BuildError
 
 IMAGE = "tritonserver:26.04-trtllm-python-py3"
-#: The last release with compiled engines; 1.0.0 is that of the image for older drivers.
-SUPPORTED = ("1.2.1", "1.0.0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +24,8 @@ class Toolchain:
     gpu_free_bytes: int
 
     def __post_init__(self) -> None:
-        if self.tensorrt_llm not in SUPPORTED:
-            raise BuildError(
-                "tensorrt_llm", f"is version {self.tensorrt_llm}, not {' or '.join(SUPPORTED)}", _use_the_image()
-            )
+        if self.tensorrt_llm != TENSORRT_LLM:
+            raise BuildError("tensorrt_llm", f"is version {self.tensorrt_llm}, not {TENSORRT_LLM}", _use_the_image())
 
     @property
     def versions(self) -> dict[str, str]:
