@@ -13,6 +13,7 @@ HTTP_PORT    ?= 8000
 METRICS_PORT ?= 8002
 SERVE_ARGS   ?=
 BENCH_ARGS   ?=
+BUILD_ARGS   ?=
 TEST_ARGS    ?=
 
 VENV  := .venv
@@ -24,7 +25,7 @@ STAMP := $(VENV)/.installed
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build-engines serve demo test check bench clean
+.PHONY: help setup build-engines serve demo test check-tensorrt check bench clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -49,7 +50,7 @@ $(STAMP): $(LOCK) pyproject.toml
 build-engines: setup ## Engines and rendered model repository in OUT (tiny checkpoint without MODEL, COSYVOICE)
 	$(BIN)/python -m builders build --target $(TARGET) --out $(OUT) \
 		$(if $(MODEL),--model "$(MODEL)") $(if $(COSYVOICE),--cosyvoice "$(COSYVOICE)") \
-		$(if $(VOICES),--voices "$(VOICES)") $(if $(PROFILE),--profile "$(PROFILE)")
+		$(if $(VOICES),--voices "$(VOICES)") $(if $(PROFILE),--profile "$(PROFILE)") $(BUILD_ARGS)
 
 serve: setup ## Supervised Triton server on OUT; ready when it prints its URLs
 	$(BIN)/python -m runtime.server --out $(OUT) --host $(HOST) --grpc-port $(GRPC_PORT) \
@@ -60,6 +61,9 @@ demo: build-engines ## One spoken question to a fresh server; answer in output/
 
 test: setup ## All tests
 	$(BIN)/python -m pytest $(TEST_ARGS)
+
+check-tensorrt: setup ## Our use of TensorRT and TensorRT-LLM against their recorded interfaces
+	$(BIN)/python -m pytest tests/contracts $(TEST_ARGS)
 
 check: setup ## Lint, format and types
 	$(BIN)/ruff check .
