@@ -20,6 +20,8 @@ from runtime.engines.trtllm_spec import EngineProfile
 
 TENSORRT_LLM = "1.2.1"  # the release that builder and runtime are written for
 CONFIG_FILE, ENGINE_FILE = "config.json", "rank0.engine"
+ENGINES = "engines"  # of a built folder; one folder per engine below it
+BACKBONE_ENGINE, SPEECH_ENGINE = "backbone", "srh"
 REMEDY = "build it again with this version: make build-engines"
 
 

@@ -20,11 +20,11 @@ from device_double import STREAM, LazyDevice
 from rigs import PROFILES, torch_engine
 
 from runtime.engines.device import ALIGNMENT
+from runtime.engines.torch_engine import TorchEngine
 from runtime.engines.trt_plan import Plan
 from runtime.engines.trtllm_engine import TrtLlmEngine
 from runtime.engines.trtllm_spec import HOST, EngineProfile
 
-Compute = Callable[[dict, torch.Tensor, dict[str, np.ndarray]], dict[str, torch.Tensor]]
 DataType = Enum("DataType", ["FLOAT", "HALF", "BF16", "INT32", "INT64"])
 TensorIOMode = Enum("TensorIOMode", ["NONE", "INPUT", "OUTPUT"])
 DTYPES = {"float32": "FLOAT", "float16": "HALF", "bfloat16": "BF16", "int32": "INT32", "int64": "INT64"}
@@ -187,9 +187,9 @@ class TensorRt:
         self.Runtime = Bound
 
 
-def torch_compute(stack: str) -> Callable:
-    """Computes with the torch engine of a stack, in the pool that the bindings point to."""
-    engine, shape = torch_engine(stack), PROFILES[stack].shape
+def torch_compute(engine: TorchEngine) -> Callable:
+    """Computes with a torch engine, in the pool that the bindings point to."""
+    shape = engine.shape
 
     def compute(rows: torch.Tensor, bindings: dict[str, np.ndarray], frozen: bool) -> dict[str, torch.Tensor]:
         address = int(bindings["host_kv_cache_pool_pointers"][0, 0])
@@ -209,7 +209,7 @@ class Double:
 
     def __init__(self, stack: str, graphs: int = 0, hands_over: bool = True, plan: bytes | None = None) -> None:
         self.device = LazyDevice(hands_over)
-        self.trt = TensorRt(self.device, torch_compute(stack))
+        self.trt = TensorRt(self.device, torch_compute(torch_engine(stack)))
         loaded = Plan(self.trt, stack, plan or serialise(PROFILES[stack]), self.device.stream)
         self.engine = TrtLlmEngine(stack, PROFILES[stack], loaded, self.device, graphs)
         self.context = self.trt.runtimes[-1].context
