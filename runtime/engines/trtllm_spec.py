@@ -130,7 +130,7 @@ class EngineProfile:
     def outputs(self) -> tuple[TensorSpec, ...]:
         """``hidden_states`` [rows, hidden] where wanted, then ``logits`` [sequences, output size]."""
         dims = _Dims(self)
-        logits = TensorSpec(LOGITS, LOGITS_DTYPE, DEVICE, (dims.sequences, _fixed("vocab_size", self.output_size)))
+        logits = TensorSpec(LOGITS, LOGITS_DTYPE, DEVICE, (dims.last_tokens, _fixed("vocab_size", self.output_size)))
         if not self.hidden_states:
             return (logits,)
         return TensorSpec(HIDDEN_STATES, self.dtype, DEVICE, (dims.tokens, dims.hidden)), logits

@@ -44,7 +44,7 @@ SIZES = {
 
 
 def from_contract(entry):
-    """The contract's entry as a specification; output axes have the names of the inputs' axes.
+    """The contract's entry as a specification; an output's rows are named as those of the input that gives them.
 
     The library allows up to a pool per layer; we declare the one that we have.
     """
@@ -56,7 +56,7 @@ def from_contract(entry):
     ranges.setdefault("num_sequences", [1, "(max_batch_size+1)//2", "max_batch_size"])
     shape = entry["shape"]
     names = entry.get("upstream_dim_names") or [
-        {"num_sequences": "batch_size_beam_width", "vocab_size_padded": "vocab_size"}.get(d, d) for d in shape
+        {"num_sequences": "batch_size_last_token_ids", "vocab_size_padded": "vocab_size"}.get(d, d) for d in shape
     ]
     dims = tuple(
         Dim(name, *(SIZES.get(v, v) for v in ranges.get(size, [size] * 3)))

@@ -1,0 +1,297 @@
+"""A double of the library's network layer: it traces shapes, enforces the recorded interfaces, computes nothing.
+
+Inputs that the library declares itself come from the recorded table, not from our declaration, so that the
+two can be compared.
+"""
+
+import math
+from collections import OrderedDict
+from enum import Enum
+from fnmatch import fnmatchcase
+from functools import wraps
+
+import recorded
+
+DataType = Enum("DataType", ["FLOAT", "HALF", "BF16", "INT32", "INT64"])
+DTYPES = {
+    "float32": DataType.FLOAT,
+    "float16": DataType.HALF,
+    "bfloat16": DataType.BF16,
+    "int32": DataType.INT32,
+    "int64": DataType.INT64,
+}
+NAMES = {value: name for name, value in DTYPES.items()}
+LayerNormType = Enum("LayerNormType", ["LayerNorm", "RmsNorm", "GroupNorm"])
+AttentionMaskType = Enum("AttentionMaskType", ["causal", "padding"])
+QUANTISED_ON_LOAD = ("qkv", "dense", "fc", "gate", "proj")
+
+
+class ContractViolation(AssertionError):
+    """Our code asked for something that is not recorded."""
+
+
+def enforced(path):
+    """Calls must fit the recorded signature; ``self`` is not counted."""
+    signature = recorded.load().symbols[path].signature
+
+    def wrap(function):
+        @wraps(function)
+        def call(*args, **kwargs):
+            is_bound = function.__code__.co_varnames[:1] in (("self",), ("cls",))
+            found = signature.problems(len(args) - is_bound, list(kwargs))
+            if found:
+                raise ContractViolation(f"{path}: {'; '.join(found)}")
+            return function(*args, **kwargs)
+
+        return call
+
+    return wrap
+
+
+class Trace:
+    """The network being built."""
+
+    current = None
+
+    def __init__(self, plugin_config):
+        self.plugin_config = plugin_config
+        self.inputs, self.outputs = {}, {}
+
+    def declare(self, tensor, dim_range):
+        if not isinstance(dim_range, OrderedDict) or len(dim_range) != len(tensor.shape):
+            raise ContractViolation(f"{tensor.name}: one range for every axis is needed, in order")
+        ranges = []
+        for (axis, profiles), size in zip(dim_range.items(), tensor.shape, strict=True):
+            if len(profiles) != 1:
+                raise ContractViolation(f"{tensor.name}: {axis} has {len(profiles)} profiles")
+            one = profiles[0] if isinstance(profiles[0], list) else [profiles[0]] * 3
+            if len(one) != 3 or not 1 <= one[0] <= one[1] <= one[2] or (size != -1 and set(one) != {size}):
+                raise ContractViolation(f"{tensor.name}: {axis} cannot be {one}")
+            ranges.append([axis, *one])
+        for other in self.inputs.values():
+            for axis, *one in other["dims"]:
+                if any(axis == a and one != b for a, *b in ranges):
+                    raise ContractViolation(f"{tensor.name}: {axis} has another range elsewhere")
+        if tensor.name in self.inputs:
+            raise ContractViolation(f"{tensor.name} is declared twice")
+        self.inputs[tensor.name] = {"dtype": NAMES[tensor.dtype], "dims": ranges}
+
+
+class Tensor:
+    """Axes are numbers or the names of dynamic ones."""
+
+    @enforced("tensorrt_llm.functional.Tensor")
+    def __init__(self, name=None, dtype=None, shape=None, dim_range=None, is_network_input=True):
+        assert is_network_input and isinstance(dtype, DataType)
+        self.name, self.dtype, self.shape = name, dtype, list(shape)
+        Trace.current.declare(self, dim_range)
+        self.axes = [axis if size == -1 else size for axis, size in zip(dim_range, self.shape, strict=True)]
+
+    @classmethod
+    def inner(cls, axes, dtype):
+        tensor = object.__new__(cls)
+        tensor.name, tensor.axes, tensor.dtype = None, list(axes), dtype
+        return tensor
+
+    def __add__(self, b):
+        if self.axes != b.axes or self.dtype != b.dtype:
+            raise ContractViolation(f"{self.axes} {self.dtype} + {b.axes} {b.dtype}")
+        return Tensor.inner(self.axes, self.dtype)
+
+    @enforced("tensorrt_llm.functional.Tensor.mark_output")
+    def mark_output(self, name=None, dtype=None):
+        if not isinstance(dtype, str) or name in Trace.current.outputs:
+            raise ContractViolation(f"output {name} {dtype}")
+        Trace.current.outputs[name] = {"dtype": NAMES[DTYPES[dtype]], "axes": self.axes}
+
+
+class Module:
+    """Parameters are shapes; modules inside modules have dotted names."""
+
+    def __init__(self):
+        self.shapes = {}
+
+    def __call__(self, *args, **kwargs):
+        return self.forward(*args, **kwargs)
+
+    def named_modules(self, prefix=""):
+        yield prefix, self
+        for name, value in vars(self).items():
+            children = enumerate(value.children) if isinstance(value, DecoderLayerList) else ((None, value),)
+            for number, child in children:
+                if isinstance(child, Module):
+                    path = name if number is None else f"{name}.{number}"
+                    yield from child.named_modules(f"{prefix}.{path}" if prefix else path)
+
+    def named_parameters(self):
+        for prefix, module in self.named_modules():
+            for name, shape in module.shapes.items():
+                yield f"{prefix}.{name}", tuple(shape)
+
+
+class RmsNorm(Module):
+    @enforced("tensorrt_llm.layers.RmsNorm")
+    def __init__(self, normalized_shape, num_groups=1, eps=1e-06, elementwise_affine=True, dtype=None):
+        super().__init__()
+        self.width, self.eps, self.dtype = normalized_shape, eps, DTYPES[dtype]
+        self.shapes["weight"] = (normalized_shape,)
+
+    @enforced("tensorrt_llm.layers.RmsNorm.forward")
+    def forward(self, x):
+        assert x.axes[-1] == self.width and x.dtype == self.dtype
+        return Tensor.inner(x.axes, x.dtype)
+
+
+class ColumnLinear(Module):
+    @enforced("tensorrt_llm.layers.ColumnLinear")
+    def __init__(self, in_features, out_features, bias=True, dtype=None, tp_group=None, tp_size=1, gather_output=True):
+        super().__init__()
+        assert not bias, "our checkpoints have no biases"
+        self.inputs, self.outputs, self.dtype = in_features, out_features, DTYPES[dtype]
+        self.shapes["weight"] = (out_features, in_features)
+
+    @enforced("tensorrt_llm.layers.ColumnLinear.forward")
+    def forward(self, x):
+        assert x.axes[-1] == self.inputs and x.dtype == self.dtype, (x.axes, self.inputs)
+        return Tensor.inner([*x.axes[:-1], self.outputs], self.dtype)
+
+
+class Attention(Module):
+    @enforced("tensorrt_llm.layers.Attention")
+    def __init__(self, **options):
+        super().__init__()
+        self.options = options
+        size, hidden = options["attention_head_size"], options["hidden_size"]
+        heads, kv_heads = options["num_attention_heads"], options["num_kv_heads"]
+        linear = {"bias": options.get("bias", True), "dtype": options["dtype"]}
+        self.qkv = ColumnLinear(hidden, (heads + 2 * kv_heads) * size, **linear)
+        self.dense = ColumnLinear(heads * size, hidden, **linear)
+        if options.get("qk_layernorm"):
+            assert options["layernorm_type"] is LayerNormType.RmsNorm
+            norm = {"eps": options.get("eps", 1e-05), "dtype": options["dtype"]}
+            self.q_layernorm, self.k_layernorm = RmsNorm(size, **norm), RmsNorm(size, **norm)
+
+    @enforced("tensorrt_llm.layers.Attention.forward")
+    def forward(self, hidden_states, attention_mask=None, use_cache=False, kv_cache_params=None, attention_params=None):
+        assert use_cache and attention_mask is None
+        missing = [n for n, v in (kv_cache_params | attention_params).items() if v is None and n != "past_key_value"]
+        if missing:
+            raise ContractViolation(f"the attention plugin was not given {missing}")
+        return self.dense(Tensor.inner([hidden_states.axes[0], self.dense.inputs], hidden_states.dtype)), None
+
+    @staticmethod
+    @enforced("tensorrt_llm.layers.Attention.create_attention_const_params")
+    def create_attention_const_params(model_cls, config):
+        model_cls.rope_length = config.max_position_embeddings
+
+    @staticmethod
+    @enforced("tensorrt_llm.layers.Attention.fill_attention_params")
+    def fill_attention_params(model_cls, attention_params):
+        assert model_cls.position_embedding_type == "rope_gpt_neox" and model_cls.rope_length
+        return attention_params
+
+
+class GatedMLP(Module):
+    @enforced("tensorrt_llm.layers.GatedMLP")
+    def __init__(self, hidden_size, ffn_hidden_size, hidden_act, bias=True, dtype=None, quant_mode=None):
+        super().__init__()
+        assert hidden_act == "silu"
+        self.fc = ColumnLinear(hidden_size, ffn_hidden_size, bias=bias, dtype=dtype)
+        self.gate = ColumnLinear(hidden_size, ffn_hidden_size, bias=bias, dtype=dtype)
+        self.proj = ColumnLinear(ffn_hidden_size, hidden_size, bias=bias, dtype=dtype)
+
+    @enforced("tensorrt_llm.layers.GatedMLP.forward")
+    def forward(self, hidden_states):
+        return self.proj(self.fc(hidden_states))
+
+
+class DecoderLayerList(Module):
+    @enforced("tensorrt_llm.models.modeling_utils.DecoderLayerList")
+    def __init__(self, layer_class, config):
+        super().__init__()
+        self.children = [layer_class(config, i) for i in range(config.num_hidden_layers)]
+
+    @enforced("tensorrt_llm.models.modeling_utils.DecoderLayerList.forward")
+    def forward(self, hidden_states, use_cache=False, kv_cache_params=None, attention_params=None):
+        for layer in self.children:
+            hidden_states, _ = layer(
+                hidden_states,
+                use_cache=use_cache,
+                attention_mask=None,
+                kv_cache_params=kv_cache_params,
+                attention_params=attention_params,
+            )
+        return hidden_states, [None] * len(self.children)
+
+
+@enforced("tensorrt_llm.layers.KeyValueCacheParams")
+def key_value_cache_params(**params):
+    return params
+
+
+@enforced("tensorrt_llm.layers.AttentionParams")
+def attention_params(**params):
+    return params
+
+
+@enforced("tensorrt_llm.functional.gather_last_token_logits")
+def gather_last_token_logits(hidden_states, last_token_ids, remove_input_padding):
+    assert remove_input_padding and last_token_ids.dtype is DataType.INT32
+    return Tensor.inner([last_token_ids.axes[0], *hidden_states.axes[1:]], hidden_states.dtype)
+
+
+def quantise(model, quantization):
+    """As after construction: every linear layer that is not excluded gets a scale."""
+    if quantization["quant_algo"] is None:
+        return
+    for name, module in model.named_modules():
+        excluded = any(fnmatchcase(name, pattern) for pattern in quantization["exclude_modules"])
+        if isinstance(module, ColumnLinear) and not excluded:
+            module.shapes["per_channel_scale"] = (module.outputs,)
+
+
+def quantise_weights(shapes, quantization):
+    """As on loading: scales for the five projections and for nothing else."""
+    if quantization["quant_algo"] is None:
+        return shapes
+    scales = {
+        name.replace(".weight", ".per_channel_scale"): (shape[0],)
+        for name, shape in shapes.items()
+        if name.split(".")[-2] in QUANTISED_ON_LOAD
+    }
+    return shapes | scales
+
+
+class GenerationMixin:
+    """The library's own inputs, from the recorded table."""
+
+    @staticmethod
+    @enforced("tensorrt_llm.models.generation_mixin.GenerationMixin.get_profiles_ranges")
+    def get_profiles_ranges(**sizes):
+        assert sizes["kv_cache_type"] == "paged" and not sizes["multiple_profiles"] and not sizes["max_draft_len"]
+        batch = [1, (sizes["max_batch_size"] + 1) // 2, sizes["max_batch_size"]]
+        tokens = [1, sizes["opt_num_tokens"], sizes["max_num_tokens"]]
+        return 1, {"bb_range": [batch], "bbd_range": [batch], "num_tokens_range": [tokens]}
+
+    @enforced("tensorrt_llm.models.generation_mixin.GenerationMixin.prepare_attention_inputs")
+    def prepare_attention_inputs(self, **options):
+        assert options["kv_cache_type"] == "paged" and isinstance(options["kv_dtype"], DataType)
+        assert options["remove_input_padding"] and options["use_gpt_attention_plugin"] and options["num_profiles"] == 1
+        sizes = options | {"ceil": math.ceil, "num_layers": options["num_layers"]}
+        found = {"past_key_value": [None] * options["num_layers"], "attention_mask": None}
+        for entry in recorded.load().raw["engine_inputs"]:
+            if entry["name"] not in ("inputs_embeds", "last_token_ids") and not entry["optional"]:
+                found[entry["name"]] = _declare(entry, sizes)
+        return found
+
+
+def _declare(entry, sizes):
+    def value(written):
+        return written if isinstance(written, int) else eval(written, {}, sizes)
+
+    ranges = OrderedDict()
+    for axis, size in zip(entry["upstream_dim_names"], entry["shape"], strict=True):
+        span = entry["profile_ranges"].get(size)
+        ranges[axis] = [[value(v) for v in span] if span else value(size)]
+    shape = [r[0] if isinstance(r[0], int) else r[0][0] if len(set(r[0])) == 1 else -1 for r in ranges.values()]
+    return Tensor(name=entry["name"], dtype=DTYPES[entry["dtype"]], shape=shape, dim_range=ranges)
