@@ -99,7 +99,7 @@ def build(request: BuildRequest, say: Callable[[str], None]) -> Manifest:
     builder.step(
         "model repository",
         text_files,
-        ["model_repository", "runtime/options.py", "builders/render.py"],
+        ["model_repository", "runtime/options.py", "builders/render.py", "builders/placement.py"],
         str(model),
         lambda: _render(out, config),
     )

@@ -29,9 +29,9 @@ class Bounds:
 
 BOUNDS = {
     "float32": Bounds(1e-4, 1e-4),
-    "bfloat16": Bounds(0.04, 0.04),  # ten times the rounding of one bf16 number
-    "float16": Bounds(0.01, 0.01),
-    "w8a16": Bounds(0.10, 0.10),
+    "bfloat16": Bounds(0.08, 0.08),  # twice what the tiny checkpoint shows in torch's own bf16
+    "float16": Bounds(0.02, 0.02),
+    "w8a16": Bounds(0.15, 0.15),
 }
 
 
