@@ -15,7 +15,6 @@ from network_double import ContractViolation, Trace, enforced
 from safetensors import safe_open
 
 STORED = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
-INTERNAL = {"children", "plugin_config"}
 
 
 @dataclass
@@ -124,6 +123,7 @@ def build(model, build_config):
     values = vars(build_config) | {"use_cache": True, "prompt_embedding_table_size": 0, "lora_target_modules": []}
     values["speculative_decoding_draft_tokens_external"] = False
     model(**model.prepare_inputs(**{p.name: values[p.name] for p in keywords.signature.parameters}))
+    net.check_all_called(model)
     Path(build_config.output_timing_cache).write_bytes(b"times")
     return Engine(trace, model.config, build_config)
 

@@ -112,6 +112,7 @@ class Module:
         self.shapes = {}
 
     def __call__(self, *args, **kwargs):
+        self.calls = getattr(self, "calls", 0) + 1
         return self.forward(*args, **kwargs)
 
     def named_modules(self, prefix=""):
@@ -174,9 +175,12 @@ class Attention(Module):
     @enforced("tensorrt_llm.layers.Attention.forward")
     def forward(self, hidden_states, attention_mask=None, use_cache=False, kv_cache_params=None, attention_params=None):
         assert use_cache and attention_mask is None
-        missing = [n for n, v in (kv_cache_params | attention_params).items() if v is None and n != "past_key_value"]
+        missing = [n for n, v in (kv_cache_params | attention_params).items() if v is None and n not in NOT_OURS]
         if missing:
             raise ContractViolation(f"the attention plugin was not given {missing}")
+        self.qkv(hidden_states)
+        for norm in (self.q_layernorm, self.k_layernorm):
+            norm(Tensor.inner([hidden_states.axes[0], norm.width], hidden_states.dtype))
         return self.dense(Tensor.inner([hidden_states.axes[0], self.dense.inputs], hidden_states.dtype)), None
 
     @staticmethod
@@ -202,6 +206,7 @@ class GatedMLP(Module):
 
     @enforced("tensorrt_llm.layers.GatedMLP.forward")
     def forward(self, hidden_states):
+        self.gate(hidden_states)
         return self.proj(self.fc(hidden_states))
 
 
@@ -224,14 +229,25 @@ class DecoderLayerList(Module):
         return hidden_states, [None] * len(self.children)
 
 
-@enforced("tensorrt_llm.layers.KeyValueCacheParams")
-def key_value_cache_params(**params):
-    return params
+# What an encoder-decoder model would give; ours gives all the rest.
+NOT_OURS = ("past_key_value", "encoder_input_lengths", "encoder_max_input_length")
 
 
-@enforced("tensorrt_llm.layers.AttentionParams")
-def attention_params(**params):
-    return params
+def params_class(path):
+    """The library's two bundles of inputs: what is left out is None."""
+    names = [parameter.name for parameter in recorded.load().symbols[path].signature.parameters]
+    return enforced(path)(lambda **params: dict.fromkeys(names) | params)
+
+
+key_value_cache_params = params_class("tensorrt_llm.layers.KeyValueCacheParams")
+attention_params = params_class("tensorrt_llm.layers.AttentionParams")
+
+
+def check_all_called(model):
+    """Every parameter is used, and once: a forgotten norm would still give outputs of the right shape."""
+    for name, module in model.named_modules():
+        if module.shapes and getattr(module, "calls", 0) != 1:
+            raise ContractViolation(f"{name} is called {getattr(module, 'calls', 0)} times")
 
 
 @enforced("tensorrt_llm.functional.gather_last_token_logits")
