@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from runtime.engines.trtllm_files import CONFIG_FILE, ENGINE_FILE
 from runtime.engines.trtllm_spec import BEAM_WIDTH, EngineProfile
 from runtime.errors import BuildError
-
-ENGINE_FILE, ENGINE_CONFIG = "rank0.engine", "config.json"
 
 
 def compile_engine(checkpoint: Path, profile: EngineProfile, out: Path, timing_cache: Path) -> list[Path]:
@@ -55,7 +54,7 @@ def compile_engine(checkpoint: Path, profile: EngineProfile, out: Path, timing_c
     # A build may change its model: one fresh object each.
     engine = build(FacEngine.from_checkpoint(str(checkpoint)), config)
     engine.save(str(out))
-    files = [out / ENGINE_CONFIG, out / ENGINE_FILE]
+    files = [out / CONFIG_FILE, out / ENGINE_FILE]
     missing = [path for path in files if not path.exists() or not path.stat().st_size]
     if missing:
         raise BuildError(str(missing[0]), "was not written", "see TensorRT's messages above")

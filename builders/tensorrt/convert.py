@@ -19,8 +19,9 @@ from builders.tensorrt.convert_plan import CheckpointPlan, Target
 from builders.tensorrt.precision import Precision
 from builders.tensorrt.tensor_file import TensorFile
 from runtime.checkpoint.weights import locate_weights, read_rows
+from runtime.engines.trtllm_files import CONFIG_FILE
 
-CONFIG_FILE, WEIGHTS_FILE = "config.json", "rank0.safetensors"
+WEIGHTS_FILE = "rank0.safetensors"
 BLOCK_BYTES = 64 << 20  # large enough for the disk, small beside a tensor of the released model
 
 

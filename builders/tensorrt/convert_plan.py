@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from runtime.checkpoint.config import DecoderConfig, ModelConfig
 from runtime.checkpoint.layout import BACKBONE, CODEBOOK, SPEECH_STACK, Shapes, backbone_shapes, speech_shapes
+from runtime.engines.trtllm_files import BACKBONE_ENGINE, SPEECH_ENGINE
 
-BACKBONE_NAME, SPEECH_NAME = "backbone", "srh"
 BACKBONE_HEAD = "language_model.lm_head.weight"
 SPEECH_MATCHING = "audio_invert_tower.output_matching.weight"
 
@@ -56,14 +56,14 @@ class CheckpointPlan:
 def backbone_plan(config: ModelConfig) -> CheckpointPlan:
     """The text model without its embedding, which stays in torch."""
     heads = {"lm_head.weight": BACKBONE_HEAD}
-    return _plan(BACKBONE_NAME, config.backbone, BACKBONE, backbone_shapes(config), heads, matching_size=0)
+    return _plan(BACKBONE_ENGINE, config.backbone, BACKBONE, backbone_shapes(config), heads, matching_size=0)
 
 
 def speech_plan(config: ModelConfig) -> CheckpointPlan:
     """The speech head's stack, its output projection and the codebook as its head."""
     heads = {"output_matching.weight": SPEECH_MATCHING, "lm_head.weight": CODEBOOK}
     shapes = speech_shapes(config)
-    return _plan(SPEECH_NAME, config.speech_head, SPEECH_STACK, shapes, heads, shapes[SPEECH_MATCHING][0])
+    return _plan(SPEECH_ENGINE, config.speech_head, SPEECH_STACK, shapes, heads, shapes[SPEECH_MATCHING][0])
 
 
 def _plan(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from builders.steps import BuildStep
 from builders.tensorrt.capacity import Capacity, Reserve, checkpoint_bytes, divide_memory, engine_bytes
-from builders.tensorrt.compile import ENGINE_FILE, compile_engine
+from builders.tensorrt.compile import compile_engine
 from builders.tensorrt.convert import WEIGHTS_FILE, convert
 from builders.tensorrt.convert_plan import CheckpointPlan, backbone_plan, speech_plan
 from builders.tensorrt.precision import Precision
@@ -22,10 +22,10 @@ from runtime.checkpoint.config import ModelConfig
 from runtime.checkpoint.weights import weight_files
 from runtime.engines.options import EngineOptions
 from runtime.engines.sizes import backbone_profile, speech_profile
-from runtime.engines.trtllm_files import check_config
+from runtime.engines.trtllm_files import ENGINE_FILE, ENGINES, check_config
 from runtime.engines.trtllm_spec import EngineProfile
 
-CHECKPOINTS, ENGINES, TIMING = "checkpoints", "engines", "timing"
+CHECKPOINTS, TIMING = "checkpoints", "timing"
 CONVERTER = (
     "builders/tensorrt/convert.py",
     "builders/tensorrt/convert_config.py",
