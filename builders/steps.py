@@ -52,7 +52,9 @@ class Builder:
             settings: anything else that does; its ``repr`` counts.
             outputs: does the work and returns the files written.
         """
-        facts = {str(path): FileFacts.of(path, self._old.inputs.get(str(path))) for path in inputs}
+        # A file that several steps read is hashed once: the released weights are 19 GB.
+        known = self._old.inputs | self.manifest.inputs
+        facts = {str(path): FileFacts.of(path, known.get(str(path))) for path in inputs}
         self.manifest.inputs |= facts
         parts = [name, repr(settings), *(f"{k}={v.sha256}" for k, v in sorted(facts.items())), *_hash_sources(sources)]
         parts += [f"{k}={v}" for k, v in sorted(self.manifest.versions.items())]

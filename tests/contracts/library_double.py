@@ -131,9 +131,10 @@ def build(model, build_config):
 def install(monkeypatch):
     """Puts the modules where imports find them and forgets what was imported of ours; returns the log."""
     log = PretrainedModel.log = Log()
+    versions = recorded.load().raw["versions"]
     names = {
-        "tensorrt": {"int32": net.DataType.INT32},
-        "tensorrt_llm": {},
+        "tensorrt": {"int32": net.DataType.INT32, "__version__": versions["tensorrt"]},
+        "tensorrt_llm": {"__version__": versions["tensorrt_llm"]},
         "tensorrt_llm.builder": {"BuildConfig": BuildConfig, "build": build},
         "tensorrt_llm.plugin": {"PluginConfig": PluginConfig},
         "tensorrt_llm._common": {

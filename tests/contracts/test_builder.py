@@ -2,21 +2,25 @@
 
 import json
 import re
+from types import SimpleNamespace
 
 import library_double
 import network_double
 import pytest
+import recorded
 from network_double import ContractViolation
 
 import builders.tensorrt.convert_config as convert_config
+from builders.__main__ import main
 from builders.build import BuildRequest, build
 from builders.tensorrt import precision
 from builders.tensorrt.profiles import PROFILES
-from builders.tensorrt.toolchain import Toolchain
+from builders.tensorrt.toolchain import IMAGE, Toolchain, find_toolchain
 from runtime.checkpoint.config import ModelConfig
 from runtime.engines.options import EngineOptions
 from runtime.engines.sizes import backbone_profile, speech_profile
 from runtime.engines.trtllm_check import EngineMismatch
+from runtime.engines.trtllm_files import TENSORRT_LLM
 from runtime.errors import BuildError
 
 GPU_BYTES = 80 << 30
@@ -189,6 +193,41 @@ def test_profiles_that_do_not_fit_are_refused_early(log, monkeypatch, tmp_path, 
     with pytest.raises(BuildError, match=message):
         run(tmp_path / "out", profile)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_command_says_it_in_one_line(capsys, tmp_path):
+    assert main(["build", "--target", "tensorrt", "--out", str(tmp_path / "out"), "--profile", "h100-bf16"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.startswith("INTERNAL: tensorrt_llm: is not installed here; run make")
+
+
+def test_pins_are_the_recorded_ones():
+    versions = recorded.load().raw["versions"]
+    assert versions["tensorrt_llm"] == TENSORRT_LLM
+    assert versions["triton_images"][0].endswith("/" + IMAGE)
+
+
+def test_a_machine_without_a_gpu_is_refused(monkeypatch):
+    monkeypatch.setattr("builders.tensorrt.toolchain.find_spec", lambda name: name)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(BuildError, match=r"GPU: none is visible; start the container .* with --gpus all"):
+        find_toolchain()
+
+
+def test_versions_and_gpu_are_found(log, monkeypatch):
+    monkeypatch.setattr("builders.tensorrt.toolchain.find_spec", lambda name: name)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (60 << 30, GPU_BYTES))
+    properties = SimpleNamespace(name="NVIDIA A100", major=8, minor=0)
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda device: properties)
+    found = find_toolchain()
+    assert (found.tensorrt_llm, found.tensorrt) == ("1.2.1", "10.14.1.48")
+    assert (found.gpu, found.capability, found.gpu_bytes, found.gpu_free_bytes) == (
+        "NVIDIA A100",
+        (8, 0),
+        GPU_BYTES,
+        60 << 30,
+    )
 
 
 def test_another_version_of_the_library_is_refused():

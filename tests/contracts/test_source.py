@@ -1,5 +1,6 @@
 """Every use of tensorrt and tensorrt_llm in our source is recorded; what is not recorded is found."""
 
+import json
 import textwrap
 from pathlib import Path
 
@@ -42,6 +43,14 @@ def test_the_uses_are_really_found(report):
         "tensorrt.IExecutionContext.execute_async_v3",
     } <= met
     print(f"{len(met)} recorded names in {len({use.file for use in report.uses})} files")
+
+
+def test_additions_add_and_say_where_they_are_from():
+    first, *additions = [json.loads((Path(recorded.__file__).parent / name).read_text()) for name in recorded.FILES]
+    known = {entry["import"] for entry in first["symbols"]}
+    for entry in (entry for values in additions for entry in values["symbols"]):
+        assert entry["import"] not in known, f"{entry['import']} is recorded already"
+        assert {"signature", "certainty", "source"} <= set(entry)
 
 
 def problems(source, **others):
