@@ -11,7 +11,9 @@ HOST         ?= 127.0.0.1
 GRPC_PORT    ?= 8001
 HTTP_PORT    ?= 8000
 METRICS_PORT ?= 8002
+TWO_GPUS     ?=
 SERVE_ARGS   ?=
+PARITY_ARGS  ?=
 BENCH_ARGS   ?=
 BUILD_ARGS   ?=
 TEST_ARGS    ?=
@@ -20,6 +22,22 @@ VENV  := .venv
 BIN   := $(VENV)/bin
 LOCK  := requirements-cpu.lock
 STAMP := $(VENV)/.installed
+
+# Target tensorrt runs in its container, all others in .venv. Compose wants whole paths, and the container's
+# user must own OUT: whoever calls make, but never root.
+ifeq ($(TARGET),tensorrt)
+READY    :=
+RUN_UID  := $(if $(filter 0,$(shell id -u)),1000,$(shell id -u))
+RUN_GID  := $(if $(filter 0,$(shell id -u)),1000,$(shell id -g))
+COMPOSE  := MODEL="$(abspath $(MODEL))" COSYVOICE="$(abspath $(COSYVOICE))" VOICES="$(abspath $(VOICES))" \
+	OUT="$(abspath $(OUT))" PROFILE="$(PROFILE)" RUN_UID=$(RUN_UID) RUN_GID=$(RUN_GID) BIND=$(HOST) \
+	GRPC_PORT=$(GRPC_PORT) HTTP_PORT=$(HTTP_PORT) METRICS_PORT=$(METRICS_PORT) PARITY_ARGS="$(PARITY_ARGS)" \
+	BUILD_ARGS="$(BUILD_ARGS)" \
+	docker compose
+GPUS     := $(if $(TWO_GPUS),-two-gpus)
+else
+READY    := setup
+endif
 
 # Small machines: libraries that spin up one pool per process slow each other down by 5 to 10 times.
 export OMP_NUM_THREADS ?= 1
@@ -47,14 +65,30 @@ $(STAMP): $(LOCK) pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-build-engines: setup ## Engines and rendered model repository in OUT (tiny checkpoint without MODEL, COSYVOICE)
+build-engines: $(READY) ## Engines and rendered model repository in OUT (tiny checkpoint without MODEL, COSYVOICE)
+ifeq ($(TARGET),tensorrt)
+	@mkdir -p "$(OUT)" && { [ "$$(id -u)" != 0 ] || chown $(RUN_UID):$(RUN_GID) "$(OUT)"; }
+	$(COMPOSE) run --rm build$(GPUS)
+else
 	$(BIN)/python -m builders build --target $(TARGET) --out $(OUT) \
 		$(if $(MODEL),--model "$(MODEL)") $(if $(COSYVOICE),--cosyvoice "$(COSYVOICE)") \
 		$(if $(VOICES),--voices "$(VOICES)") $(if $(PROFILE),--profile "$(PROFILE)") $(BUILD_ARGS)
+endif
 
-serve: setup ## Supervised Triton server on OUT; ready when it prints its URLs
+serve: $(READY) ## Supervised Triton server on OUT; ready when it prints its URLs
+ifeq ($(TARGET),tensorrt)
+	$(COMPOSE) up serve$(GPUS)
+else
 	$(BIN)/python -m runtime.server --out $(OUT) --host $(HOST) --grpc-port $(GRPC_PORT) \
 		--http-port $(HTTP_PORT) --metrics-port $(METRICS_PORT) $(SERVE_ARGS)
+endif
+
+parity: $(READY) ## Five cases: the engines of OUT against the torch engine, as a table
+ifeq ($(TARGET),tensorrt)
+	$(COMPOSE) run --rm parity
+else
+	$(BIN)/python -m runtime.parity --out $(OUT) --target $(TARGET) $(PARITY_ARGS)
+endif
 
 demo: build-engines ## One spoken question to a fresh server; answer in output/
 	$(BIN)/python scripts/demo.py --out $(OUT) $(if $(MODEL),--trained)

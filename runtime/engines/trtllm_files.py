@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from runtime.engines.device import CudaDevice
+from runtime.engines.pins import TENSORRT_LLM
 from runtime.engines.trt_plan import Plan, load_tensorrt
 from runtime.engines.trtllm_check import EngineMismatch
 from runtime.engines.trtllm_engine import TrtLlmEngine
 from runtime.engines.trtllm_plugin import load_plugins, plugin_library
 from runtime.engines.trtllm_spec import EngineProfile
 
-TENSORRT_LLM = "1.2.1"  # the release that builder and runtime are written for
 CONFIG_FILE, ENGINE_FILE = "config.json", "rank0.engine"
 ENGINES = "engines"  # of a built folder; one folder per engine below it
 BACKBONE_ENGINE, SPEECH_ENGINE = "backbone", "srh"
