@@ -11,8 +11,8 @@ from types import ModuleType, SimpleNamespace
 
 import network_double as net
 import recorded
-from network_double import ContractViolation, Trace, enforced
 from safetensors import safe_open
+from trace_double import DTYPES, ContractViolation, DataType, Tensor, Trace, enforced
 
 STORED = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
 
@@ -133,7 +133,7 @@ def install(monkeypatch):
     log = PretrainedModel.log = Log()
     versions = recorded.load().raw["versions"]
     names = {
-        "tensorrt": {"int32": net.DataType.INT32, "__version__": versions["tensorrt"]},
+        "tensorrt": {"int32": DataType.INT32, "__version__": versions["tensorrt"]},
         "tensorrt_llm": {"__version__": versions["tensorrt_llm"]},
         "tensorrt_llm.builder": {"BuildConfig": BuildConfig, "build": build},
         "tensorrt_llm.plugin": {"PluginConfig": PluginConfig},
@@ -143,13 +143,13 @@ def install(monkeypatch):
             )
         },
         "tensorrt_llm._utils": {
-            "str_dtype_to_trt": enforced("tensorrt_llm._utils.str_dtype_to_trt")(lambda dtype: net.DTYPES[dtype]),
+            "str_dtype_to_trt": enforced("tensorrt_llm._utils.str_dtype_to_trt")(lambda dtype: DTYPES[dtype]),
             "pad_vocab_size": enforced("tensorrt_llm._utils.pad_vocab_size")(
                 lambda vocab_size, tp_size: -(-vocab_size // tp_size) * tp_size
             ),
         },
         "tensorrt_llm.functional": {
-            "Tensor": net.Tensor,
+            "Tensor": Tensor,
             "LayerNormType": net.LayerNormType,
             "gather_last_token_logits": net.gather_last_token_logits,
         },

@@ -8,7 +8,7 @@ import library_double
 import network_double
 import pytest
 import recorded
-from network_double import ContractViolation
+from trace_double import ContractViolation, Trace
 
 import builders.tensorrt.convert_config as convert_config
 from builders.__main__ import main
@@ -36,7 +36,7 @@ def log(monkeypatch):
     monkeypatch.setattr("builders.build.find_toolchain", machine)
     monkeypatch.setattr("builders.tensorrt.preflight.SPARE_HOST", 0)  # what a real build needs, this one does not
     yield library_double.install(monkeypatch)
-    network_double.Trace.current = None
+    Trace.current = None
 
 
 def run(out, profile=None):
