@@ -11,10 +11,8 @@ from types import ModuleType, SimpleNamespace
 
 import network_double as net
 import recorded
-from safetensors import safe_open
+from safetensors.torch import load_file
 from trace_double import DTYPES, ContractViolation, DataType, Tensor, Trace, enforced
-
-STORED = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
 
 
 @dataclass
@@ -72,14 +70,12 @@ class PretrainedModel(net.Module, net.GenerationMixin, metaclass=_AfterInit):
     def from_checkpoint(cls, ckpt_dir, rank=None, config=None):
         folder = Path(ckpt_dir)
         config = cls.config_class(**json.loads((folder / "config.json").read_text()))
-        shapes = {}
-        with safe_open(str(folder / "rank0.safetensors"), framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118
-                part = file.get_slice(name)
-                shapes[name] = tuple(part.get_shape())
-                assert STORED[part.get_dtype()] == config.dtype, name
+        tensors = load_file(folder / "rank0.safetensors")
+        assert {str(tensor.dtype) for tensor in tensors.values()} == {f"torch.{config.dtype}"}
         model = cls(config)
-        model.load(net.quantise_weights(shapes, config.quantization))
+        model.load(net.quantise_weights({n: tuple(t.shape) for n, t in tensors.items()}, config.quantization))
+        for name, module in model.named_modules():
+            module.tensors = {key: tensors[f"{name}.{key}"] for key in module.shapes if f"{name}.{key}" in tensors}
         cls.log.models.append(model)
         return model
 

@@ -1,7 +1,8 @@
-"""A double of the library's network layer: it traces shapes, enforces the recorded interfaces, computes nothing.
+"""A double of the library's network layer: it traces shapes and enforces the recorded interfaces.
 
-Inputs that the library declares itself come from the recorded table, not from our declaration, so that the
-two can be compared.
+Given values it also computes: one context sequence from position 0, in torch, as the library's layers are
+documented to. So the network's own wiring can be run. Inputs that the library declares itself come from the
+recorded table, not from our declaration, so that the two can be compared.
 """
 
 import math
@@ -10,6 +11,8 @@ from enum import Enum
 from fnmatch import fnmatchcase
 
 import recorded
+import torch
+from torch.nn.functional import scaled_dot_product_attention, silu
 from trace_double import DTYPES, ContractViolation, DataType, Tensor, enforced
 
 LayerNormType = Enum("LayerNormType", ["LayerNorm", "RmsNorm", "GroupNorm"])
@@ -18,10 +21,10 @@ QUANTISED_ON_LOAD = ("qkv", "dense", "fc", "gate", "proj")
 
 
 class Module:
-    """Parameters are shapes; modules inside modules have dotted names."""
+    """Parameters are shapes and, after loading, tensors; modules inside modules have dotted names."""
 
     def __init__(self):
-        self.shapes = {}
+        self.shapes, self.tensors = {}, {}
 
     def __call__(self, *args, **kwargs):
         self.calls = getattr(self, "calls", 0) + 1
@@ -52,7 +55,11 @@ class RmsNorm(Module):
     @enforced("tensorrt_llm.layers.RmsNorm.forward")
     def forward(self, x):
         assert x.axes[-1] == self.width and x.dtype == self.dtype
-        return Tensor.inner(x.axes, x.dtype)
+        return Tensor.inner(x.axes, x.dtype, x.then(self._normalise))
+
+    def _normalise(self, value):
+        scale = (value.square().mean(-1, keepdim=True) + self.eps).rsqrt()
+        return value * scale * self.tensors["weight"]
 
 
 class ColumnLinear(Module):
@@ -66,7 +73,16 @@ class ColumnLinear(Module):
     @enforced("tensorrt_llm.layers.ColumnLinear.forward")
     def forward(self, x):
         assert x.axes[-1] == self.inputs and x.dtype == self.dtype, (x.axes, self.inputs)
-        return Tensor.inner([*x.axes[:-1], self.outputs], self.dtype)
+        value = x.then(lambda value: value @ self.tensors["weight"].T)
+        return Tensor.inner([*x.axes[:-1], self.outputs], self.dtype, value)
+
+
+def rotate(x, base):
+    """[rows, heads, head size]; component j turns with component j + half."""
+    half = x.shape[-1] // 2
+    angles = torch.arange(len(x))[:, None, None] / base ** (torch.arange(half) / half)
+    a, b = x[..., :half], x[..., half:]
+    return torch.cat([a * angles.cos() - b * angles.sin(), b * angles.cos() + a * angles.sin()], dim=-1)
 
 
 class Attention(Module):
@@ -90,10 +106,21 @@ class Attention(Module):
         missing = [n for n, v in (kv_cache_params | attention_params).items() if v is None and n not in NOT_OURS]
         if missing:
             raise ContractViolation(f"the attention plugin was not given {missing}")
-        self.qkv(hidden_states)
-        for norm in (self.q_layernorm, self.k_layernorm):
-            norm(Tensor.inner([hidden_states.axes[0], norm.width], hidden_states.dtype))
-        return self.dense(Tensor.inner([hidden_states.axes[0], self.dense.inputs], hidden_states.dtype)), None
+        mixed, size = self.qkv(hidden_states), self.options["attention_head_size"]
+        heads, kv_heads = self.options["num_attention_heads"], self.options["num_kv_heads"]
+        parts = mixed.then(lambda value: value.view(len(value), -1, size).split([heads, kv_heads, kv_heads], dim=1))
+        q, k = (
+            norm(Tensor.inner([mixed.axes[0], size], mixed.dtype, parts and parts[i]))
+            for i, norm in enumerate((self.q_layernorm, self.k_layernorm))
+        )
+        value = parts and self._attend(q.value, k.value, parts[2])
+        return self.dense(Tensor.inner([mixed.axes[0], self.dense.inputs], mixed.dtype, value)), None
+
+    def _attend(self, q, k, v):
+        """The plugin's part: rotary positions (gpt_neox), grouped causal attention. [rows, heads, head size] each."""
+        q, k = (rotate(part, self.options["rotary_embedding_base"]).transpose(0, 1) for part in (q, k))
+        mixed = scaled_dot_product_attention(q, k, v.transpose(0, 1), is_causal=True, enable_gqa=True)
+        return mixed.transpose(0, 1).flatten(1)
 
     @staticmethod
     @enforced("tensorrt_llm.layers.Attention.create_attention_const_params")
@@ -118,8 +145,8 @@ class GatedMLP(Module):
 
     @enforced("tensorrt_llm.layers.GatedMLP.forward")
     def forward(self, hidden_states):
-        self.gate(hidden_states)
-        return self.proj(self.fc(hidden_states))
+        fc, gate = self.fc(hidden_states), self.gate(hidden_states)
+        return self.proj(Tensor.inner(fc.axes, fc.dtype, fc.then(lambda value: silu(value) * gate.value)))
 
 
 class DecoderLayerList(Module):
@@ -165,7 +192,8 @@ def check_all_called(model):
 @enforced("tensorrt_llm.functional.gather_last_token_logits")
 def gather_last_token_logits(hidden_states, last_token_ids, remove_input_padding):
     assert remove_input_padding and last_token_ids.dtype is DataType.INT32
-    return Tensor.inner([last_token_ids.axes[0], *hidden_states.axes[1:]], hidden_states.dtype)
+    value = hidden_states.then(lambda value: value[last_token_ids.value - 1])
+    return Tensor.inner([last_token_ids.axes[0], *hidden_states.axes[1:]], hidden_states.dtype, value)
 
 
 def quantise(model, quantization):

@@ -46,7 +46,7 @@ class Trace:
 
     def __init__(self, plugin_config):
         self.plugin_config = plugin_config
-        self.inputs, self.outputs = {}, {}
+        self.inputs, self.outputs, self.values = {}, {}, {}
 
     def declare(self, tensor, dim_range):
         if not isinstance(dim_range, OrderedDict) or len(dim_range) != len(tensor.shape):
@@ -69,7 +69,9 @@ class Trace:
 
 
 class Tensor:
-    """Axes are numbers or the names of dynamic ones."""
+    """Axes are numbers or the names of dynamic ones. ``value`` is None unless the network is to be computed."""
+
+    value = None
 
     @enforced("tensorrt_llm.functional.Tensor")
     def __init__(self, name=None, dtype=None, shape=None, dim_range=None, is_network_input=True):
@@ -79,18 +81,23 @@ class Tensor:
         self.axes = [axis if size == -1 else size for axis, size in zip(dim_range, self.shape, strict=True)]
 
     @classmethod
-    def inner(cls, axes, dtype):
+    def inner(cls, axes, dtype, value=None):
         tensor = object.__new__(cls)
-        tensor.name, tensor.axes, tensor.dtype = None, list(axes), dtype
+        tensor.name, tensor.axes, tensor.dtype, tensor.value = None, list(axes), dtype, value
         return tensor
+
+    def then(self, function):
+        """``function`` of the value where there is one."""
+        return None if self.value is None else function(self.value)
 
     def __add__(self, b):
         if self.axes != b.axes or self.dtype != b.dtype:
             raise ContractViolation(f"{self.axes} {self.dtype} + {b.axes} {b.dtype}")
-        return Tensor.inner(self.axes, self.dtype)
+        return Tensor.inner(self.axes, self.dtype, self.then(lambda value: value + b.value))
 
     @enforced("tensorrt_llm.functional.Tensor.mark_output")
     def mark_output(self, name=None, dtype=None):
         if not isinstance(dtype, str) or name in Trace.current.outputs:
             raise ContractViolation(f"output {name} {dtype}")
         Trace.current.outputs[name] = {"dtype": NAMES[DTYPES[dtype]], "axes": self.axes}
+        Trace.current.values[name] = self.value
