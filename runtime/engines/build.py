@@ -7,6 +7,7 @@ import torch
 from runtime.checkpoint.config import ModelConfig
 from runtime.checkpoint.layout import BACKBONE, CODEBOOK, SPEECH_STACK, backbone_shapes, speech_shapes
 from runtime.checkpoint.weights import load_weights
+from runtime.engines.base import Engine
 from runtime.engines.options import EngineOptions
 from runtime.engines.sizes import engine_shape
 from runtime.engines.torch_engine import TorchEngine
@@ -33,6 +34,19 @@ def build_frame_loop(config: ModelConfig, options: EngineOptions, sampler: Sampl
     backbone = TorchEngine(config.backbone, shape, weights, BACKBONE, [weights["language_model.lm_head.weight"]])
     speech_head = [weights["audio_invert_tower.output_matching.weight"], weights[CODEBOOK]]
     speech = TorchEngine(config.speech_head, speech_shape, weights, SPEECH_STACK, speech_head, last_only=True)
-    cache, speech_cache = KvCache(shape), KvCache(speech_shape)
-    model = Lockstep((backbone, cache), (speech, speech_cache), Projections(config, weights), config.speech_ids)
+    return assemble(config, options, backbone, speech, Projections(config, weights), sampler)
+
+
+def assemble(
+    config: ModelConfig,
+    options: EngineOptions,
+    backbone: Engine,
+    speech: Engine,
+    projections: Projections,
+    sampler: Sampler | None = None,
+) -> FrameLoop:
+    """Wires two engines of any kind with caches, scheduler and sampler."""
+    group = config.speech_ids.group_size
+    cache, speech_cache = KvCache(backbone.shape), KvCache(speech.shape)
+    model = Lockstep((backbone, cache), (speech, speech_cache), projections, config.speech_ids)
     return FrameLoop(Scheduler(options.limits, cache, speech_cache, group), model, sampler or Sampler(group))

@@ -12,6 +12,7 @@ from runtime.checkpoint.weights import load_weights
 from runtime.engines.options import EngineOptions
 from runtime.engines.sizes import backbone_profile, speech_profile
 from runtime.engines.torch_engine import TorchEngine
+from runtime.engines.trtllm_spec import EngineProfile
 
 OPTIONS = EngineOptions(
     max_streams=4, max_positions=256, kv_positions=512, prefill_chunk=256, tokens_per_block=8, dtype="float32"
@@ -28,9 +29,9 @@ def golden_weights() -> dict[str, torch.Tensor]:
     return load_weights(config.directory, backbone_shapes(config) | speech_shapes(config), torch.float32)
 
 
-def torch_engine(stack: str) -> TorchEngine:
+def torch_engine(stack: str, profile: EngineProfile | None = None) -> TorchEngine:
     """A fresh engine: hidden states of all rows."""
-    config, weights, shape = data.config(), golden_weights(), PROFILES[stack].shape
+    config, weights, shape = data.config(), golden_weights(), (profile or PROFILES[stack]).shape
     if stack == "backbone":
         head = [weights["language_model.lm_head.weight"]]
         return TorchEngine(config.backbone, shape, weights, BACKBONE, head)

@@ -207,11 +207,19 @@ def torch_compute(engine: TorchEngine) -> Callable:
 class Double:
     """A ``TrtLlmEngine`` over the doubles, with the doubles at hand."""
 
-    def __init__(self, stack: str, graphs: int = 0, hands_over: bool = True, plan: bytes | None = None) -> None:
+    def __init__(
+        self,
+        stack: str,
+        graphs: int = 0,
+        hands_over: bool = True,
+        plan: bytes | None = None,
+        profile: EngineProfile | None = None,
+    ) -> None:
+        profile = profile or PROFILES[stack]
         self.device = LazyDevice(hands_over)
-        self.trt = TensorRt(self.device, torch_compute(torch_engine(stack)))
-        loaded = Plan(self.trt, stack, plan or serialise(PROFILES[stack]), self.device.stream)
-        self.engine = TrtLlmEngine(stack, PROFILES[stack], loaded, self.device, graphs)
+        self.trt = TensorRt(self.device, torch_compute(torch_engine(stack, profile)))
+        loaded = Plan(self.trt, stack, plan or serialise(profile), self.device.stream)
+        self.engine = TrtLlmEngine(stack, profile, loaded, self.device, graphs)
         self.context = self.trt.runtimes[-1].context
 
 

@@ -10,7 +10,7 @@ from device_double import LazyDevice
 from rigs import golden_weights
 from tensorrt_double import TensorRt, serialise, torch_compute
 
-from builders.tensorrt.convert_plan import BACKBONE_NAME, SPEECH_NAME
+from builders.tensorrt.convert_plan import backbone_plan, speech_plan
 from runtime.engines import trtllm_files
 from runtime.engines.options import EngineOptions
 from runtime.engines.trt_plan import Plan
@@ -127,7 +127,8 @@ def test_wrong_engines_fail_in_every_case(built, compiled, capsys, spoil):
 
 
 def test_engine_folders_have_the_builders_names():
-    assert (trtllm_files.BACKBONE_ENGINE, trtllm_files.SPEECH_ENGINE) == (BACKBONE_NAME, SPEECH_NAME)
+    plans = backbone_plan(data.config()), speech_plan(data.config())
+    assert [plan.name for plan in plans] == [trtllm_files.BACKBONE_ENGINE, trtllm_files.SPEECH_ENGINE]
 
 
 def test_precision_comes_from_the_engine(tmp_path):
