@@ -105,8 +105,8 @@ def stored(name, tensor, precision):
     rounded = tensor.bfloat16().float()
     if precision == "bf16" or tensor.dim() == 1 or not name.startswith("layers."):
         return rounded
-    scale = rounded.abs().amax(dim=1, keepdim=True) / 127
-    return (rounded / scale).round() * scale
+    scale = rounded.abs().amax(dim=1, keepdim=True) / 128
+    return (rounded / scale).round().clamp(-128, 127) * scale.bfloat16()
 
 
 def with_errors_of_random_sign(source, precision, seed, out):

@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 
 QUANTISED_ON_LOAD = ("qkv", "dense", "fc", "gate", "proj")  # module names, last part
-INT8_MAX = 127
+INT8_MIN, INT8_MAX = -128, 127
 
 
 class Checkpoint:
@@ -44,8 +44,10 @@ class Checkpoint:
         # The module pass makes a quantised layer of everything that is not excluded, and its scale exists only
         # for the five kinds that the loader quantises.
         assert module.rsplit(".", 1)[-1] in QUANTISED_ON_LOAD, f"{module} would miss its scale"
-        scale = matrix.abs().amax(dim=1, keepdim=True) / INT8_MAX  # one per output
-        return (matrix / scale).round().clamp(-INT8_MAX - 1, INT8_MAX) * scale
+        # One scale per output, kept in the model's dtype; the largest positive weights are clipped.
+        scale = matrix.abs().amax(dim=1, keepdim=True) / -INT8_MIN
+        kept = scale.to(getattr(torch, self.config["dtype"])).float()
+        return (matrix / scale).round().clamp(INT8_MIN, INT8_MAX) * kept
 
 
 def rms_norm(x, weight, eps):
