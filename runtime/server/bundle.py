@@ -92,7 +92,7 @@ def _installed(binary: Path) -> TritonInstall:
     beside = binary.resolve().parent.parent / "backends"
     return TritonInstall(
         command=(str(binary),),
-        backend_directory=beside if (beside / PYTHON_BACKEND).is_dir() else None,
+        backend_directory=beside if (beside / PYTHON_BACKEND / STUB).is_file() else None,
         environment=_interpreter(),
     )
 

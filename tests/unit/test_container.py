@@ -4,6 +4,7 @@ import importlib.util
 import json
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -226,6 +227,22 @@ def test_the_makefile_gives_compose_every_variable():
     assert used - handed == {"IMAGE_DIGEST", "GPU", "GPU2"}, "the rest has defaults and comes from the environment"
     for target in ("build", "serve"):
         assert f"{target}$(GPUS)" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "command"),
+    [
+        (["parity", "TARGET=tensorrt"], "docker compose run --rm parity"),
+        (["parity", "PARITY_ARGS=--graphs 2"], "-m runtime.parity --out build/cpu --target cpu --graphs 2"),
+        (["serve", "TARGET=tensorrt", "TWO_GPUS=1"], "docker compose up serve-two-gpus"),
+        (["build-engines", "TARGET=tensorrt", "OUT=some/where"], 'OUT="{root}/some/where"'),
+    ],
+)
+def test_make_calls_compose_for_the_container_only(arguments, command):
+    made = subprocess.run(["make", "-n", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert command.format(root=ROOT) in made
+    assert ("docker" in made) == ("TARGET=tensorrt" in arguments)
+    assert not re.search(r"RUN_UID=0\b", made)
 
 
 # --- the check of the image

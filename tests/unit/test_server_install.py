@@ -20,6 +20,7 @@ def binary(folder, backends=()):
     path.chmod(0o755)
     for name in backends:
         (folder / "backends" / name).mkdir(parents=True)
+        (folder / "backends" / name / f"triton_{name}_backend_stub").touch()
     return path
 
 
