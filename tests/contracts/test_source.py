@@ -1,6 +1,7 @@
 """Every use of tensorrt and tensorrt_llm in our source is recorded; what is not recorded is found."""
 
 import json
+import re
 import textwrap
 from pathlib import Path
 
@@ -43,6 +44,15 @@ def test_the_uses_are_really_found(report):
         "tensorrt.IExecutionContext.execute_async_v3",
     } <= met
     print(f"{len(met)} recorded names in {len({use.file for use in report.uses})} files")
+
+
+def test_what_we_use_of_tensorrt_is_in_10_14_and_11(report):
+    calls = recorded.load().raw["tensorrt_python_calls"]
+    versions = {"tensorrt." + re.match(r"(tensorrt\.)?([\w.]+)", c["call"])[2]: set(c["present_in"]) for c in calls}
+    used = {use.text for use in report.uses} & set(versions)
+    assert len(used) > 10 and all({"10.14", "11.1"} <= versions[name] for name in used)
+    removed = {"tensorrt." + text.split(" ")[0] for text in recorded.load().raw["removed_in_tensorrt_11"]}
+    assert not removed & {use.text for use in report.uses} - used
 
 
 def test_additions_add_and_say_where_they_are_from():
