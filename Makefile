@@ -11,8 +11,11 @@ HOST         ?= 127.0.0.1
 GRPC_PORT    ?= 8001
 HTTP_PORT    ?= 8000
 METRICS_PORT ?= 8002
+TWO_GPUS     ?=
 SERVE_ARGS   ?=
+PARITY_ARGS  ?=
 BENCH_ARGS   ?=
+BUILD_ARGS   ?=
 TEST_ARGS    ?=
 
 VENV  := .venv
@@ -20,14 +23,30 @@ BIN   := $(VENV)/bin
 LOCK  := requirements-cpu.lock
 STAMP := $(VENV)/.installed
 
+# Target tensorrt runs in its container, all others in .venv. Compose wants whole paths, and the container's
+# user must own OUT: whoever calls make, but never root.
+ifeq ($(TARGET),tensorrt)
+READY    :=
+RUN_UID  := $(if $(filter 0,$(shell id -u)),1000,$(shell id -u))
+RUN_GID  := $(if $(filter 0,$(shell id -u)),1000,$(shell id -g))
+COMPOSE  := MODEL="$(abspath $(MODEL))" COSYVOICE="$(abspath $(COSYVOICE))" VOICES="$(abspath $(VOICES))" \
+	OUT="$(abspath $(OUT))" PROFILE="$(PROFILE)" RUN_UID=$(RUN_UID) RUN_GID=$(RUN_GID) BIND=$(HOST) \
+	GRPC_PORT=$(GRPC_PORT) HTTP_PORT=$(HTTP_PORT) METRICS_PORT=$(METRICS_PORT) PARITY_ARGS="$(PARITY_ARGS)" \
+	BUILD_ARGS="$(BUILD_ARGS)" \
+	docker compose
+GPUS     := $(if $(TWO_GPUS),-two-gpus)
+else
+READY    := setup
+endif
+
 # Small machines: libraries that spin up one pool per process slow each other down by 5 to 10 times.
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build-engines serve demo test check bench bench-token2wav bench-hops clean
+.PHONY: help setup build-engines serve demo parity test check-tensorrt check bench bench-token2wav bench-hops clean
 
 help: ## This list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 	@echo
 	@echo "  TARGET=$(TARGET) OUT=$(OUT) MODEL=$(MODEL) COSYVOICE=$(COSYVOICE) VOICES=$(VOICES) PROFILE=$(PROFILE)"
 	@echo "  HOST=$(HOST) GRPC_PORT=$(GRPC_PORT) HTTP_PORT=$(HTTP_PORT) METRICS_PORT=$(METRICS_PORT)"
@@ -46,20 +65,39 @@ $(STAMP): $(LOCK) pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-build-engines: setup ## Engines and rendered model repository in OUT (tiny checkpoint without MODEL, COSYVOICE)
+build-engines: $(READY) ## Engines and rendered model repository in OUT (tiny checkpoint without MODEL, COSYVOICE)
+ifeq ($(TARGET),tensorrt)
+	@mkdir -p "$(OUT)" && { [ "$$(id -u)" != 0 ] || chown $(RUN_UID):$(RUN_GID) "$(OUT)"; }
+	$(COMPOSE) run --rm build$(GPUS)
+else
 	$(BIN)/python -m builders build --target $(TARGET) --out $(OUT) \
 		$(if $(MODEL),--model "$(MODEL)") $(if $(COSYVOICE),--cosyvoice "$(COSYVOICE)") \
-		$(if $(VOICES),--voices "$(VOICES)") $(if $(PROFILE),--profile "$(PROFILE)")
+		$(if $(VOICES),--voices "$(VOICES)") $(if $(PROFILE),--profile "$(PROFILE)") $(BUILD_ARGS)
+endif
 
-serve: setup ## Supervised Triton server on OUT; ready when it prints its URLs
+serve: $(READY) ## Supervised Triton server on OUT; ready when it prints its URLs
+ifeq ($(TARGET),tensorrt)
+	$(COMPOSE) up serve$(GPUS)
+else
 	$(BIN)/python -m runtime.server --out $(OUT) --host $(HOST) --grpc-port $(GRPC_PORT) \
 		--http-port $(HTTP_PORT) --metrics-port $(METRICS_PORT) $(SERVE_ARGS)
+endif
+
+parity: $(READY) ## Five cases: the engines of OUT against the torch engine, as a table
+ifeq ($(TARGET),tensorrt)
+	$(COMPOSE) run --rm parity
+else
+	$(BIN)/python -m runtime.parity --out $(OUT) --target $(TARGET) $(PARITY_ARGS)
+endif
 
 demo: build-engines ## One spoken question to a fresh server; answer in output/
 	$(BIN)/python scripts/demo.py --out $(OUT) $(if $(MODEL),--trained)
 
 test: setup ## All tests
 	$(BIN)/python -m pytest $(TEST_ARGS)
+
+check-tensorrt: setup ## Our use of TensorRT and TensorRT-LLM against their recorded interfaces
+	$(BIN)/python -m pytest tests/contracts $(TEST_ARGS)
 
 check: setup ## Lint, format and types
 	$(BIN)/ruff check .

@@ -12,6 +12,12 @@ from builders.export_encoder import export_encoder
 from builders.export_token2wav import export_token2wav
 from builders.render import render_repository
 from builders.steps import Builder
+from builders.tensorrt.capacity import ONE_GPU, TOKEN2WAV_APART
+from builders.tensorrt.capacity_table import capacity_lines
+from builders.tensorrt.preflight import check_room
+from builders.tensorrt.profiles import choose_profile
+from builders.tensorrt.target import LanguageBuild
+from builders.tensorrt.toolchain import find_toolchain
 from builders.tiny_chat import write_tiny_chat
 from builders.tiny_cosyvoice import write_tiny_cosyvoice
 from runtime.checkpoint.config import ModelConfig
@@ -21,7 +27,8 @@ from runtime.errors import BuildError
 from runtime.manifest import Manifest
 from runtime.options import OPTIONS_FILE, TOKEN2WAV_FOLDER, EncoderOptions, Options
 
-TARGETS = ("cpu",)
+CPU, TENSORRT = "cpu", "tensorrt"
+TARGETS = (CPU, TENSORRT)
 VERSIONED = ("torch", "onnx", "onnxscript", "onnxruntime", "transformers", "numpy")
 ENCODER_GRAPH = "engines/audio_encoder.onnx"
 TINY_CHAT, TINY_COSYVOICE = "tiny/fun_audio_chat", "tiny/cosyvoice3"
@@ -34,7 +41,10 @@ TEXT_FILES = (
 
 @dataclass(frozen=True, slots=True)
 class BuildRequest:
-    """What to build. Without checkpoints the tiny ones are made inside ``out``."""
+    """What to build. Without checkpoints the tiny ones are made inside ``out``.
+
+    ``token2wav_apart``: flow and vocoder get a GPU of their own (target tensorrt only).
+    """
 
     target: str
     out: Path
@@ -42,12 +52,13 @@ class BuildRequest:
     cosyvoice: Path | None = None
     voices: Path | None = None
     profile: str | None = None
+    token2wav_apart: bool = False
 
     def __post_init__(self) -> None:
-        if self.profile:
-            raise BuildError("PROFILE", f"{self.profile!r}: target {self.target} has no profiles", "leave it out")
         if self.target not in TARGETS:
             raise BuildError("TARGET", f"{self.target!r} cannot be built by this version", f"use {', '.join(TARGETS)}")
+        if self.profile and self.target != TENSORRT:
+            raise BuildError("PROFILE", f"{self.profile!r}: target {self.target} has no profiles", "leave it out")
         if (self.model is None) != (self.cosyvoice is None):
             missing = "MODEL" if self.model is None else "COSYVOICE"
             raise BuildError(missing, "is not given", "give both checkpoints, or none for the tiny ones")
@@ -59,19 +70,13 @@ def build(request: BuildRequest, say: Callable[[str], None]) -> Manifest:
     Raises:
         BuildError: a checkpoint does not fit; the message names the tensor or key.
     """
+    if request.target == TENSORRT:
+        return _build_tensorrt(request, say)
     out = request.out
     out.mkdir(parents=True, exist_ok=True)
-    builder = Builder(out, _earlier(request), say)
-    model, cosyvoice = request.model, request.cosyvoice
-    if model is None or cosyvoice is None:
-        model, cosyvoice = out / TINY_CHAT, out / TINY_COSYVOICE
-        builder.step(
-            "tiny checkpoints",
-            [],
-            ["builders/tiny_chat.py", "builders/tiny_text.py", "builders/tiny_cosyvoice.py"],
-            None,
-            lambda: make_tiny(out),
-        )
+    versions = {name: version(name) for name in VERSIONED} | {"python": platform.python_version()}
+    builder = Builder(out, _earlier(request, versions), say)
+    model, cosyvoice = _checkpoints(request, builder)
     config = ModelConfig.read(model)
     check_weights(config.directory, all_shapes(config))
     weights = weight_files(model)
@@ -94,7 +99,7 @@ def build(request: BuildRequest, say: Callable[[str], None]) -> Manifest:
     builder.step(
         "model repository",
         text_files,
-        ["model_repository", "runtime/options.py", "builders/render.py"],
+        ["model_repository", "runtime/options.py", "builders/render.py", "builders/placement.py"],
         str(model),
         lambda: _render(out, config),
     )
@@ -102,16 +107,54 @@ def build(request: BuildRequest, say: Callable[[str], None]) -> Manifest:
     return builder.manifest
 
 
-def _earlier(request: BuildRequest) -> Manifest:
-    versions = {name: version(name) for name in VERSIONED} | {"python": platform.python_version()}
-    fresh = Manifest(request.target, versions)
+def _build_tensorrt(request: BuildRequest, say: Callable[[str], None]) -> Manifest:
+    """The language engines. Everything that can be refused is refused before the first byte is written."""
+    machine = find_toolchain()
+    profile = choose_profile(request.profile, machine)
+    out = request.out
+    versions = machine.versions | {"python": platform.python_version()}
+    earlier = _earlier(request, versions, machine.gpu)
+    out.mkdir(parents=True, exist_ok=True)
+    builder = Builder(out, earlier, say)
+    model, _cosyvoice = _checkpoints(request, builder)
+    config = ModelConfig.read(model)
+    check_weights(config.directory, all_shapes(config))
+    reserve = TOKEN2WAV_APART if request.token2wav_apart else ONE_GPU
+    language = LanguageBuild.plan(out, config, profile, machine, reserve)
+    for line in capacity_lines(profile, machine.gpu, language.capacity):
+        say(line)
+    check_room(out, language.needs(), machine.gpu_free_bytes)
+    # Plans of encoder, flow and vocoder and the rendered repository (with ``language.options``) join this list.
+    for step in language.steps():
+        builder.run(step)
+    builder.manifest.write(out)
+    return builder.manifest
+
+
+def _checkpoints(request: BuildRequest, builder: Builder) -> tuple[Path, Path]:
+    """The given checkpoints, or tiny ones made in the folder."""
+    if request.model is not None and request.cosyvoice is not None:
+        return request.model, request.cosyvoice
+    out = request.out
+    builder.step(
+        "tiny checkpoints",
+        [],
+        ["builders/tiny_chat.py", "builders/tiny_text.py", "builders/tiny_cosyvoice.py"],
+        None,
+        lambda: make_tiny(out),
+    )
+    return out / TINY_CHAT, out / TINY_COSYVOICE
+
+
+def _earlier(request: BuildRequest, versions: dict[str, str], gpu: str | None = None) -> Manifest:
+    fresh = Manifest(request.target, versions, gpu)
     try:
         old = Manifest.read(request.out)
     except BuildError:
         return fresh
     if old.target != request.target:
         raise BuildError("OUT", f"{request.out} holds target {old.target}", "choose another OUT or remove it")
-    old.versions = versions
+    old.versions, old.gpu = versions, gpu
     return old
 
 

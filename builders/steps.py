@@ -5,10 +5,22 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from runtime.errors import BuildError
 from runtime.manifest import PACKAGE_ROOT, FileFacts, Manifest, Step
+
+
+@dataclass(frozen=True, slots=True)
+class BuildStep:
+    """A step as a value; fields as the arguments of ``Builder.step``."""
+
+    name: str
+    inputs: Sequence[Path]
+    sources: Sequence[str]
+    settings: object
+    outputs: Callable[[], list[Path]]
 
 
 class Builder:
@@ -40,7 +52,9 @@ class Builder:
             settings: anything else that does; its ``repr`` counts.
             outputs: does the work and returns the files written.
         """
-        facts = {str(path): FileFacts.of(path, self._old.inputs.get(str(path))) for path in inputs}
+        # A file that several steps read is hashed once: the released weights are 19 GB.
+        known = self._old.inputs | self.manifest.inputs
+        facts = {str(path): FileFacts.of(path, known.get(str(path))) for path in inputs}
         self.manifest.inputs |= facts
         parts = [name, repr(settings), *(f"{k}={v.sha256}" for k, v in sorted(facts.items())), *_hash_sources(sources)]
         parts += [f"{k}={v}" for k, v in sorted(self.manifest.versions.items())]
@@ -58,6 +72,10 @@ class Builder:
         self.manifest.write(self.folder)
         size = sum(f.size for f in written.values()) / 1e6
         self.say(f"{name}: {len(written)} files, {size:.1f} MB, {time.monotonic() - began:.1f} s")
+
+    def run(self, step: BuildStep) -> None:
+        """Runs a step that is given as a value."""
+        self.step(step.name, step.inputs, step.sources, step.settings, step.outputs)
 
     def _intact(self, step: Step) -> bool:
         paths = {self.folder / name: facts for name, facts in step.files.items()}

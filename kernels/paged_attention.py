@@ -146,7 +146,7 @@ def attend(q: torch.Tensor, pool: torch.Tensor, plan: PagePlan, layer: int) -> t
         kv = kv.view(plan.mask.shape[0], 2, kv_heads, -1, dim)
         # The queries of a KV head stand in the place of query positions: no copy of K or V per head.
         rows = grouped[plan.generation_rows]
-        outputs.append(F.scaled_dot_product_attention(rows, kv[:, 0], kv[:, 1], attn_mask=plan.mask))
+        outputs.append(F.scaled_dot_product_attention(rows, kv[:, 0], kv[:, 1], attn_mask=plan.mask.to(rows.dtype)))
     out = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
     return out.reshape(len(q), -1)
 
@@ -157,5 +157,6 @@ def _attend_context(q: torch.Tensor, planes: torch.Tensor, span: ContextSpan, fi
     if span.mask is None:
         kv = kv[:, :, :, :rows]  # what lies behind is the unwritten rest of the last block
     k, v = kv.expand(2, kv_heads, group, kv.shape[3], dim)
-    out = F.scaled_dot_product_attention(q.permute(1, 2, 0, 3), k, v, attn_mask=span.mask, is_causal=span.mask is None)
+    mask = None if span.mask is None else span.mask.to(q.dtype)
+    out = F.scaled_dot_product_attention(q.permute(1, 2, 0, 3), k, v, attn_mask=mask, is_causal=mask is None)
     return out.permute(2, 0, 1, 3)  # [rows, kv heads, group, dim]

@@ -7,17 +7,23 @@ K or V block (contract: ``kv_pool.block_offset_rule``).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from runtime.engines.base import EngineShape
 
 
 class KvCache:
-    """Free blocks and the block table of every slot of one engine."""
+    """Free blocks and the block table of every slot of one engine.
 
-    def __init__(self, shape: EngineShape) -> None:
+    Args:
+        order: all block numbers in the order in which they are handed out; ascending by default.
+    """
+
+    def __init__(self, shape: EngineShape, order: Sequence[int] | None = None) -> None:
         self.shape = shape
-        self._free = list(range(shape.num_blocks - 1, -1, -1))
+        self._free = list(reversed(range(shape.num_blocks) if order is None else order))
         self._owned: dict[int, list[int]] = {}
         #: [slots, K or V, blocks of a sequence]; unused entries are 0, which is a valid offset.
         self.offsets = np.zeros((shape.max_batch_size, 2, shape.max_blocks_per_seq), np.int32)

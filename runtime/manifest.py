@@ -14,6 +14,7 @@ FORMAT = 1  # raise when a folder of an older format can no longer be served
 HASH_BLOCK = 1 << 22
 PACKAGE_ROOT = Path(__file__).resolve().parents[1]
 REPOSITORY = "model_repository"
+PLACE = b"instance_group "  # begins the line of a configuration that says where its model runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +97,17 @@ def verify(folder: Path) -> Manifest:
 
 
 def _check_render(folder: Path, name: str, facts: FileFacts) -> None:
-    """A rendered model must be the one that belongs to this program."""
+    """A rendered model must be the one that belongs to this program; only its place is the folder's own."""
     source = PACKAGE_ROOT / name
-    if name.startswith(REPOSITORY) and source.exists() and FileFacts.of(source).sha256 != facts.sha256:
+    if not name.startswith(REPOSITORY) or not source.exists() or FileFacts.of(source).sha256 == facts.sha256:
+        return
+    if _without_place(source) != _without_place(folder / name):
         raise _stale(f"was written by another version of this program ({name} differs)", folder)
+
+
+def _without_place(path: Path) -> list[bytes]:
+    """Lines of a file except those that ``builders.placement`` writes."""
+    return [line for line in path.read_bytes().splitlines() if not line.startswith(PLACE)]
 
 
 def _check(folder: Path, path: Path, facts: FileFacts) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +30,35 @@ def weight_files(directory: Path) -> list[Path]:
     )
 
 
-def check_weights(directory: Path, expected: Shapes) -> None:
-    """Checks names and shapes of all expected tensors without reading one. Raises BuildError."""
-    found = set()
+def locate_weights(directory: Path, expected: Shapes) -> dict[str, Path]:
+    """The file of every expected tensor; names and shapes are checked without reading one. Raises BuildError."""
+    found: dict[str, Path] = {}
     for path in weight_files(directory):
         with _open(path) as shard:
             for name in shard.keys():  # noqa: SIM118 - not a dict
                 if name in expected:
                     _check_shape(path, name, tuple(shard.get_slice(name).get_shape()), expected[name])
-                    found.add(name)
-    _check_complete(directory, found, expected)
+                    found[name] = path
+    _check_complete(directory, set(found), expected)
+    return found
+
+
+def check_weights(directory: Path, expected: Shapes) -> None:
+    """Checks names and shapes of all expected tensors without reading one. Raises BuildError."""
+    locate_weights(directory, expected)
+
+
+def read_rows(path: Path, name: str, dtype: torch.dtype, block_bytes: int) -> Iterator[torch.Tensor]:
+    """A tensor of a file as blocks of whole rows (first axis) in ``dtype``, each of about ``block_bytes``.
+
+    The file is mapped for this one tensor only, so memory never holds more than it.
+    """
+    with _open(path) as shard:
+        rows = shard.get_slice(name)
+        count, *rest = rows.get_shape()
+        step = max(1, block_bytes // (math.prod(rest) * dtype.itemsize))
+        for begin in range(0, count, step):
+            yield rows[begin : begin + step].to(dtype)
 
 
 def load_weights(

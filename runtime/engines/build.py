@@ -4,45 +4,19 @@ from __future__ import annotations
 
 import torch
 
-from runtime.checkpoint.config import DecoderConfig, ModelConfig
+from runtime.checkpoint.config import ModelConfig
 from runtime.checkpoint.layout import BACKBONE, CODEBOOK, SPEECH_STACK, backbone_shapes, speech_shapes
 from runtime.checkpoint.weights import load_weights
-from runtime.engines.base import EngineShape
+from runtime.engines.base import Engine
 from runtime.engines.options import EngineOptions
+from runtime.engines.sizes import engine_shape
 from runtime.engines.torch_engine import TorchEngine
-from runtime.errors import BuildError
 from runtime.frame_loop import FrameLoop
 from runtime.kv_cache import KvCache
 from runtime.lockstep import Lockstep
 from runtime.models.speech_head import Projections
 from runtime.sampling import Sampler
 from runtime.scheduler import Scheduler
-
-
-def engine_shape(decoder: DecoderConfig, options: EngineOptions, positions_per_token: int) -> EngineShape:
-    """Sizes of one engine; the speech head has ``group_size`` positions per text token, the backbone one.
-
-    Raises:
-        BuildError: the checkpoint was not made for so many positions.
-    """
-    if options.max_positions * positions_per_token > decoder.max_positions:
-        raise BuildError(
-            "max_positions",
-            f"{options.max_positions} x {positions_per_token} exceeds the {decoder.max_positions} of the checkpoint",
-            "lower engine.max_positions in options.json",
-        )
-    chunk_rows = options.prefill_chunk * positions_per_token
-    return EngineShape(
-        hidden_size=decoder.hidden_size,
-        num_layers=decoder.num_layers,
-        num_kv_heads=decoder.num_kv_heads,
-        head_dim=decoder.head_dim,
-        max_batch_size=options.max_streams,
-        max_num_tokens=chunk_rows + options.max_streams,
-        max_seq_len=options.max_positions * positions_per_token,
-        tokens_per_block=options.tokens_per_block,
-        num_blocks=-(-options.kv_positions * positions_per_token // options.tokens_per_block),
-    )
 
 
 def build_frame_loop(config: ModelConfig, options: EngineOptions, sampler: Sampler | None = None) -> FrameLoop:
@@ -60,6 +34,19 @@ def build_frame_loop(config: ModelConfig, options: EngineOptions, sampler: Sampl
     backbone = TorchEngine(config.backbone, shape, weights, BACKBONE, [weights["language_model.lm_head.weight"]])
     speech_head = [weights["audio_invert_tower.output_matching.weight"], weights[CODEBOOK]]
     speech = TorchEngine(config.speech_head, speech_shape, weights, SPEECH_STACK, speech_head, last_only=True)
-    cache, speech_cache = KvCache(shape), KvCache(speech_shape)
-    model = Lockstep((backbone, cache), (speech, speech_cache), Projections(config, weights), config.speech_ids)
+    return assemble(config, options, backbone, speech, Projections(config, weights), sampler)
+
+
+def assemble(
+    config: ModelConfig,
+    options: EngineOptions,
+    backbone: Engine,
+    speech: Engine,
+    projections: Projections,
+    sampler: Sampler | None = None,
+) -> FrameLoop:
+    """Wires two engines of any kind with caches, scheduler and sampler."""
+    group = config.speech_ids.group_size
+    cache, speech_cache = KvCache(backbone.shape), KvCache(speech.shape)
+    model = Lockstep((backbone, cache), (speech, speech_cache), projections, config.speech_ids)
     return FrameLoop(Scheduler(options.limits, cache, speech_cache, group), model, sampler or Sampler(group))

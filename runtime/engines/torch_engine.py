@@ -82,7 +82,8 @@ class TorchEngine:
         )
         angles = torch.outer(torch.arange(shape.max_seq_len, dtype=torch.float32), frequencies)
         angles = torch.cat([angles, angles], dim=-1)  # [positions, head size]
-        self._rope = torch.stack([angles.cos(), angles.sin()], dim=1)  # [positions, 2, head size]
+        # [positions, 2, head size]; rounded like the rows that it turns, as the authors' code does.
+        self._rope = torch.stack([angles.cos(), angles.sin()], dim=1).to(self._norm.dtype)
 
     def pool_address(self) -> int:
         """Address of the KV pool."""

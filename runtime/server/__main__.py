@@ -26,6 +26,9 @@ def parser() -> argparse.ArgumentParser:
         metavar="ARG",
         help="one more argument for tritonserver; repeatable",
     )
+    made.add_argument(
+        "--triton", metavar="BINARY", help="tritonserver to run (default: TRITONSERVER, PATH, container, wheel)"
+    )
     _add_fields(made.add_argument_group("addresses"), Addresses())
     _add_fields(made.add_argument_group("patience (seconds; quick_failures is a count)"), Patience())
     return made
@@ -51,6 +54,7 @@ def config_of(options: argparse.Namespace) -> ServerConfig:
         log_file=options.log_file,
         verify=options.verify,
         triton_args=tuple(options.triton_arg),
+        triton=options.triton,
     )
 
 

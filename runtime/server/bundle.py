@@ -1,4 +1,4 @@
-"""Where tritonserver comes from: a named binary, one on PATH, or the one inside the PyPI wheel.
+"""Where tritonserver comes from: a named binary, one on PATH, the container's, or the one inside the PyPI wheel.
 
 The wheel `nvidia-pytriton` carries a complete tritonserver with its Python backend, but its files
 do not lie where tritonserver looks for them. This module lays them out once in a cache folder and
@@ -25,6 +25,8 @@ STUB = "triton_python_backend_stub"
 STUB_PYTHON = (3, 11)  # the interpreter that this project's stub is linked to
 STUB_LIBRARY = f"libpython{STUB_PYTHON[0]}.{STUB_PYTHON[1]}.so.1.0"
 BINARY_VARIABLE = "TRITONSERVER"
+CONTAINER_BINARY = Path("/opt/tritonserver/bin/tritonserver")  # of NVIDIA's images, also where PATH lacks it
+PYTHON_BACKEND = "python"
 CACHE_VARIABLE = "FUN_AUDIO_CHAT_CACHE"
 SYSTEM_LIBRARIES = (Path("/usr/lib/x86_64-linux-gnu"), Path("/usr/lib/aarch64-linux-gnu"), Path("/usr/lib64"))
 
@@ -48,22 +50,21 @@ class TritonInstall:
             raise ValueError("command: () names no program")
 
 
-def find_install(cache: Path | None = None) -> TritonInstall:
-    """The tritonserver of this machine: variable TRITONSERVER, then PATH, then the wheel.
+def find_install(cache: Path | None = None, named: str | None = None) -> TritonInstall:
+    """The tritonserver to use: ``named``, variable TRITONSERVER, PATH, the container's place, then the wheel.
 
     Args:
         cache: folder for the layout of the wheel's files (default: `default_cache()`).
+        named: a binary; overrides the variable.
 
     Raises:
         InstallError: there is none, or Python has no shared library for its stub.
     """
-    named = os.environ.get(BINARY_VARIABLE)
+    named = named or os.environ.get(BINARY_VARIABLE)
     if named:
-        return _from_binary(named)
-    on_path = shutil.which("tritonserver")
-    if on_path:
-        return TritonInstall(command=(on_path,))
-    return _from_wheel(cache or default_cache())
+        return _installed(_named_binary(named))
+    found = shutil.which("tritonserver") or shutil.which(CONTAINER_BINARY)
+    return _installed(Path(found)) if found else _from_wheel(cache or default_cache())
 
 
 def default_cache() -> Path:
@@ -76,13 +77,24 @@ def default_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fun-audio-chat-triton"
 
 
-def _from_binary(named: str) -> TritonInstall:
+def _named_binary(named: str) -> Path:
     found = shutil.which(named)
     if found is None:
         raise InstallError(
             BINARY_VARIABLE, f"{named!r} is not an executable file", "name a tritonserver binary or unset the variable"
         )
-    return TritonInstall(command=(found,))
+    return Path(found)
+
+
+def _installed(binary: Path) -> TritonInstall:
+    """A server that lies where it was installed. Its stubs get this interpreter, which has our package."""
+    # tritonserver looks in the place that it was compiled for; a copy elsewhere has its backends beside it.
+    beside = binary.resolve().parent.parent / "backends"
+    return TritonInstall(
+        command=(str(binary),),
+        backend_directory=beside if (beside / PYTHON_BACKEND / STUB).is_file() else None,
+        environment=_interpreter(),
+    )
 
 
 def _from_wheel(cache: Path) -> TritonInstall:
@@ -116,8 +128,8 @@ def _layout_backends(triton: Path, target: Path) -> Path:
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         made = Path(scratch) / "backends"
         shutil.copytree(triton / "backends", made, ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copy2(stub, made / "python" / STUB)
-        (made / "python" / STUB).chmod(0o755)
+        shutil.copy2(stub, made / PYTHON_BACKEND / STUB)
+        (made / PYTHON_BACKEND / STUB).chmod(0o755)
         try:
             made.rename(target)
         except OSError:  # another process was faster; its layout is the same
@@ -152,12 +164,16 @@ def python_library() -> Path:
 
 
 def _environment(libraries: tuple[Path, ...]) -> dict[str, str]:
-    """Library path, and the two variables through which the stub finds our virtual environment."""
+    """Library path of the wheel's server, and its interpreter."""
     inherited = os.environ.get("LD_LIBRARY_PATH")
     search = [*map(str, libraries), *([inherited] if inherited else [])]
-    added = {"LD_LIBRARY_PATH": os.pathsep.join(search)}
+    return {"LD_LIBRARY_PATH": os.pathsep.join(search), **_interpreter()}
+
+
+def _interpreter() -> dict[str, str]:
+    """The variables through which a stub, which has its own Python inside, finds our packages."""
     binaries = str(Path(sys.executable).parent)
-    added["PATH"] = os.pathsep.join([binaries, os.environ.get("PATH", os.defpath)])
+    added = {"PATH": os.pathsep.join([binaries, os.environ.get("PATH", os.defpath)])}
     if sys.prefix != sys.base_prefix:
         added["VIRTUAL_ENV"] = sys.prefix
     return added

@@ -119,6 +119,7 @@ class ServerConfig:
         log_file: where tritonserver's output goes; None leaves it on standard error.
         verify: check the folder against its manifest before starting.
         triton_args: more arguments for tritonserver, as they are.
+        triton: the tritonserver binary; None looks for one (see ``bundle.find_install``).
     """
 
     out: Path
@@ -127,6 +128,7 @@ class ServerConfig:
     log_file: Path | None = None
     verify: bool = True
     triton_args: tuple[str, ...] = ()
+    triton: str | None = None
 
     @property
     def repository(self) -> Path:

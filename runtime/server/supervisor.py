@@ -50,7 +50,7 @@ class Supervisor:
         """
         if self._config.verify:
             verify(self._config.out)
-        install = find_install()
+        install = find_install(named=self._config.triton)
         self._run.acquire()
         try:
             check_free(self._config.addresses)

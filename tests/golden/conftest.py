@@ -5,6 +5,7 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.append(str(Path(__file__).parents[1] / "contracts"))  # the recorded interface of TensorRT
 
 import token2wav_data
 

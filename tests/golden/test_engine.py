@@ -8,8 +8,8 @@ import torch
 from kernels.sampler import penalise, probabilities
 from runtime.checkpoint.layout import BACKBONE, CODEBOOK, SPEECH_STACK, backbone_shapes, speech_shapes
 from runtime.checkpoint.weights import load_weights
-from runtime.engines.build import engine_shape
 from runtime.engines.options import EngineOptions
+from runtime.engines.sizes import engine_shape
 from runtime.engines.torch_engine import TorchEngine
 from runtime.kv_cache import KvCache
 from runtime.models.speech_head import Projections

@@ -12,8 +12,8 @@ from builders.tiny_chat import write_tiny_chat
 from runtime.checkpoint.config import ModelConfig
 from runtime.checkpoint.layout import all_shapes
 from runtime.checkpoint.weights import check_weights, load_weights
-from runtime.engines.build import engine_shape
 from runtime.engines.options import EngineOptions
+from runtime.engines.sizes import engine_shape
 from runtime.errors import BuildError
 from runtime.frontend.tokenizer import ChatTokenizer
 

@@ -4,10 +4,12 @@ import os
 
 import pytest
 
+from builders.placement import TWO_GPUS
+from builders.render import render_repository
 from builders.steps import Builder
 from runtime.checkpoint.config import FeatureConfig
 from runtime.errors import BuildError
-from runtime.manifest import Manifest, verify
+from runtime.manifest import FileFacts, Manifest, verify
 from runtime.options import EncoderOptions, Options
 
 
@@ -93,3 +95,15 @@ def test_options_round_trip_and_unknown_keys(tmp_path):
     (tmp_path / "options.json").write_text(text.replace('"tokens_per_block": 32', '"tokens_per_block": -1'))
     with pytest.raises(BuildError, match="engine"):
         Options.read(tmp_path)
+
+
+def test_a_placed_repository_is_this_programs_and_a_changed_one_is_not(tmp_path):
+    builder = Builder(tmp_path, Manifest("tensorrt", {}), lambda line: None)
+    builder.step("model repository", [], ["model_repository"], None, lambda: render_repository(tmp_path, TWO_GPUS))
+    verify(tmp_path)
+    path = tmp_path / "model_repository/flow/config.pbtxt"
+    path.write_text(path.read_text().replace("max_batch_size: 0", "max_batch_size: 8"))
+    builder.manifest.steps["model repository"].files["model_repository/flow/config.pbtxt"] = FileFacts.of(path)
+    builder.manifest.write(tmp_path)
+    with pytest.raises(BuildError, match=r"another version of this program \(model_repository/flow/config\.pbtxt"):
+        verify(tmp_path)

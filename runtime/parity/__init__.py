@@ -1,0 +1,1 @@
+"""Does an engine compute what the torch engine computes? Five cases, one table."""
