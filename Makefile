@@ -46,7 +46,7 @@ export OMP_NUM_THREADS ?= 1
 .PHONY: help setup build-engines serve demo parity test check-tensorrt check bench bench-token2wav bench-hops clean
 
 help: ## This list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 	@echo
 	@echo "  TARGET=$(TARGET) OUT=$(OUT) MODEL=$(MODEL) COSYVOICE=$(COSYVOICE) VOICES=$(VOICES) PROFILE=$(PROFILE)"
 	@echo "  HOST=$(HOST) GRPC_PORT=$(GRPC_PORT) HTTP_PORT=$(HTTP_PORT) METRICS_PORT=$(METRICS_PORT)"
