@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
+
 from builders.export_encoder import export_encoder
 from builders.export_token2wav import export_token2wav
 from builders.render import render_repository
@@ -25,7 +27,9 @@ from runtime.checkpoint.layout import all_shapes
 from runtime.checkpoint.weights import check_weights, weight_files
 from runtime.errors import BuildError
 from runtime.manifest import Manifest
-from runtime.options import OPTIONS_FILE, TOKEN2WAV_FOLDER, EncoderOptions, Options
+from runtime.options import OPTIONS_FILE, TOKEN2WAV_FOLDER, EncoderOptions, Options, Token2WavOptions
+from runtime.token2wav.flow_cache import block_bytes, stream_bytes
+from runtime.token2wav.layout import Sizes
 
 CPU, TENSORRT = "cpu", "tensorrt"
 TARGETS = (CPU, TENSORRT)
@@ -95,6 +99,7 @@ def build(request: BuildRequest, say: Callable[[str], None]) -> Manifest:
         None,
         lambda: export_token2wav(cosyvoice, out / TOKEN2WAV_FOLDER, request.voices, say),
     )
+    say(_sound_capacity(out))
     text_files = [model / name for name in TEXT_FILES if (model / name).exists()]
     builder.step(
         "model repository",
@@ -129,6 +134,15 @@ def _build_tensorrt(request: BuildRequest, say: Callable[[str], None]) -> Manife
         builder.run(step)
     builder.manifest.write(out)
     return builder.manifest
+
+
+def _sound_capacity(out: Path) -> str:
+    options, sizes = Token2WavOptions(), Sizes.read(out / TOKEN2WAV_FOLDER)
+    stream = stream_bytes(sizes) + options.window * block_bytes(sizes, np.dtype(np.float32))
+    return (
+        f"token2wav: a stream holds up to {stream / 1e6:.1f} MB ({options.window} blocks of context), "
+        f"{options.max_streams} streams {options.max_streams * stream / 1e6:.0f} MB"
+    )
 
 
 def _checkpoints(request: BuildRequest, builder: Builder) -> tuple[Path, Path]:

@@ -55,6 +55,7 @@ def _sizes(config: Token2WavConfig, voices: tuple[str, ...]) -> Sizes:
     return Sizes(
         vocab_size=config.flow.vocab_size,
         mel_bins=config.flow.mel_bins,
+        speaker_dim=config.flow.speaker_dim,
         lookbehind=SMOOTHING_KERNEL - 1,
         lookahead=config.flow.lookahead,
         frames_per_token=config.flow.frames_per_token,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import prod
 
 import numpy as np
 
@@ -16,6 +17,31 @@ from runtime.token2wav.chunks import Arrays
 from runtime.token2wav.layout import NO_BLOCK, Sizes
 
 GUIDANCE_ROWS, POSITION_CONVS, KEY_VALUE = 2, 2, 2
+
+
+def pool_blocks(streams: int, window: int) -> int:
+    """Blocks of a pool that never runs out; at least one, because a graph's input is never empty."""
+    return max(1, streams * window)
+
+
+def tail_shape(sizes: Sizes) -> tuple[int, ...]:
+    """Of one stream's convolution tails, all Euler steps."""
+    return (sizes.euler_steps, GUIDANCE_ROWS, POSITION_CONVS, sizes.dim, sizes.tail_frames)
+
+
+def block_shape(sizes: Sizes) -> tuple[int, ...]:
+    """Of one block's keys and values, one layer and one Euler step."""
+    return (GUIDANCE_ROWS, KEY_VALUE, sizes.heads, sizes.block_frames, sizes.head_dim)
+
+
+def stream_bytes(sizes: Sizes) -> int:
+    """Of a stream without blocks: its tails."""
+    return prod(tail_shape(sizes)) * np.dtype(np.float32).itemsize
+
+
+def block_bytes(sizes: Sizes, dtype: np.dtype) -> int:
+    """Of one block of a stream, all layers and Euler steps."""
+    return sizes.depth * sizes.euler_steps * prod(block_shape(sizes)) * dtype.itemsize
 
 
 @dataclass(slots=True)
@@ -39,16 +65,13 @@ class FlowCache:
 
     def __init__(self, sizes: Sizes, streams: int, window: int, dtype: np.dtype) -> None:
         self._sizes, self.window = sizes, window
-        rows = max(1, streams * window)  # a graph input is never empty
-        block = (GUIDANCE_ROWS, KEY_VALUE, sizes.heads, sizes.block_frames, sizes.head_dim)
+        rows = pool_blocks(streams, window)
         # Zeros are not touched, so the pool takes memory as blocks are first used.
-        self._layers = [np.zeros((sizes.euler_steps, rows, *block), dtype) for _ in range(sizes.depth)]
+        self._layers = [np.zeros((sizes.euler_steps, rows, *block_shape(sizes)), dtype) for _ in range(sizes.depth)]
         self._free = list(range(rows - 1, -1, -1)) if window else []
-        self._tails = (sizes.euler_steps, GUIDANCE_ROWS, POSITION_CONVS, sizes.dim, sizes.tail_frames)
         self._open = self._used = 0
-        tails = int(np.prod(self._tails)) * np.dtype(np.float32).itemsize
-        self.stream_bytes, self.block_bytes = tails, sum(layer[:, 0].nbytes for layer in self._layers)
-        self.limit_bytes = streams * (tails + window * self.block_bytes)
+        self.stream_bytes, self.block_bytes = stream_bytes(sizes), block_bytes(sizes, dtype)
+        self.limit_bytes = streams * (self.stream_bytes + window * self.block_bytes)
 
     @property
     def held_bytes(self) -> int:
@@ -58,7 +81,7 @@ class FlowCache:
     def open(self) -> StreamCache:
         """A stream that begins with silence."""
         self._open += 1
-        return StreamCache(np.zeros(self._tails, np.float32))
+        return StreamCache(np.zeros(tail_shape(self._sizes), np.float32))
 
     def close(self, cache: StreamCache) -> None:
         """Frees the stream's blocks; they need no clearing."""

@@ -28,6 +28,7 @@ class Sizes:
 
     vocab_size: int
     mel_bins: int
+    speaker_dim: int
     lookbehind: int
     lookahead: int
     frames_per_token: int

@@ -20,6 +20,8 @@ from runtime.token2wav.context import DECODER_LOOKAHEAD, PITCH_LEFT, PITCH_LOOKA
 from runtime.token2wav.layout import Sizes
 from runtime.token2wav.noise import Noise
 
+CALL_FRAMES = 200  # new ones of a stream in one call of the graph: as many as the flow makes in one of its calls
+
 
 @dataclass(slots=True)
 class VocoderState:
@@ -47,13 +49,17 @@ class Window:
     done: int  # frames sounded after the call
 
     @classmethod
-    def of(cls, state: VocoderState, left: int, final: bool) -> Window:
-        """The next window of a stream; at the end zeros stand for what lies to the right."""
+    def of(cls, state: VocoderState, left: int, final: bool) -> Window | None:
+        """The next window of a stream; at its end zeros stand for what lies to the right.
+
+        None: nothing more can be sounded yet. A long chunk takes several windows.
+        """
         start = max(0, state.done - left)
-        total = state.total
-        held = (0, 0, 0) if final else (PITCH_LOOKAHEAD, PITCH_LOOKAHEAD + DECODER_LOOKAHEAD, RIGHT)
+        total = min(state.total, state.done + CALL_FRAMES + RIGHT)
+        last = final and total - state.done <= CALL_FRAMES and total == state.total
+        held = (0, 0, 0) if last else (PITCH_LOOKAHEAD, PITCH_LOOKAHEAD + DECODER_LOOKAHEAD, RIGHT)
         source_end, end, done = (total - frames for frames in held)
-        return cls(start, max(0, start - PITCH_LEFT), source_end, end, max(done, state.done))
+        return cls(start, max(0, start - PITCH_LEFT), source_end, end, done) if done > state.done else None
 
 
 class VocoderStage:
@@ -117,18 +123,23 @@ class VocoderStage:
 
     def _new_sound(self, chunks: Sequence[Chunk], states: Sequence[VocoderState | None]) -> list[np.ndarray]:
         """New samples of every chunk; none where there is no state."""
-        sounds = [np.zeros(0, np.float32)] * len(chunks)
+        sounds: list[list[np.ndarray]] = [[] for _ in chunks]
+        while rows := self._windows(chunks, states):
+            out = self._graph(self._inputs([(state, window) for _, state, window in rows]))
+            for (i, state, window), audio, f0 in zip(rows, out["audio"], out["f0"], strict=True):
+                sounds[i].append(self._take(state, window, audio, f0))
+        return [np.concatenate([np.zeros(0, np.float32), *parts]) for parts in sounds]
+
+    def _windows(
+        self, chunks: Sequence[Chunk], states: Sequence[VocoderState | None]
+    ) -> list[tuple[int, VocoderState, Window]]:
         rows = []
         for i, (chunk, state) in enumerate(zip(chunks, states, strict=True)):
             if state is not None:
                 window = Window.of(state, self._sizes.vocoder_left, bool(chunk.flag & ChunkFlag.FINAL))
-                if window.done > state.done:
+                if window is not None:
                     rows.append((i, state, window))
-        if rows:
-            out = self._graph(self._inputs([(state, window) for _, state, window in rows]))
-            for (i, state, window), audio, f0 in zip(rows, out["audio"], out["f0"], strict=True):
-                sounds[i] = self._take(state, window, audio, f0)
-        return sounds
+        return rows
 
     def _inputs(self, rows: Sequence[tuple[VocoderState, Window]]) -> Arrays:
         """The windows as one batch, padded on the right with zeros."""

@@ -11,7 +11,7 @@ from token2wav_stages import MAX_STREAMS, call, onnx_stages, render, tokens_of, 
 
 from runtime.contracts import ChunkFlag
 from runtime.token2wav.flow import EulerStep
-from runtime.token2wav.hops import DEFAULT_HOPS, STEADY_HOPS, ChunkCutter, HopPolicy
+from runtime.token2wav.hops import ALIGNED_HOPS, STEADY_HOPS, ChunkCutter, HopPolicy
 from runtime.token2wav.past import Past, additive
 
 pytestmark = pytest.mark.golden
@@ -145,8 +145,8 @@ def test_vocoder_rows_of_one_call_equal_each_alone(stages):
 def test_cancelled_at_any_point_nothing_is_held_and_others_go_on(stages, point):
     flow, vocoder = stages
     tokens = some_tokens(120, 3)
-    expected = [call(stages, [0], [cut.flag], [cut.tokens])["mel"] for cut in cuts_of(tokens, DEFAULT_HOPS)]
-    for turn, cut in enumerate(cuts_of(tokens, DEFAULT_HOPS)):
+    expected = [call(stages, [0], [cut.flag], [cut.tokens])["mel"] for cut in cuts_of(tokens, ALIGNED_HOPS)]
+    for turn, cut in enumerate(cuts_of(tokens, ALIGNED_HOPS)):
         ids, flags, parts = [7], [cut.flag], [cut.tokens]
         if turn <= point:  # a second stream beside it, released in the call number ``point``
             beside = (ChunkFlag.RELEASE, ()) if turn == point else (cut.flag, cut.tokens)
@@ -156,7 +156,7 @@ def test_cancelled_at_any_point_nothing_is_held_and_others_go_on(stages, point):
     assert (flow.held_bytes, vocoder.held_bytes) == (0, 0)
 
 
-@pytest.mark.parametrize("hops", [DEFAULT_HOPS, STEADY_HOPS])
+@pytest.mark.parametrize("hops", [ALIGNED_HOPS, STEADY_HOPS])
 def test_half_precision_stays_close(exported, hops):
     """Products and caches in 16 bit, all else in float32; a longer stream does not drift away."""
     flow = onnx_stages(exported, precision="float16")[0]

@@ -5,67 +5,22 @@ import sys
 
 import numpy as np
 import pytest
-
-from runtime.contracts import STATE_LOST, ChunkFlag
-from runtime.errors import InvalidRequest, NotFound, Overloaded
-from runtime.token2wav.flow_stage import FlowStage
-from runtime.token2wav.layout import Sizes
-from runtime.token2wav.noise import Noise
-from runtime.token2wav.vocoder_stage import VocoderStage
-
-SIZES = Sizes(
-    vocab_size=100,
-    mel_bins=4,
-    lookbehind=2,
-    lookahead=3,
-    frames_per_token=2,
-    block_frames=50,
-    euler_steps=2,
-    dim=6,
-    depth=2,
-    heads=2,
-    head_dim=3,
-    tail_frames=30,
-    harmonics=9,
-    frame_samples=6,
-    sample_rate=300,
-    vocoder_left=29,
-    voices=("a", "b"),
+from token2wav_graphs import (
+    CONTINUE,
+    FINAL,
+    RELEASE,
+    START,
+    WINDOW,
+    Graphs,
+    lengths,
+    make_flow,
+    make_vocoder,
+    mel,
+    tokens,
 )
-WINDOW = 3
-START, CONTINUE, FINAL, RELEASE = ChunkFlag.START, ChunkFlag.CONTINUE, ChunkFlag.FINAL, ChunkFlag.RELEASE
 
-
-class Graphs:
-    """Stands for all graphs; can be told to fail."""
-
-    def __init__(self):
-        self.broken = False
-        self.widest = self.slots = self.rows = 0
-
-    def front(self, arrays):
-        rows, width = arrays["tokens"].shape
-        return {"mu": np.zeros((rows, 4, 2 * (width - 5)), np.float32), "speaker": arrays["embedding"]}
-
-    def step(self, arrays):
-        if self.broken:
-            raise RuntimeError("broken")
-        assert arrays["x"].shape == arrays["mu"].shape
-        rows, _, frames = arrays["x"].shape
-        self.widest = max(self.widest, frames)
-        self.slots = max(self.slots, arrays["tables"].shape[1])
-        new = np.zeros((2, rows, 2, 2, 2, frames, 3), np.float32)
-        return {"next": arrays["x"], "keys_values": new, "next_tails": np.zeros((rows, 2, 2, 6, 30), np.float32)}
-
-    def vocoder(self, arrays):
-        if self.broken:
-            raise RuntimeError("broken")
-        rows, _, width = arrays["mel"].shape
-        self.rows = max(self.rows, rows)
-        return {
-            "audio": np.zeros((rows, (width - 4) * 6), np.float32),
-            "f0": np.zeros((rows, arrays["noise"].shape[1] // 6), np.float32),
-        }
+from runtime.contracts import STATE_LOST
+from runtime.errors import InvalidRequest, NotFound, Overloaded
 
 
 @pytest.fixture
@@ -75,42 +30,12 @@ def graphs():
 
 @pytest.fixture
 def flow(graphs, tmp_path):
-    np.save(tmp_path / "mel.npy", np.arange(400, dtype=np.float32).reshape(4, 100))
-    vectors = {name: np.zeros(4, np.float32) for name in SIZES.voices}
-    return FlowStage(SIZES, graphs.front, graphs.step, vectors, Noise(tmp_path / "mel.npy", axis=1), 2, WINDOW)
+    return make_flow(graphs, tmp_path)
 
 
 @pytest.fixture
 def vocoder(graphs, tmp_path):
-    np.save(tmp_path / "source.npy", np.zeros((600, 9), np.float32))
-    return VocoderStage(SIZES, graphs.vocoder, Noise(tmp_path / "source.npy", axis=0), 2)
-
-
-def tokens(*rows, **changes):
-    """Inputs of the flow: (stream, flag, count) each."""
-    ids, flags, counts = zip(*rows, strict=True)
-    return {
-        "stream_ids": np.array(ids),
-        "chunk_flags": np.array([int(flag) for flag in flags], np.int32),
-        "voices": np.array([b"a"] * len(ids), np.object_),
-        "tokens": np.arange(sum(counts), dtype=np.int32) % 100,
-        "token_lengths": np.array(counts, np.int32),
-    } | changes
-
-
-def mel(*rows, **changes):
-    """Inputs of the vocoder: (stream, flag, frames) each; frames may be STATE_LOST."""
-    ids, flags, counts = zip(*rows, strict=True)
-    return {
-        "stream_ids": np.array(ids),
-        "chunk_flags": np.array([int(flag) for flag in flags], np.int32),
-        "mel": np.zeros((4, sum(max(0, count) for count in counts)), np.float32),
-        "mel_lengths": np.array(counts, np.int32),
-    } | changes
-
-
-def lengths(out):
-    return next(array for name, array in out.items() if name.endswith("lengths")).tolist()
+    return make_vocoder(graphs, tmp_path)
 
 
 def test_frames_of_all_tokens_but_the_lookahead(flow):
