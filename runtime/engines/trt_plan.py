@@ -95,6 +95,10 @@ class Plan:
             raise EngineFault(self._name, f"{name} cannot have shape {list(shape)}", "build the engine for it")
         self._shapes[name] = shape
 
+    def shape_of(self, name: str) -> Shape:
+        """Shape of an output, for the inputs' shapes of now."""
+        return tuple(self._context.get_tensor_shape(name))
+
     def check_complete(self) -> None:
         """Raises EngineFault naming the inputs that have no shape or address yet."""
         missing = self._context.infer_shapes()

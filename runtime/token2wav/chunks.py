@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from runtime.contracts import STATE_LOST, ChunkFlag
 from runtime.errors import InvalidRequest, Overloaded
 
-Arrays = dict[str, np.ndarray]
+Arrays = dict[str, Any]  # by name; numpy at the stages' doors, ``runtime.memory.Array`` at their graphs
 Graph = Callable[[Arrays], Arrays]
 State = TypeVar("State")
 

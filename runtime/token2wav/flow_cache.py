@@ -2,7 +2,7 @@
 
 Blocks of all streams lie in one pool of each layer, so that rows of a call differ only in their
 tables. A stream holds as many blocks as a frame may see before its own; a new one takes the place of
-the oldest. Values are per Euler step, because every step sees other velocities. numpy only.
+the oldest. Values are per Euler step, because every step sees other velocities.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from math import prod
 
 import numpy as np
 
+from runtime.memory import Array, Memory
 from runtime.token2wav.chunks import Arrays
 from runtime.token2wav.layout import NO_BLOCK, Sizes
 
@@ -48,7 +49,7 @@ def block_bytes(sizes: Sizes, dtype: np.dtype) -> int:
 class StreamCache:
     """One stream: tails [steps, 2, 2, dim, 30], complete blocks so far, pool rows of the last of them."""
 
-    tails: np.ndarray
+    tails: Array
     blocks: int = 0
     table: list[int] = field(default_factory=list)
 
@@ -61,16 +62,17 @@ class FlowCache:
         streams: most streams at once.
         window: blocks that a frame sees before its own.
         dtype: of keys and values.
+        memory: where they live.
     """
 
-    def __init__(self, sizes: Sizes, streams: int, window: int, dtype: np.dtype) -> None:
-        self._sizes, self.window = sizes, window
+    def __init__(self, sizes: Sizes, streams: int, window: int, dtype: str, memory: Memory) -> None:
+        self._sizes, self.window, self._memory = sizes, window, memory
         rows = pool_blocks(streams, window)
-        # Zeros are not touched, so the pool takes memory as blocks are first used.
-        self._layers = [np.zeros((sizes.euler_steps, rows, *block_shape(sizes)), dtype) for _ in range(sizes.depth)]
+        shape = (sizes.euler_steps, rows, *block_shape(sizes))
+        self._layers = [memory.zeros(shape, dtype) for _ in range(sizes.depth)]
         self._free = list(range(rows - 1, -1, -1)) if window else []
         self._open = self._used = 0
-        self.stream_bytes, self.block_bytes = stream_bytes(sizes), block_bytes(sizes, dtype)
+        self.stream_bytes, self.block_bytes = stream_bytes(sizes), block_bytes(sizes, np.dtype(dtype))
         self.limit_bytes = streams * (self.stream_bytes + window * self.block_bytes)
 
     @property
@@ -81,7 +83,7 @@ class FlowCache:
     def open(self) -> StreamCache:
         """A stream that begins with silence."""
         self._open += 1
-        return StreamCache(np.zeros(tail_shape(self._sizes), np.float32))
+        return StreamCache(self._memory.zeros(tail_shape(self._sizes), "float32"))
 
     def close(self, cache: StreamCache) -> None:
         """Frees the stream's blocks; they need no clearing."""
@@ -101,6 +103,10 @@ class FlowCache:
             tables[i, :held] = cache.table
             blocks[i, :held] = [newest - (newest - slot) % self.window for slot in range(held)]
         return {"tables": tables, "table_blocks": blocks}
+
+    def tails(self, caches: Sequence[StreamCache], step: int) -> Array:
+        """Tails of several streams at one Euler step [streams, 2, 2, dim, 30]."""
+        return self._memory.stack([cache.tails[step] for cache in caches])
 
     def layers(self, step: int) -> Arrays:
         """Pools of all layers at one Euler step, under the names of the graph's inputs."""

@@ -4,7 +4,7 @@ Every call renders a stream from its last complete block on and keeps the new fr
 the last tokens, which are only looked at until the stream ends. What lies before comes from caches, so
 the cost of a chunk does not depend on what came before it, and the result equals rendering everything
 again under the same mask. All streams of a call share one batch. Knows the ``flow`` contract and numpy,
-not what runs the graphs. Source: reference section 2.5.
+not what runs the graphs or where their arrays live. Source: reference section 2.5.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 
 from runtime.contracts import STATE_LOST, ChunkFlag
 from runtime.errors import InvalidRequest, NotFound
+from runtime.memory import HostMemory, Memory
 from runtime.token2wav.chunks import Arrays, Chunk, Graph, StreamTable, read_chunks
 from runtime.token2wav.flow_cache import FlowCache, StreamCache
 from runtime.token2wav.layout import Sizes
@@ -72,6 +73,7 @@ class FlowStage:
         full_attention: every frame sees all frames of its call, as in the authors' demo server, and
             every call renders all of them again.
         cache_type: of keys and values, as the graph has it.
+        memory: where the graphs take and leave their arrays.
     """
 
     def __init__(
@@ -85,12 +87,15 @@ class FlowStage:
         window: int,
         full_attention: bool = False,
         cache_type: str = "float32",
+        memory: Memory | None = None,
     ) -> None:
         self._sizes, self._front, self._step = sizes, front, step
+        self._memory = memory or HostMemory()
         self._voices, self._noise = voices, mel_noise
         self._block = UNBOUNDED if full_attention else sizes.block_frames
         window = 0 if full_attention else window
-        self.cache = FlowCache(sizes, max_streams, window, np.dtype(cache_type))
+        self.cache = FlowCache(sizes, max_streams, window, cache_type, self._memory)
+        self._steps = [self._memory.put(np.array([step])) for step in range(sizes.euler_steps)]
         self.states: StreamTable[FlowState] = StreamTable(
             "flow", max_streams, release=lambda state: self.cache.close(state.cache)
         )
@@ -171,24 +176,31 @@ class FlowStage:
         caches = [piece.rendering.state.cache for piece in pieces]
         counts = [piece.blocks for piece in pieces]
         total = max(piece.frames for piece in pieces)
-        front = self._front(self._tokens(pieces, total // self._sizes.frames_per_token))
-        fixed = {
-            "first": np.array([piece.first for piece in pieces]),
-            "frames": np.array([piece.frames for piece in pieces]),
-            "kept": np.array(counts) * self._sizes.block_frames,
-            "block": np.array([self._block]),
-            "window": np.array([self.cache.window]),
-            **self.cache.tables(caches),
-        }
-        x = np.stack([self._noise.window(piece.first, piece.first + total) for piece in pieces])
-        for step in range(self._sizes.euler_steps):
-            moving = {"x": x, "step": np.array([step]), "tails": np.stack([cache.tails[step] for cache in caches])}
-            found = self._step(front | fixed | moving | self.cache.layers(step))
+        front = self._front(self._put(self._tokens(pieces, total // self._sizes.frames_per_token)))
+        fixed = front | self._put(self._places(pieces) | self.cache.tables(caches))
+        noise = np.stack([self._noise.window(piece.first, piece.first + total) for piece in pieces])
+        x = self._memory.put(noise)
+        for step, number in enumerate(self._steps):
+            moving = {"x": x, "step": number, "tails": self.cache.tails(caches, step)}
+            found = self._step(fixed | moving | self.cache.layers(step))
             x = found["next"]
             self.cache.store(caches, counts, step, found)
         self.cache.advance(caches, counts)
-        for piece, mel in zip(pieces, x, strict=True):
+        for piece, mel in zip(pieces, self._memory.take(x), strict=True):
             self._give(piece, mel)
+
+    def _put(self, arrays: Arrays) -> Arrays:
+        return {name: self._memory.put(array) for name, array in arrays.items()}
+
+    def _places(self, pieces: Sequence[Piece]) -> Arrays:
+        """Where the rows lie in their streams, and the mask's sizes."""
+        return {
+            "first": np.array([piece.first for piece in pieces]),
+            "frames": np.array([piece.frames for piece in pieces]),
+            "kept": np.array([piece.blocks for piece in pieces]) * self._sizes.block_frames,
+            "block": np.array([self._block]),
+            "window": np.array([self.cache.window]),
+        }
 
     def _tokens(self, pieces: Sequence[Piece], width: int) -> Arrays:
         """The pieces' tokens with their neighbours, and which of them exist."""

@@ -6,50 +6,12 @@ bounds hold for any request. The unbounded prefix of the demo server's policy is
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-
+from runtime.shapes import Profile, Span, profile_of
 from runtime.token2wav.context import DECODER_LOOKAHEAD, OVERLAP, PITCH_LEFT, PITCH_LOOKAHEAD
 from runtime.token2wav.flow_cache import block_shape, pool_blocks, tail_shape
 from runtime.token2wav.flow_stage import CALL_BLOCKS
 from runtime.token2wav.layout import Sizes
 from runtime.token2wav.vocoder_stage import CALL_FRAMES
-
-Shape = tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Range:
-    """Smallest, usual and largest shape of one input."""
-
-    low: Shape
-    usual: Shape
-    high: Shape
-
-    def covers(self, shape: Shape) -> bool:
-        """Whether a plan that is compiled for this range takes the shape."""
-        return len(shape) == len(self.low) and all(
-            low <= size <= high for low, size, high in zip(self.low, shape, self.high, strict=True)
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """Smallest, usual and largest size of one axis."""
-
-    low: int
-    usual: int
-    high: int
-
-
-Profile = dict[str, Range]
-
-
-def _ranges(axes: Mapping[str, tuple[int | Span, ...]]) -> Profile:
-    def pick(sizes: tuple[int | Span, ...], name: str) -> Shape:
-        return tuple(size if isinstance(size, int) else getattr(size, name) for size in sizes)
-
-    return {name: Range(pick(sizes, "low"), pick(sizes, "usual"), pick(sizes, "high")) for name, sizes in axes.items()}
 
 
 def front_profile(sizes: Sizes, rows: int) -> Profile:
@@ -58,7 +20,7 @@ def front_profile(sizes: Sizes, rows: int) -> Profile:
     most = CALL_BLOCKS * sizes.block_frames // per_token
     row = Span(1, rows, rows)
     columns = Span(around + 1, around + sizes.block_tokens, around + most)
-    return _ranges({"tokens": (row, columns), "valid": (row, columns), "embedding": (row, sizes.speaker_dim)})
+    return profile_of({"tokens": (row, columns), "valid": (row, columns), "embedding": (row, sizes.speaker_dim)})
 
 
 def step_profile(sizes: Sizes, rows: int, streams: int, window: int) -> Profile:
@@ -77,28 +39,22 @@ def step_profile(sizes: Sizes, rows: int, streams: int, window: int) -> Profile:
         "table_blocks": (row, slots),
         **{f"caches_{i}": (pool_blocks(streams, window), *block_shape(sizes)) for i in range(sizes.depth)},
     }
-    return _ranges(axes)
+    return profile_of(axes)
 
 
 def vocoder_profile(sizes: Sizes, rows: int) -> Profile:
     """Of the vocoder."""
-    row, left, step = Span(1, rows, rows), sizes.vocoder_left, sizes.frames_per_token
+    row, left = Span(1, rows, rows), sizes.vocoder_left
     # From the window's first frame: one frame is decoded beyond those that are given, to overlap with the next.
-    decoded = Span(step, left + sizes.block_frames + OVERLAP, left + CALL_FRAMES + OVERLAP)
+    decoded = Span(sizes.frames_per_token, left + sizes.block_frames + OVERLAP, left + CALL_FRAMES + OVERLAP)
+    # At the end of a stream the source is no longer than what is decoded, and there may be nothing to its left.
     source = Span(decoded.low, decoded.usual + DECODER_LOOKAHEAD, decoded.high + DECODER_LOOKAHEAD)
-    pitch = Span(
-        source.low + PITCH_LOOKAHEAD,
-        source.usual + PITCH_LEFT + PITCH_LOOKAHEAD,
-        source.high + PITCH_LEFT + PITCH_LOOKAHEAD,
-    )
-    mel = Span(*(size + DECODER_LOOKAHEAD for size in (decoded.low, decoded.usual, decoded.high)))
-    samples = Span(*(size * sizes.frame_samples for size in (source.low, source.usual, source.high)))
-    return _ranges(
-        {
-            "mel_pitch": (row, sizes.mel_bins, pitch),
-            "mel": (row, sizes.mel_bins, mel),
-            "turns": (row, sizes.harmonics),
-            "noise": (row, samples, sizes.harmonics),
-            **{name: (row,) for name in ("lead", "frames", "source_frames")},
-        }
-    )
+    pitch = Span(source.low, source.usual + PITCH_LEFT, source.high + PITCH_LEFT)
+    axes: dict[str, tuple[int | Span, ...]] = {
+        "mel_pitch": (row, sizes.mel_bins, pitch + PITCH_LOOKAHEAD),
+        "mel": (row, sizes.mel_bins, decoded + DECODER_LOOKAHEAD),
+        "turns": (row, sizes.harmonics),
+        "noise": (row, source * sizes.frame_samples, sizes.harmonics),
+        **{name: (row,) for name in ("lead", "frames", "source_frames")},
+    }
+    return profile_of(axes)

@@ -15,6 +15,7 @@ import numpy as np
 
 from runtime.contracts import STATE_LOST, ChunkFlag
 from runtime.errors import InvalidRequest
+from runtime.memory import HostMemory, Memory
 from runtime.token2wav.chunks import Arrays, Chunk, Graph, StreamTable, read_chunks
 from runtime.token2wav.context import DECODER_LOOKAHEAD, PITCH_LEFT, PITCH_LOOKAHEAD, RIGHT
 from runtime.token2wav.layout import Sizes
@@ -70,10 +71,14 @@ class VocoderStage:
         graph: mel_pitch, mel, turns, noise, lead, frames, source_frames -> audio, f0.
         source_noise: by absolute sample.
         max_streams: most streams with state.
+        memory: where the graph takes and leaves its arrays; states are on the host, they are small.
     """
 
-    def __init__(self, sizes: Sizes, graph: Graph, source_noise: Noise, max_streams: int) -> None:
+    def __init__(
+        self, sizes: Sizes, graph: Graph, source_noise: Noise, max_streams: int, memory: Memory | None = None
+    ) -> None:
         self._sizes, self._graph, self._noise = sizes, graph, source_noise
+        self._memory = memory or HostMemory()
         self.states: StreamTable[VocoderState] = StreamTable("vocoder", max_streams)
 
     @property
@@ -125,8 +130,10 @@ class VocoderStage:
         """New samples of every chunk; none where there is no state."""
         sounds: list[list[np.ndarray]] = [[] for _ in chunks]
         while rows := self._windows(chunks, states):
-            out = self._graph(self._inputs([(state, window) for _, state, window in rows]))
-            for (i, state, window), audio, f0 in zip(rows, out["audio"], out["f0"], strict=True):
+            inputs = self._inputs([(state, window) for _, state, window in rows])
+            out = self._graph({name: self._memory.put(array) for name, array in inputs.items()})
+            audios, pitches = self._memory.take(out["audio"]), self._memory.take(out["f0"])
+            for (i, state, window), audio, f0 in zip(rows, audios, pitches, strict=True):
                 sounds[i].append(self._take(state, window, audio, f0))
         return [np.concatenate([np.zeros(0, np.float32), *parts]) for parts in sounds]
 
