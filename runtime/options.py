@@ -15,10 +15,11 @@ from runtime.checkpoint.config import FeatureConfig
 from runtime.engines.options import EngineOptions
 from runtime.errors import BuildError
 from runtime.token2wav.hops import DEFAULT_HOPS, HopPolicy
-from runtime.token2wav.layout import DEFAULT_WINDOW
+from runtime.token2wav.layout import DEFAULT_WINDOW, STEP_GRAPHS
 
 OPTIONS_FILE = "options.json"
 TOKEN2WAV_FOLDER = "token2wav"
+TENSORRT = "tensorrt"  # the target whose graphs are compiled plans
 T = TypeVar("T")
 
 
@@ -44,7 +45,7 @@ class Token2WavOptions:
     once, so that the vocoder of one overlaps the flow of the next. ``max_wait_s``: a chunk that waited
     so long goes ahead of others' first ones. ``slack_s``: while calls run, a listener who has so much to
     hear waits for larger chunks. ``full_attention``: the policy of the authors' demo server, with
-    ``hops`` (15,).
+    ``hops`` (15,). ``precision``: of the flow's products and caches, a key of ``layout.STEP_GRAPHS``.
     """
 
     dir: str = TOKEN2WAV_FOLDER
@@ -57,9 +58,12 @@ class Token2WavOptions:
     max_wait_s: float = 1.0
     slack_s: float = 2.0
     full_attention: bool = False
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
         HopPolicy(self.hops)
+        if self.precision not in STEP_GRAPHS:
+            raise ValueError(f"precision: {self.precision!r} is not one of {', '.join(STEP_GRAPHS)}")
         for name in ("max_streams", "max_batch", "calls_in_flight", "threads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: {getattr(self, name)} is below 1")
@@ -96,6 +100,10 @@ class Options:
     serving: ServingOptions = field(default_factory=ServingOptions)
     threads: int = 1
     target: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if self.target == TENSORRT and self.token2wav.full_attention:
+            raise ValueError("token2wav.full_attention: plans are compiled for bounded shapes; use another target")
 
     def path(self, name: str) -> Path:
         """A path of this file, seen from the folder."""

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
 from runtime.checkpoint.config import FeatureConfig
 from runtime.frontend.mel import log_mel, speech_frames
 from runtime.frontend.windows import WindowShape, encode_clips
+from runtime.memory import HostMemory, Memory, TorchMemory
 from runtime.onnx_session import OnnxGraph
-from runtime.options import Options
+from runtime.options import TENSORRT, EncoderOptions, Options
+from runtime.shapes import Profile, Span, profile_of
 
-Arrays = dict[str, np.ndarray]
+Arrays = dict[str, Any]
 
 
 def log_mel_batch(arrays: Arrays, features: FeatureConfig) -> Arrays:
@@ -25,16 +30,24 @@ def log_mel_batch(arrays: Arrays, features: FeatureConfig) -> Arrays:
 
 
 class EncoderStage:
-    """The exported encoder over packed clips."""
+    """The exported encoder over packed clips.
 
-    def __init__(self, options: Options) -> None:
+    Args:
+        options: of the rendered folder.
+        gpu: number of the GPU, where there is one.
+    """
+
+    def __init__(self, options: Options, gpu: int = 0) -> None:
         encoder = options.encoder
         self._shape = WindowShape(encoder.frames, encoder.groups, encoder.group_size)
         self._hidden, self._max_windows = encoder.hidden, encoder.max_windows
-        self._session = OnnxGraph(options.path(encoder.graph), options.threads)
+        self._memory: Memory = TorchMemory(f"cuda:{gpu}") if options.target == TENSORRT else HostMemory()
+        self._run = _open(options, self._memory)
 
     def _graph(self, mel: np.ndarray, frames: np.ndarray, keep: np.ndarray) -> np.ndarray:
-        return self._session.run({"mel": mel, "frames": frames, "keep": keep})["groups"]
+        arrays = {"mel": mel, "frames": frames, "keep": keep}
+        found = self._run({name: self._memory.put(array) for name, array in arrays.items()})
+        return self._memory.take(found["groups"])
 
     def run(self, arrays: Arrays) -> Arrays:
         """``mel``, ``mel_lengths`` and ``speech_frames`` to ``audio_embeds`` and ``audio_embed_lengths``."""
@@ -45,3 +58,20 @@ class EncoderStage:
             "audio_embeds": np.concatenate(rows) if rows else np.zeros((0, self._hidden), np.float32),
             "audio_embed_lengths": np.array([len(part) for part in embeds], np.int32),
         }
+
+
+def encoder_profile(encoder: EncoderOptions, features: FeatureConfig) -> Profile:
+    """Every shape that the encoder's graph is asked for."""
+    windows = Span(1, 1, encoder.max_windows)
+    return profile_of(
+        {"mel": (windows, features.num_mel_bins, encoder.frames), "frames": (windows,), "keep": (windows,)}
+    )
+
+
+def _open(options: Options, memory: Memory) -> Callable[[Arrays], Arrays]:
+    path = options.path(options.encoder.graph)
+    if not isinstance(memory, TorchMemory):
+        return OnnxGraph(path, options.threads).run
+    from runtime.plan_graph import PLAN_SUFFIX, open_plan  # late: it needs torch
+
+    return open_plan(path.with_suffix(PLAN_SUFFIX), encoder_profile(options.encoder, options.features), memory).run

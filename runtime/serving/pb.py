@@ -39,6 +39,11 @@ def built_folder(args: dict[str, str]) -> Path:
     return Path(args["model_repository"]).parents[1]
 
 
+def gpu(args: dict[str, str]) -> int:
+    """Number of the GPU that this model's instance was placed on; 0 where there is none."""
+    return int(args["model_instance_device_id"]) if args["model_instance_kind"] == "GPU" else 0
+
+
 def inputs(request: Any, contract: ModelContract) -> dict[str, np.ndarray]:
     """The tensors that the request carries, as numpy arrays; optional ones may be missing.
 

@@ -1,10 +1,14 @@
-"""From an exported folder to ready stages over ONNX Runtime."""
+"""From a built folder to ready stages: over ONNX Runtime, or over compiled plans on a GPU."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from runtime.memory import HostMemory, Memory, TorchMemory
 from runtime.onnx_session import OnnxGraph
+from runtime.options import TENSORRT, Options, Token2WavOptions
+from runtime.shapes import Profile
+from runtime.token2wav.chunks import Graph
 from runtime.token2wav.flow_stage import FlowStage, read_voice_vectors
 from runtime.token2wav.layout import (
     DEFAULT_WINDOW,
@@ -17,7 +21,44 @@ from runtime.token2wav.layout import (
     Sizes,
 )
 from runtime.token2wav.noise import Noise
+from runtime.token2wav.shapes import front_profile, step_profile, vocoder_profile
 from runtime.token2wav.vocoder_stage import VocoderStage
+
+
+def open_flow(options: Options, gpu: int = 0) -> FlowStage:
+    """The flow of a rendered folder, on the target that it was built for.
+
+    Args:
+        options: of the folder.
+        gpu: number of the GPU, where there is one.
+
+    Raises:
+        BuildError: a file is missing, or a plan is not the one that these options ask for.
+    """
+    sound, folder = options.token2wav, options.path(options.token2wav.dir)
+    if options.target != TENSORRT:
+        return build_flow(folder, sound.threads, sound.max_streams, sound.window, sound.full_attention, sound.precision)
+    profiles, memory = plan_profiles(Sizes.read(folder), sound), _device_memory(gpu)
+    front, step = (_open_plan(folder, name, profiles, memory) for name in (FRONT_GRAPH, STEP_GRAPHS[sound.precision]))
+    return _flow(folder, front, step, sound.max_streams, sound.window, False, sound.precision, memory)
+
+
+def open_vocoder(options: Options, gpu: int = 0) -> VocoderStage:
+    """The vocoder of a rendered folder; see ``open_flow``."""
+    sound, folder = options.token2wav, options.path(options.token2wav.dir)
+    if options.target != TENSORRT:
+        return build_vocoder(folder, sound.threads, sound.max_streams)
+    profiles, memory = plan_profiles(Sizes.read(folder), sound), _device_memory(gpu)
+    return _vocoder(folder, _open_plan(folder, VOCODER_GRAPH, profiles, memory), sound.max_streams, memory)
+
+
+def plan_profiles(sizes: Sizes, options: Token2WavOptions) -> dict[str, Profile]:
+    """Every graph file that is compiled for these options, and the shapes that it is compiled for."""
+    return {
+        FRONT_GRAPH: front_profile(sizes, options.max_batch),
+        STEP_GRAPHS[options.precision]: step_profile(sizes, options.max_batch, options.max_streams, options.window),
+        VOCODER_GRAPH: vocoder_profile(sizes, options.max_batch),
+    }
 
 
 def build_flow(
@@ -28,7 +69,7 @@ def build_flow(
     full_attention: bool = False,
     precision: str = "float32",
 ) -> FlowStage:
-    """The flow of an exported folder.
+    """The flow of an exported folder over ONNX Runtime.
 
     Args:
         threads: of each graph.
@@ -37,20 +78,48 @@ def build_flow(
         full_attention: as the authors' demo server, see ``hops``.
         precision: of products and caches, a key of ``layout.STEP_GRAPHS``.
     """
+    front, step = (OnnxGraph(folder / name, threads).run for name in (FRONT_GRAPH, STEP_GRAPHS[precision]))
+    return _flow(folder, front, step, max_streams, window, full_attention, precision, HostMemory())
+
+
+def build_vocoder(folder: Path, threads: int, max_streams: int) -> VocoderStage:
+    """The vocoder of an exported folder over ONNX Runtime."""
+    return _vocoder(folder, OnnxGraph(folder / VOCODER_GRAPH, threads).run, max_streams, HostMemory())
+
+
+def _flow(
+    folder: Path,
+    front: Graph,
+    step: Graph,
+    max_streams: int,
+    window: int,
+    full_attention: bool,
+    precision: str,
+    memory: Memory,
+) -> FlowStage:
     return FlowStage(
         sizes=Sizes.read(folder),
-        front=OnnxGraph(folder / FRONT_GRAPH, threads).run,
-        step=OnnxGraph(folder / STEP_GRAPHS[precision], threads).run,
+        front=front,
+        step=step,
         voices=read_voice_vectors(folder / VOICES),
         mel_noise=Noise(folder / MEL_NOISE, axis=1),
         max_streams=max_streams,
         window=window,
         full_attention=full_attention,
         cache_type=precision,
+        memory=memory,
     )
 
 
-def build_vocoder(folder: Path, threads: int, max_streams: int) -> VocoderStage:
-    """The vocoder of an exported folder."""
-    graph = OnnxGraph(folder / VOCODER_GRAPH, threads).run
-    return VocoderStage(Sizes.read(folder), graph, Noise(folder / SOURCE_NOISE, axis=0), max_streams)
+def _vocoder(folder: Path, graph: Graph, max_streams: int, memory: Memory) -> VocoderStage:
+    return VocoderStage(Sizes.read(folder), graph, Noise(folder / SOURCE_NOISE, axis=0), max_streams, memory)
+
+
+def _device_memory(gpu: int) -> TorchMemory:
+    return TorchMemory(f"cuda:{gpu}")
+
+
+def _open_plan(folder: Path, graph: str, profiles: dict[str, Profile], memory: TorchMemory) -> Graph:
+    from runtime.plan_graph import PLAN_SUFFIX, open_plan  # late: it needs torch
+
+    return open_plan((folder / graph).with_suffix(PLAN_SUFFIX), profiles[graph], memory).run
