@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,12 +12,14 @@ import numpy as np
 
 from builders.export_encoder import export_encoder
 from builders.export_token2wav import export_token2wav
+from builders.placement import CPU_ONLY, ONE_GPU, TWO_GPUS, Placement
 from builders.render import render_repository
 from builders.steps import Builder
-from builders.tensorrt.capacity import ONE_GPU, TOKEN2WAV_APART
 from builders.tensorrt.capacity_table import capacity_lines
+from builders.tensorrt.plans import plan_step
 from builders.tensorrt.preflight import check_room
 from builders.tensorrt.profiles import choose_profile
+from builders.tensorrt.sound import SoundBuild
 from builders.tensorrt.target import LanguageBuild
 from builders.tensorrt.toolchain import find_toolchain
 from builders.tiny_chat import write_tiny_chat
@@ -27,12 +29,11 @@ from runtime.checkpoint.layout import all_shapes
 from runtime.checkpoint.weights import check_weights, weight_files
 from runtime.errors import BuildError
 from runtime.manifest import Manifest
-from runtime.options import OPTIONS_FILE, TOKEN2WAV_FOLDER, EncoderOptions, Options, Token2WavOptions
+from runtime.options import OPTIONS_FILE, TENSORRT, TOKEN2WAV_FOLDER, EncoderOptions, Options, Token2WavOptions
 from runtime.token2wav.flow_cache import block_bytes, stream_bytes
 from runtime.token2wav.layout import Sizes
 
-CPU, TENSORRT = "cpu", "tensorrt"
-TARGETS = (CPU, TENSORRT)
+TARGETS = ("cpu", TENSORRT)
 VERSIONED = ("torch", "onnx", "onnxscript", "onnxruntime", "transformers", "numpy")
 ENCODER_GRAPH = "engines/audio_encoder.onnx"
 TINY_CHAT, TINY_COSYVOICE = "tiny/fun_audio_chat", "tiny/cosyvoice3"
@@ -83,31 +84,10 @@ def build(request: BuildRequest, say: Callable[[str], None]) -> Manifest:
     model, cosyvoice = _checkpoints(request, builder)
     config = ModelConfig.read(model)
     check_weights(config.directory, all_shapes(config))
-    weights = weight_files(model)
-    builder.step(
-        "audio encoder",
-        [model / "config.json", *weights],
-        ["builders/export_encoder.py", "builders/onnx_export.py", "runtime/models/audio_encoder.py"],
-        None,
-        lambda: export_encoder(config, out / ENCODER_GRAPH),
-    )
-    voices = [] if request.voices is None else [request.voices]
-    builder.step(
-        "token2wav",
-        [p for p in sorted(cosyvoice.iterdir()) if p.name in COSYVOICE_FILES] + voices,
-        ["builders/export_token2wav.py", "builders/onnx_export.py", "runtime/token2wav"],
-        None,
-        lambda: export_token2wav(cosyvoice, out / TOKEN2WAV_FOLDER, request.voices, say),
-    )
+    _export_graphs(request, builder, config, cosyvoice)
     say(_sound_capacity(out))
-    text_files = [model / name for name in TEXT_FILES if (model / name).exists()]
-    builder.step(
-        "model repository",
-        text_files,
-        ["model_repository", "runtime/options.py", "builders/render.py", "builders/placement.py"],
-        str(model),
-        lambda: _render(out, config),
-    )
+    options = Options(out, _model_path(out, config), config.features, _encoder_options(config))
+    _render(builder, model, options, CPU_ONLY)
     builder.manifest.write(out)
     return builder.manifest
 
@@ -121,19 +101,52 @@ def _build_tensorrt(request: BuildRequest, say: Callable[[str], None]) -> Manife
     earlier = _earlier(request, versions, machine.gpu)
     out.mkdir(parents=True, exist_ok=True)
     builder = Builder(out, earlier, say)
-    model, _cosyvoice = _checkpoints(request, builder)
+    model, cosyvoice = _checkpoints(request, builder)
     config = ModelConfig.read(model)
     check_weights(config.directory, all_shapes(config))
-    reserve = TOKEN2WAV_APART if request.token2wav_apart else ONE_GPU
-    language = LanguageBuild.plan(out, config, profile, machine, reserve)
-    for line in capacity_lines(profile, machine.gpu, language.capacity):
+    sound = SoundBuild.plan(out, cosyvoice, profile, machine, request.token2wav_apart)
+    language = LanguageBuild.plan(out, config, profile, machine, sound.reserve)
+    for line in [*capacity_lines(profile, machine.gpu, language.capacity), sound.capacity_line()]:
         say(line)
     check_room(out, language.needs(), machine.gpu_free_bytes)
-    # Plans of encoder, flow and vocoder and the rendered repository (with ``language.options``) join this list.
     for step in language.steps():
         builder.run(step)
+    _export_graphs(request, builder, config, cosyvoice)
+    encoder = _encoder_options(config)
+    for spec in sound.plans(encoder, config.features):
+        builder.run(plan_step(spec, language.timing_cache, machine.gpu))
+    options = Options(
+        folder=out,
+        model=_model_path(out, config),
+        features=config.features,
+        encoder=encoder,
+        engine=language.options,
+        token2wav=sound.options,
+        target=TENSORRT,
+    )
+    _render(builder, model, options, TWO_GPUS if request.token2wav_apart else ONE_GPU)
     builder.manifest.write(out)
     return builder.manifest
+
+
+def _export_graphs(request: BuildRequest, builder: Builder, config: ModelConfig, cosyvoice: Path) -> None:
+    """The ONNX files: what ``cpu`` runs is what ``tensorrt`` compiles."""
+    out = request.out
+    builder.step(
+        "audio encoder",
+        [config.directory / "config.json", *weight_files(config.directory)],
+        ["builders/export_encoder.py", "builders/onnx_export.py", "runtime/models/audio_encoder.py"],
+        None,
+        lambda: export_encoder(config, out / ENCODER_GRAPH),
+    )
+    voices = [] if request.voices is None else [request.voices]
+    builder.step(
+        "token2wav",
+        [p for p in sorted(cosyvoice.iterdir()) if p.name in COSYVOICE_FILES] + voices,
+        ["builders/export_token2wav.py", "builders/onnx_export.py", "runtime/token2wav"],
+        None,
+        lambda: export_token2wav(cosyvoice, out / TOKEN2WAV_FOLDER, request.voices, builder.say),
+    )
 
 
 def _sound_capacity(out: Path) -> str:
@@ -179,19 +192,31 @@ def make_tiny(out: Path) -> list[Path]:
     return sorted(path for path in (out / "tiny").rglob("*") if path.is_file())
 
 
-def _render(out: Path, config: ModelConfig) -> list[Path]:
-    encoder = config.encoder
+def _model_path(out: Path, config: ModelConfig) -> str:
     inside = config.directory.is_relative_to(out)
-    Options(
-        folder=out,
-        model=str(config.directory.relative_to(out) if inside else config.directory.resolve()),
-        features=config.features,
-        encoder=EncoderOptions(
-            graph=ENCODER_GRAPH,
-            frames=encoder.window_frames,
-            groups=encoder.window_groups,
-            group_size=encoder.group_size,
-            hidden=config.backbone.hidden_size,
-        ),
-    ).write()
-    return [*render_repository(out), out / OPTIONS_FILE]
+    return str(config.directory.relative_to(out) if inside else config.directory.resolve())
+
+
+def _encoder_options(config: ModelConfig) -> EncoderOptions:
+    encoder = config.encoder
+    return EncoderOptions(
+        graph=ENCODER_GRAPH,
+        frames=encoder.window_frames,
+        groups=encoder.window_groups,
+        group_size=encoder.group_size,
+        hidden=config.backbone.hidden_size,
+    )
+
+
+def _render(builder: Builder, model: Path, options: Options, placement: Placement) -> None:
+    def render() -> list[Path]:
+        options.write()
+        return [*render_repository(options.folder, placement), options.folder / OPTIONS_FILE]
+
+    builder.step(
+        "model repository",
+        [model / name for name in TEXT_FILES if (model / name).exists()],
+        ["model_repository", "runtime/options.py", "builders/render.py", "builders/placement.py"],
+        (replace(options, folder=Path()), sorted(placement.gpus.items())),
+        render,
+    )

@@ -48,10 +48,11 @@ def export_token2wav(
     say("token2wav: noise")
     written += write_noise(config, out, noise_seconds)
     np.savez(out / VOICES, names=np.array(list(table)), embeddings=torch.stack(list(table.values())).numpy())
-    return [*written, out / VOICES, _sizes(config, tuple(table)).write(out)]
+    return [*written, out / VOICES, sizes_of(config, tuple(table)).write(out)]
 
 
-def _sizes(config: Token2WavConfig, voices: tuple[str, ...]) -> Sizes:
+def sizes_of(config: Token2WavConfig, voices: tuple[str, ...]) -> Sizes:
+    """What the stages must know of a checkpoint."""
     return Sizes(
         vocab_size=config.flow.vocab_size,
         mel_bins=config.flow.mel_bins,

@@ -1,7 +1,7 @@
 """The language engines of target ``tensorrt`` as build steps.
 
 Four steps, each of which is skipped when an earlier run finished it: both conversions, then both
-compilations. Plans of the small models and the rendered repository are further steps, made elsewhere.
+compilations. Plans of the small models: ``sound``.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ class LanguageBuild:
 
     def _compile(self, plan: CheckpointPlan, profile: EngineProfile) -> list[Path]:
         engine = self._engine(plan)
-        files = compile_engine(self._checkpoint(plan), profile, engine, self._timing_cache())
+        files = compile_engine(self._checkpoint(plan), profile, engine, self.timing_cache)
         # The library lowers sizes that it finds too large with no more than a warning.
         check_config(plan.name, engine, profile)
         return files
@@ -133,7 +133,8 @@ class LanguageBuild:
     def _engine(self, plan: CheckpointPlan) -> Path:
         return self.out / ENGINES / plan.name
 
-    def _timing_cache(self) -> Path:
+    @property
+    def timing_cache(self) -> Path:
         """Measured times hold for one GPU model and one TensorRT only."""
         gpu = self.machine.gpu.replace(" ", "_").replace("/", "_")
         return self.out / TIMING / f"{gpu}-{self.machine.tensorrt}.cache"

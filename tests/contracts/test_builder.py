@@ -20,11 +20,16 @@ from runtime.checkpoint.config import ModelConfig
 from runtime.engines.options import EngineOptions
 from runtime.engines.sizes import backbone_profile, speech_profile
 from runtime.engines.trtllm_check import EngineMismatch
-from runtime.engines.trtllm_files import TENSORRT_LLM
+from runtime.engines.trtllm_files import TENSORRT_LLM, check_config
 from runtime.errors import BuildError
+from runtime.options import Options
+from runtime.token2wav.layout import FRONT_GRAPH, STEP_GRAPHS, VOCODER_GRAPH
 
 GPU_BYTES = 80 << 30
 STEPS = ["tiny checkpoints", "backbone checkpoint", "srh checkpoint", "backbone engine", "srh engine"]
+GRAPHS = ["audio encoder", "token2wav"]
+PLANS = ["audio_encoder.plan", "flow_front.plan", "flow_step.fp16.plan", "vocoder.plan"]
+LATER = [*GRAPHS, *(f"plan {name}" for name in PLANS), "model repository"]
 
 
 def machine(capability=(9, 0)):
@@ -35,13 +40,27 @@ def machine(capability=(9, 0)):
 def log(monkeypatch):
     monkeypatch.setattr("builders.build.find_toolchain", machine)
     monkeypatch.setattr("builders.tensorrt.preflight.SPARE_HOST", 0)  # what a real build needs, this one does not
+    # Graphs and their plans are built for real elsewhere (golden/test_plans.py); here they only take their places.
+    monkeypatch.setattr("builders.build.export_encoder", lambda config, path: [write(path)])
+    monkeypatch.setattr("builders.build.export_token2wav", export_nothing)
+    monkeypatch.setattr("builders.tensorrt.plans.compile_plan", lambda spec, cache: [write(spec.out)])
     yield library_double.install(monkeypatch)
     Trace.current = None
 
 
-def run(out, profile=None):
+def write(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(path.name)
+    return path
+
+
+def export_nothing(cosyvoice, out, voices, say):
+    return [write(out / name) for name in (FRONT_GRAPH, *STEP_GRAPHS.values(), VOCODER_GRAPH)]
+
+
+def run(out, profile=None, apart=False):
     lines = []
-    build(BuildRequest("tensorrt", out, profile=profile), lines.append)
+    build(BuildRequest("tensorrt", out, profile=profile, token2wav_apart=apart), lines.append)
     return lines
 
 
@@ -108,7 +127,7 @@ def test_all_norms_have_the_checkpoints_epsilon_and_heads_their_size(log, tmp_pa
 def test_steps_manifest_capacity_and_timing_cache(log, tmp_path):
     lines = run(tmp_path)
     manifest = json.loads((tmp_path / "manifest.json").read_text())
-    assert list(manifest["steps"]) == STEPS and manifest["target"] == "tensorrt"
+    assert list(manifest["steps"]) == STEPS + LATER and manifest["target"] == "tensorrt"
     assert manifest["gpu"] == "Some GPU 80GB/PCIe" and manifest["versions"]["tensorrt_llm"] == "1.2.1"
     assert any(line.startswith("h100-bf16 on Some GPU") for line in lines)
     assert any(re.fullmatch(r" +4096 +13\.7 +\d+.*", line) for line in lines)
@@ -124,9 +143,11 @@ def test_an_interrupted_build_goes_on_where_it_stopped(log, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path)
     log.fail_at = -1
-    assert run(tmp_path)[-5:-2] == [f"{name}: unchanged" for name in STEPS[1:4]]
+    again = run(tmp_path)
+    assert [line for line in again if line.endswith("unchanged")] == [f"{name}: unchanged" for name in STEPS[:4]]
     assert len(log.builds) == 3
-    assert run(tmp_path)[-4:] == [f"{name}: unchanged" for name in STEPS[1:]]
+    steps = [line for line in run(tmp_path) if "unchanged" in line or "building" in line]
+    assert steps == [f"{name}: unchanged" for name in STEPS + LATER]
     assert len(log.builds) == 3
 
 
@@ -139,8 +160,33 @@ def test_another_profile_or_gpu_builds_anew_and_keeps_the_checkpoints(log, monke
     assert [line for line in lines if line.endswith(": building")] == [
         "backbone engine: building",
         "srh engine: building",
+        *(f"plan {name}: building" for name in PLANS),
     ]
     assert len(log.builds) == 4
+
+
+@pytest.mark.parametrize(("apart", "window", "gpus"), [(False, 3, {"0"}), (True, 8, {"0", "1"})])
+def test_the_rendered_folder_is_what_was_built(log, tmp_path, apart, window, gpus):
+    lines = run(tmp_path, "h100-bf16", apart)
+    options = Options.read(tmp_path)
+    config = ModelConfig.read(options.path(options.model))
+    assert options.target == "tensorrt" and options.token2wav.window == window
+    assert options.token2wav.max_streams > options.engine.max_streams == PROFILES["h100-bf16"].max_streams
+    for engine, profile in (("backbone", backbone_profile(config, options.engine)),):
+        check_config(engine, tmp_path / "engines" / engine, profile)
+    placed = "".join(path.read_text() for path in (tmp_path / "model_repository").rglob("config.pbtxt"))
+    assert set(re.findall(r"gpus: \[ (\d) \]", placed)) == gpus
+    [line] = [line for line in lines if line.startswith("token2wav: ") and "blocks of context" in line]
+    assert f"x {window} blocks" in line and ("second GPU" in line) == apart
+    for plan in PLANS:
+        assert list(tmp_path.rglob(plan)), "where the runtime looks for it"
+
+
+def test_caches_that_do_not_fit_on_their_gpu_are_refused_early(log, monkeypatch, tmp_path):
+    monkeypatch.setattr("builders.tensorrt.sound.ENDING_STREAMS", 100_000)
+    with pytest.raises(BuildError, match=r"GPU memory: token2wav needs .* GiB of its own, 76\.0 are usable; use"):
+        run(tmp_path, "h100-bf16", apart=True)
+    assert not (tmp_path / "engines").exists()
 
 
 def test_sizes_that_the_library_lowered_are_refused(log, tmp_path):
