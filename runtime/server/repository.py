@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 import urllib.error
 import urllib.request
 
 from runtime.server.errors import StartFailed
 
 PROBE_S = 2.0
+READY_S, POLL_S = 10.0, 0.05
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy is no way to a local server
 
 
@@ -44,8 +46,12 @@ class RepositoryApi:
             raise StartFailed(model, f"cannot be loaded: {_reason(error)}", "see the server's log") from error
         except OSError as error:
             raise StartFailed(model, f"was not loaded within {timeout:g} s: {error}", "see the server's log") from error
-        if not self.ready(model):
-            raise StartFailed(model, "was loaded and is not ready", "see the server's log")
+        # While other models load, Triton may take a moment to say so.
+        deadline = time.monotonic() + READY_S
+        while not self.ready(model):
+            if time.monotonic() > deadline:
+                raise StartFailed(model, "was loaded and is not ready", "see the server's log")
+            time.sleep(POLL_S)
 
     def _probe(self, path: str) -> bool:
         try:
