@@ -50,13 +50,14 @@ class Context:
         return name in self._engine.tensors
 
     def get_tensor_shape(self, name):
-        """TensorRT infers shapes; this computes the outputs and looks."""
-        self._done = self._compute()
+        """TensorRT infers shapes; this computes the outputs and looks. Inputs are bound before shapes are asked for."""
+        self._done = self._done or self._compute()
         return self._done[name].shape
 
     def execute_async_v3(self, stream):
         assert stream == STREAM
-        for name, array in self._compute().items():
+        done, self._done = self._done or self._compute(), None
+        for name, array in done.items():
             memory = np.ascontiguousarray(array)
             ctypes.memmove(self._addresses[name], memory.ctypes.data, memory.nbytes)
         return True
