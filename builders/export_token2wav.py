@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +24,7 @@ from runtime.token2wav.voices import read_voices
 from runtime.token2wav.weights import load_module
 
 FLOW_FILE, VOCODER_FILE = "flow.pt", "hift.pt"
+PARTS = (VOCODER_GRAPH, *STEP_GRAPHS, FRONT_GRAPH)  # the longest first
 PROBE_TOKENS, PROBE_ROWS, PROBE_FRAMES, PROBE_BLOCKS = 28, 2, 70, 4
 TOLERANCES = {"float32": 2e-4, "float16": 2e-2}  # of an exported graph against torch
 
@@ -39,16 +44,30 @@ def export_token2wav(
     config = Token2WavConfig.read(cosyvoice)
     table = read_voices(cosyvoice, voices, config.flow.speaker_dim)
     out.mkdir(parents=True, exist_ok=True)
-    say("token2wav: flow")
-    written = export_front(load_module(Flow(config.flow), cosyvoice / FLOW_FILE), out)
-    for precision in STEP_GRAPHS:
-        written += export_step(load_module(Flow(config.flow), cosyvoice / FLOW_FILE), out, precision)
-    say("token2wav: vocoder")
-    written += export_vocoder(load_module(Vocoder(config.hift), cosyvoice / VOCODER_FILE), out)
+    say(f"token2wav: {len(PARTS)} graphs")
+    written = _export_parts(cosyvoice, out)
     say("token2wav: noise")
     written += write_noise(config, out, noise_seconds)
     np.savez(out / VOICES, names=np.array(list(table)), embeddings=torch.stack(list(table.values())).numpy())
     return [*written, out / VOICES, sizes_of(config, tuple(table)).write(out)]
+
+
+def _export_parts(cosyvoice: Path, out: Path) -> list[Path]:
+    """All graphs, as many at once as there are processors: tracing takes half a minute and one of them each."""
+    workers = min(len(PARTS), os.cpu_count() or 1)
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        return [path for paths in pool.map(partial(_export_part, cosyvoice, out), PARTS) for path in paths]
+
+
+def _export_part(cosyvoice: Path, out: Path, part: str) -> list[Path]:
+    torch.set_num_threads(1)
+    config = Token2WavConfig.read(cosyvoice)
+    if part == VOCODER_GRAPH:
+        return export_vocoder(load_module(Vocoder(config.hift), cosyvoice / VOCODER_FILE), out)
+    flow = load_module(Flow(config.flow), cosyvoice / FLOW_FILE)
+    if part == FRONT_GRAPH:
+        return export_front(flow, out)
+    return export_step(flow, out, part)
 
 
 def sizes_of(config: Token2WavConfig, voices: tuple[str, ...]) -> Sizes:

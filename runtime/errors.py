@@ -22,6 +22,10 @@ class ServeError(Exception):
         self.field, self.problem, self.remedy = field, problem, remedy
         super().__init__(f"{self.code}: {field}: {problem}; {remedy}")
 
+    def __reduce__(self) -> tuple[type[ServeError], tuple[str, str, str]]:
+        """So that an error may come from another process."""
+        return type(self), (self.field, self.problem, self.remedy)
+
 
 class InvalidRequest(ServeError):
     """The request itself is wrong: repeating it cannot help."""
