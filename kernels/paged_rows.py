@@ -49,9 +49,7 @@ def cut_tiles(lengths: Sequence[int]) -> list[tuple[int, int]]:
     return tiles
 
 
-def attend_rows(
-    q: torch.Tensor, pool: Pool, slots: torch.Tensor, positions: torch.Tensor, layer: int
-) -> torch.Tensor:
+def attend_rows(q: torch.Tensor, pool: Pool, slots: torch.Tensor, positions: torch.Tensor, layer: int) -> torch.Tensor:
     """Grouped-query attention of single rows over their slots' positions up to and with their own.
 
     Args:
@@ -88,7 +86,9 @@ def attend_chunks(
         k, v = pool.gather(int(slots[first]), begin + count, layer)
         group = q.shape[1] // k.shape[0]
         k, v = (x.repeat_interleave(group, dim=0) for x in (k, v))
-        seen = torch.arange(begin + count, device=q.device) <= torch.arange(begin, begin + count, device=q.device)[:, None]
+        seen = (
+            torch.arange(begin + count, device=q.device) <= torch.arange(begin, begin + count, device=q.device)[:, None]
+        )
         rows = q[first : first + count].transpose(0, 1)
         out[first : first + count] = F.scaled_dot_product_attention(rows, k, v, attn_mask=seen).transpose(0, 1)
     return out.flatten(1)
