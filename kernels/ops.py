@@ -105,8 +105,8 @@ def twin_ops() -> Ops:
 
 def kernel_ops() -> Ops:
     """Triton kernels. Raises ImportError where Triton is not installed."""
-    from kernels.gpu import chunk_attention, rows_attention
     from kernels.gpu import choice as gpu_choice
+    from kernels.gpu import chunk_attention, rows_attention
     from kernels.gpu import decoder as gpu_decoder
     from kernels.gpu import embedding as gpu_embedding
     from kernels.gpu import token2wav as gpu_token2wav

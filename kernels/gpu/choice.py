@@ -78,7 +78,7 @@ def _choose(
     lane = tl.arange(0, BLOCK)
 
     peak = -float("inf")
-    best = 0
+    best = tl.program_id(0) * 0
     for start in range(0, ids, BLOCK):
         value = _processed(scores, seen, earlier, bans, before, factor, heat, start + lane, ids, COUNT, BANS)
         highest = tl.max(value, 0)

@@ -90,9 +90,7 @@ class DecoderStack:
         matrices = (matrix(w) for w in (fused.qkv, fused.out, fused.gate_up, fused.down))
         return StackLayer(fused.input_norm, fused.qk_norm, fused.post_norm, *matrices)
 
-    def __call__(
-        self, x: torch.Tensor, rows: Rows, tables: torch.Tensor, store_only: bool = False
-    ) -> torch.Tensor:
+    def __call__(self, x: torch.Tensor, rows: Rows, tables: torch.Tensor, store_only: bool = False) -> torch.Tensor:
         """One pass.
 
         Args:
@@ -109,9 +107,7 @@ class DecoderStack:
         for number, layer in enumerate(self.layers):
             mixed = layer.qkv(normed).view(len(x), heads, self.config.head_dim)
             last = number + 1 == len(self.layers)
-            q = ops.rotate_and_store(
-                mixed, layer.qk_norm, self._rope, pool, rows.slots, rows.positions, number, eps
-            )
+            q = ops.rotate_and_store(mixed, layer.qk_norm, self._rope, pool, rows.slots, rows.positions, number, eps)
             if last and store_only:
                 break
             x, normed = ops.add_rms_norm(x, layer.out(self._attend(q, pool, rows, number)), layer.post_norm, eps)
@@ -124,9 +120,7 @@ class DecoderStack:
         """[rows, heads * head size]; contexts come first."""
         n, parts = rows.contexts, []
         if rows.tiles is not None and n:
-            parts.append(
-                self._ops.attend_chunks(q[:n], pool, rows.slots[:n], rows.positions[:n], rows.tiles, layer)
-            )
+            parts.append(self._ops.attend_chunks(q[:n], pool, rows.slots[:n], rows.positions[:n], rows.tiles, layer))
         if n < len(q):
             parts.append(self._ops.attend_rows(q[n:], pool, rows.slots[n:], rows.positions[n:], layer))
         return parts[0] if len(parts) == 1 else torch.cat(parts)

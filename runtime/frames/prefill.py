@@ -53,7 +53,7 @@ class Prefill:
         slots = [c.stream.slot for c, length in parts for _ in range(group * length)]
         positions = [p for c, length in parts for p in range(group * c.begin, group * (c.begin + length))]
         tiles = cut_tiles([group * length for _, length in parts])
-        return Rows(*(self._ints(values) for values in (slots, positions, tiles)), contexts=len(slots))
+        return Rows(self._ints(slots), self._ints(positions), self._ints(tiles), contexts=len(slots))
 
     def _ints(self, values: Sequence[object]) -> torch.Tensor:
         return torch.tensor(values, dtype=torch.int32).to(self._device, non_blocking=True)

@@ -13,7 +13,6 @@ import torch
 
 from kernels.choice import Choices, Draws
 from runtime.checkpoint.config import SpeechIds, TextIds
-from runtime.engines.base import EngineShape
 from runtime.errors import InvalidRequest
 from runtime.stream import Stream
 
@@ -32,7 +31,9 @@ class StateSizes:
     speech_ids: SpeechIds
 
 
-def _choices(slots: int, ids: int, device: torch.device, shared: dict[str, torch.Tensor], draws: Draws | None) -> Choices:
+def _choices(
+    slots: int, ids: int, device: torch.device, shared: dict[str, torch.Tensor], draws: Draws | None
+) -> Choices:
     def full(value: float, dtype: torch.dtype) -> torch.Tensor:
         return torch.full((slots,), value, dtype=dtype, device=device)
 

@@ -4,12 +4,10 @@ import chat_data as data
 import numpy as np
 import pytest
 import torch
-from test_decode import audio_embeds, check, decode
+from test_decode import check, decode
 
-from kernels.ops import kernel_ops
 from runtime.engines.options import EngineOptions
 from runtime.frames.build import build_overlap_loop
-from runtime.params import AnswerParams, SamplingParams
 
 pytestmark = pytest.mark.golden
 OPTIONS = EngineOptions(max_streams=8, max_positions=512, kv_positions=4096)

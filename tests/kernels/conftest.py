@@ -15,7 +15,7 @@ def device():
 
 @pytest.fixture(scope="session")
 def half(device):
-    """A type of 16 bit. Triton's interpreter (3.6) cuts bfloat16 off instead of rounding it, and multiplies its bits."""
+    """A type of 16 bit. Triton's interpreter (3.6) cuts bfloat16 off where it should round, and multiplies its bits."""
     return torch.bfloat16 if device.type == "cuda" else torch.float16
 
 
