@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from builders.cuda import cuda_engine, cuda_placement
 from builders.export_encoder import export_encoder
 from builders.export_token2wav import export_token2wav
+from builders.placement import CPU_ONLY
 from builders.render import render_repository
 from builders.steps import Builder
 from builders.tensorrt.capacity import ONE_GPU, TOKEN2WAV_APART
@@ -23,12 +25,13 @@ from builders.tiny_cosyvoice import write_tiny_cosyvoice
 from runtime.checkpoint.config import ModelConfig
 from runtime.checkpoint.layout import all_shapes
 from runtime.checkpoint.weights import check_weights, weight_files
+from runtime.engines.options import DENSE, LINEARS, EngineOptions
 from runtime.errors import BuildError
 from runtime.manifest import Manifest
 from runtime.options import OPTIONS_FILE, TOKEN2WAV_FOLDER, EncoderOptions, Options
 
-CPU, TENSORRT = "cpu", "tensorrt"
-TARGETS = (CPU, TENSORRT)
+CPU, CUDA, TENSORRT = "cpu", "cuda", "tensorrt"
+TARGETS = (CPU, CUDA, TENSORRT)
 VERSIONED = ("torch", "onnx", "onnxscript", "onnxruntime", "transformers", "numpy")
 ENCODER_GRAPH = "engines/audio_encoder.onnx"
 TINY_CHAT, TINY_COSYVOICE = "tiny/fun_audio_chat", "tiny/cosyvoice3"
@@ -43,7 +46,8 @@ TEXT_FILES = (
 class BuildRequest:
     """What to build. Without checkpoints the tiny ones are made inside ``out``.
 
-    ``token2wav_apart``: flow and vocoder get a GPU of their own (target tensorrt only).
+    ``token2wav_apart``: flow and vocoder get a GPU of their own (GPU targets only). ``linear``: how target
+    cuda stores its matrices (``runtime.engines.options.LINEARS``).
     """
 
     target: str
@@ -53,12 +57,16 @@ class BuildRequest:
     voices: Path | None = None
     profile: str | None = None
     token2wav_apart: bool = False
+    linear: str = DENSE
 
     def __post_init__(self) -> None:
         if self.target not in TARGETS:
             raise BuildError("TARGET", f"{self.target!r} cannot be built by this version", f"use {', '.join(TARGETS)}")
         if self.profile and self.target != TENSORRT:
             raise BuildError("PROFILE", f"{self.profile!r}: target {self.target} has no profiles", "leave it out")
+        if self.linear not in LINEARS or (self.linear != DENSE and self.target != CUDA):
+            known = ", ".join(LINEARS)
+            raise BuildError("linear", f"{self.linear!r} on target {self.target}", f"target cuda takes {known}")
         if (self.model is None) != (self.cosyvoice is None):
             missing = "MODEL" if self.model is None else "COSYVOICE"
             raise BuildError(missing, "is not given", "give both checkpoints, or none for the tiny ones")
@@ -100,8 +108,8 @@ def build(request: BuildRequest, say: Callable[[str], None]) -> Manifest:
         "model repository",
         text_files,
         ["model_repository", "runtime/options.py", "builders/render.py", "builders/placement.py"],
-        str(model),
-        lambda: _render(out, config),
+        (str(model), request.target, request.linear, request.token2wav_apart),
+        lambda: _render(request, config),
     )
     builder.manifest.write(out)
     return builder.manifest
@@ -165,8 +173,8 @@ def make_tiny(out: Path) -> list[Path]:
     return sorted(path for path in (out / "tiny").rglob("*") if path.is_file())
 
 
-def _render(out: Path, config: ModelConfig) -> list[Path]:
-    encoder = config.encoder
+def _render(request: BuildRequest, config: ModelConfig) -> list[Path]:
+    out, encoder = request.out, config.encoder
     inside = config.directory.is_relative_to(out)
     Options(
         folder=out,
@@ -179,5 +187,8 @@ def _render(out: Path, config: ModelConfig) -> list[Path]:
             group_size=encoder.group_size,
             hidden=config.backbone.hidden_size,
         ),
+        engine=cuda_engine(request.linear) if request.target == CUDA else EngineOptions(),
+        target=request.target,
     ).write()
-    return [*render_repository(out), out / OPTIONS_FILE]
+    placement = cuda_placement(request.token2wav_apart) if request.target == CUDA else CPU_ONLY
+    return [*render_repository(out, placement), out / OPTIONS_FILE]

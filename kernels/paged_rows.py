@@ -32,7 +32,7 @@ class Pool:
 
     def gather(self, slot: int, length: int, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values of a slot's first positions [KV heads, length, head size] each."""
-        _, layers, _, kv_heads, tokens, dim = self.memory.shape
+        kv_heads, tokens, dim = self.memory.shape[3:]
         blocks = -(-length // tokens)
         units = self.memory.view(-1, kv_heads, tokens, dim)
         found = units[self.tables[slot, :, :blocks].long() + 2 * layer]  # [2, blocks, kv heads, tokens, dim]

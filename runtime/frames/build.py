@@ -9,6 +9,7 @@ import torch
 from kernels.choice import Draws
 from kernels.linear import Dense
 from kernels.ops import Ops, ops_for
+from kernels.quantised import matrix_maker
 from runtime.checkpoint.config import ModelConfig
 from runtime.checkpoint.layout import BACKBONE, CODEBOOK, SPEECH_STACK, backbone_shapes, speech_shapes
 from runtime.checkpoint.weights import load_weights
@@ -84,6 +85,15 @@ def assemble_overlap(
     return OverlapLoop(Scheduler(options.limits, *caches, config.speech_ids.group_size), model)
 
 
+def matrix_for(linear: str, device: torch.device) -> MakeMatrix:
+    """Makes the stacks' matrices as the option ``linear`` says, multiplied by what the device runs best."""
+    if device.type != "cuda":
+        return matrix_maker(linear)
+    from kernels.gpu.quantised import scaled_product
+
+    return matrix_maker(linear, scaled_product)
+
+
 def build_overlap_loop(
     config: ModelConfig,
     options: EngineOptions,
@@ -103,5 +113,6 @@ def build_overlap_loop(
     shapes = backbone_shapes(config) | speech_shapes(config)
     weights = load_weights(config.directory, shapes, getattr(torch, options.dtype), device)
     with torch.inference_mode():
-        steps = build_steps(config, options, weights, ops or ops_for(device), draws=draws)
+        matrix = matrix_for(options.linear, device)
+        steps = build_steps(config, options, weights, ops or ops_for(device), matrix, draws)
     return assemble_overlap(config, options, steps, weights, executor_for(device))

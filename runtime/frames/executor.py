@@ -89,7 +89,7 @@ class CudaExecutor:
         self._hosts: dict[tuple[int, ...], list[torch.Tensor]] = {}
 
     def upload(self, target: torch.Tensor, values: np.ndarray) -> None:
-        """See ``Executor``. The pinned copy stays alive until the device has read it: torch's allocator sees to that."""
+        """See ``Executor``. Torch's allocator keeps the pinned copy until the device has read it."""
         target.copy_(torch.from_numpy(values).pin_memory(), non_blocking=True)
 
     def record(self, work: Work, idle: Work) -> Work:
@@ -112,10 +112,8 @@ class CudaExecutor:
         """See ``Executor``."""
         key = tuple(source.shape)
         turns = self._hosts.setdefault(key, [])
-        if len(turns) < TURNS + 1:
-            host = torch.empty(key, dtype=source.dtype).pin_memory()
-        else:
-            host = turns.pop(0)
+        fresh = len(turns) <= TURNS
+        host = torch.empty(key, dtype=source.dtype).pin_memory() if fresh else turns.pop(0)
         turns.append(host)
         host.copy_(source, non_blocking=True)
         event = torch.cuda.Event()

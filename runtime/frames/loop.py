@@ -34,6 +34,10 @@ class OverlapLoop(FrameLoop):
         self.scheduler, self._frames = scheduler, model
         self._flying: InFlight | None = None
 
+    def prepare(self) -> None:
+        """Records all batch sizes, so that no request waits for it."""
+        self._frames.prepare()
+
     def add(self, stream: Stream) -> None:
         """See ``FrameLoop.add``."""
         check_stream(stream)

@@ -1,7 +1,8 @@
 """The device work of one frame as functions over slots.
 
 Backbone step with choice of the text id; a group of codes with their feedback (the answer's rules are
-``SlotState.accept``). Each reads and writes ``SlotState`` and the caches only. Source of the rules: reference, sections 2.4 and 2.5.
+``SlotState.accept``). Each reads and writes ``SlotState`` and the caches only. Source of the rules:
+reference, sections 2.4 and 2.5.
 """
 
 from __future__ import annotations
