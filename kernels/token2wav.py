@@ -19,7 +19,7 @@ def guided_step(x: torch.Tensor, velocity: torch.Tensor, width: torch.Tensor, gu
     Returns:
         The next x.
     """
-    guided, free = velocity.unflatten(0, (2, len(x))).unbind(0)
+    guided, free = velocity.unflatten(0, (2, x.shape[0])).unbind(0)
     return x + width * ((1 + guidance) * guided - guidance * free)
 
 

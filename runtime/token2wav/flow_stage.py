@@ -72,6 +72,7 @@ class FlowStage:
         full_attention: every frame sees all frames of its call, as in the authors' demo server, and
             every call renders all of them again.
         cache_type: of keys and values, as the graph has it.
+        cache: made elsewhere; by default in host memory.
     """
 
     def __init__(
@@ -85,12 +86,13 @@ class FlowStage:
         window: int,
         full_attention: bool = False,
         cache_type: str = "float32",
+        cache: FlowCache | None = None,
     ) -> None:
         self._sizes, self._front, self._step = sizes, front, step
         self._voices, self._noise = voices, mel_noise
         self._block = UNBOUNDED if full_attention else sizes.block_frames
         window = 0 if full_attention else window
-        self.cache = FlowCache(sizes, max_streams, window, np.dtype(cache_type))
+        self.cache = cache or FlowCache(sizes, max_streams, window, np.dtype(cache_type))
         self.states: StreamTable[FlowState] = StreamTable(
             "flow", max_streams, release=lambda state: self.cache.close(state.cache)
         )
