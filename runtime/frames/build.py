@@ -12,7 +12,6 @@ from kernels.ops import Ops, ops_for
 from kernels.quantised import matrix_maker
 from runtime.checkpoint.config import ModelConfig
 from runtime.checkpoint.layout import BACKBONE, CODEBOOK, SPEECH_STACK, backbone_shapes, speech_shapes
-from runtime.checkpoint.weights import load_weights
 from runtime.engines.options import EngineOptions
 from runtime.engines.sizes import engine_shape
 from runtime.engines.stack import DecoderStack, MakeMatrix
@@ -110,6 +109,8 @@ def build_overlap_loop(
     Raises:
         BuildError: a tensor is missing or mis-shaped.
     """
+    from runtime.checkpoint.weights import load_weights  # a bench with random weights needs no library for files
+
     shapes = backbone_shapes(config) | speech_shapes(config)
     weights = load_weights(config.directory, shapes, getattr(torch, options.dtype), device)
     with torch.inference_mode():

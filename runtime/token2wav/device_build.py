@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from kernels.ops import Ops, ops_for
@@ -23,20 +24,28 @@ from runtime.token2wav.weights import load_module
 FLOW_FILE, VOCODER_FILE = "flow.pt", "hift.pt"
 
 
-def flow_work(
-    flow: Flow, sizes: Sizes, streams: int, window: int, precision: torch.dtype, ops: Ops
-) -> tuple[FlowWork, DeviceFlowCache]:
-    """Modules and caches on the device of ``flow``.
+def assemble_flow(
+    flow: Flow,
+    sizes: Sizes,
+    voices: dict[str, np.ndarray],
+    noise: Noise,
+    executor: Executor,
+    max_streams: int,
+    window: int,
+    precision: str,
+) -> DeviceFlowStage:
+    """The stage over a flow that is still on the CPU: its tables of modulations are made there, as for the export.
 
     Args:
         precision: of products and caches; all else is float32.
     """
+    dtype, device, ops = getattr(torch, precision), executor.device, ops_for(executor.device)
     step = EulerStep(flow).eval()
-    step.estimator.lower(precision)
+    step.estimator.lower(dtype)
     step.guided_step = ops.guided_step
-    device = flow.input_embedding.weight.device
-    cache = DeviceFlowCache(sizes, streams, window, precision, device)
-    return FlowWork(sizes, FlowFront(flow).eval(), step.to(device), cache), cache
+    cache = DeviceFlowCache(sizes, max_streams, window, dtype, device)
+    work = FlowWork(sizes, FlowFront(flow).eval().to(device), step.to(device), cache)
+    return DeviceFlowStage(sizes, work, cache, executor, voices, noise, max_streams)
 
 
 def device_flow(
@@ -49,16 +58,10 @@ def device_flow(
     executor: Executor | None = None,
 ) -> DeviceFlowStage:
     """The flow of an exported folder, with weights of ``cosyvoice``. Raises BuildError."""
-    sizes, config = Sizes.read(folder), Token2WavConfig.read(cosyvoice)
-    # The tables of modulations are made on the CPU, as for the exported graph.
-    flow = load_module(Flow(config.flow), cosyvoice / FLOW_FILE)
-    step = EulerStep(flow).eval()
-    step.estimator.lower(getattr(torch, precision))
-    step.guided_step = ops_for(device).guided_step
-    cache = DeviceFlowCache(sizes, max_streams, window, getattr(torch, precision), device)
-    work = FlowWork(sizes, FlowFront(flow).eval().to(device), step.to(device), cache)
+    flow = load_module(Flow(Token2WavConfig.read(cosyvoice).flow), cosyvoice / FLOW_FILE)
     voices, noise = read_voice_vectors(folder / VOICES), Noise(folder / MEL_NOISE, axis=1)
-    return DeviceFlowStage(sizes, work, cache, executor or executor_for(device), voices, noise, max_streams)
+    executor = executor or executor_for(device)
+    return assemble_flow(flow, Sizes.read(folder), voices, noise, executor, max_streams, window, precision)
 
 
 def vocoder_graph(vocoder: Vocoder, executor: Executor, ops: Ops) -> DeviceGraph:
