@@ -43,7 +43,7 @@ endif
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build-engines serve demo parity test check-tensorrt check bench bench-token2wav bench-hops clean
+.PHONY: help setup build-engines serve demo parity test test-kernels check-tensorrt check bench bench-token2wav bench-hops clean
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -95,6 +95,9 @@ demo: build-engines ## One spoken question to a fresh server; answer in output/
 
 test: setup ## All tests
 	$(BIN)/python -m pytest $(TEST_ARGS)
+
+test-kernels: setup ## GPU kernels against their plain torch twins, in Triton's CPU interpreter where there is no GPU
+	$(BIN)/python -m pytest tests/kernels $(TEST_ARGS)
 
 check-tensorrt: setup ## Our use of TensorRT and TensorRT-LLM against their recorded interfaces
 	$(BIN)/python -m pytest tests/contracts $(TEST_ARGS)

@@ -19,15 +19,16 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m builders", description=__doc__)
     commands = top.add_subparsers(dest="command", required=True)
     build = commands.add_parser("build", help="from checkpoints to engines and a model repository")
-    build.add_argument("--target", default="cpu", help="cpu, or tensorrt inside its container")
+    build.add_argument("--target", default="cpu", help="cpu, cuda, or tensorrt inside its container")
     build.add_argument("--out", type=Path, required=True, help="folder to write, for example build/cpu")
     build.add_argument("--model", type=_path, help="Fun-Audio-Chat directory; without it a tiny one is made")
     build.add_argument("--cosyvoice", type=_path, help="CosyVoice3 directory")
     build.add_argument("--voices", type=_path, help="spk2info.pt; default: the one of the CosyVoice3 directory")
     build.add_argument("--profile", help="sizes for a GPU, for example h100-bf16; target cpu has none")
     build.add_argument(
-        "--token2wav-apart", action="store_true", help="target tensorrt: flow and vocoder have a GPU of their own"
+        "--token2wav-apart", action="store_true", help="GPU targets: flow and vocoder have a GPU of their own"
     )
+    build.add_argument("--linear", default="dense", help="target cuda: dense, or weight-only int8 or fp8")
     tiny = commands.add_parser("tiny", help="only the tiny checkpoints")
     tiny.add_argument("--out", type=Path, required=True)
     check = commands.add_parser("verify", help="whether a built folder is complete and up to date")
@@ -56,6 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
                 options.voices,
                 options.profile,
                 options.token2wav_apart,
+                options.linear,
             )
             build(request, lambda line: print(line, flush=True))
     except ServeError as error:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from builders.cuda import cuda_engine, cuda_placement
 from builders.export_encoder import export_encoder
 from builders.export_token2wav import export_token2wav
 from builders.placement import CPU_ONLY, ONE_GPU, TWO_GPUS, Placement
@@ -27,13 +28,15 @@ from builders.tiny_cosyvoice import write_tiny_cosyvoice
 from runtime.checkpoint.config import ModelConfig
 from runtime.checkpoint.layout import all_shapes
 from runtime.checkpoint.weights import check_weights, weight_files
+from runtime.engines.options import DENSE, LINEARS, EngineOptions
 from runtime.errors import BuildError
 from runtime.manifest import Manifest
 from runtime.options import OPTIONS_FILE, TENSORRT, TOKEN2WAV_FOLDER, EncoderOptions, Options, Token2WavOptions
 from runtime.token2wav.flow_cache import block_bytes, stream_bytes
 from runtime.token2wav.layout import Sizes
 
-TARGETS = ("cpu", TENSORRT)
+CPU, CUDA = "cpu", "cuda"
+TARGETS = (CPU, CUDA, TENSORRT)
 VERSIONED = ("torch", "onnx", "onnxscript", "onnxruntime", "transformers", "numpy")
 ENCODER_GRAPH = "engines/audio_encoder.onnx"
 TINY_CHAT, TINY_COSYVOICE = "tiny/fun_audio_chat", "tiny/cosyvoice3"
@@ -48,7 +51,8 @@ TEXT_FILES = (
 class BuildRequest:
     """What to build. Without checkpoints the tiny ones are made inside ``out``.
 
-    ``token2wav_apart``: flow and vocoder get a GPU of their own (target tensorrt only).
+    ``token2wav_apart``: flow and vocoder get a GPU of their own (GPU targets only). ``linear``: how target
+    cuda stores its matrices (``runtime.engines.options.LINEARS``).
     """
 
     target: str
@@ -58,12 +62,16 @@ class BuildRequest:
     voices: Path | None = None
     profile: str | None = None
     token2wav_apart: bool = False
+    linear: str = DENSE
 
     def __post_init__(self) -> None:
         if self.target not in TARGETS:
             raise BuildError("TARGET", f"{self.target!r} cannot be built by this version", f"use {', '.join(TARGETS)}")
         if self.profile and self.target != TENSORRT:
             raise BuildError("PROFILE", f"{self.profile!r}: target {self.target} has no profiles", "leave it out")
+        if self.linear not in LINEARS or (self.linear != DENSE and self.target != CUDA):
+            known = ", ".join(LINEARS)
+            raise BuildError("linear", f"{self.linear!r} on target {self.target}", f"target cuda takes {known}")
         if (self.model is None) != (self.cosyvoice is None):
             missing = "MODEL" if self.model is None else "COSYVOICE"
             raise BuildError(missing, "is not given", "give both checkpoints, or none for the tiny ones")
@@ -86,8 +94,16 @@ def build(request: BuildRequest, say: Callable[[str], None]) -> Manifest:
     check_weights(config.directory, all_shapes(config))
     _export_graphs(request, builder, config, cosyvoice)
     say(_sound_capacity(out))
-    options = Options(out, _model_path(out, config), config.features, _encoder_options(config))
-    _render(builder, model, options, CPU_ONLY)
+    options = Options(
+        folder=out,
+        model=_model_path(out, config),
+        features=config.features,
+        encoder=_encoder_options(config),
+        engine=cuda_engine(request.linear) if request.target == CUDA else EngineOptions(),
+        target=request.target,
+    )
+    placement = cuda_placement(request.token2wav_apart) if request.target == CUDA else CPU_ONLY
+    _render(builder, model, options, placement)
     builder.manifest.write(out)
     return builder.manifest
 

@@ -14,11 +14,12 @@ import numpy as np
 import torch
 
 from builders.onnx_export import export_checked
-from runtime.token2wav.config import EULER_STEPS, POSITION_KERNEL, SMOOTHING_KERNEL, Token2WavConfig
-from runtime.token2wav.context import DECODER_LOOKAHEAD, PITCH_LOOKAHEAD, left_frames
+from runtime.token2wav.config import POSITION_KERNEL, SMOOTHING_KERNEL, Token2WavConfig
+from runtime.token2wav.context import DECODER_LOOKAHEAD, PITCH_LOOKAHEAD
 from runtime.token2wav.flow import EulerStep, Flow, FlowFront
-from runtime.token2wav.layout import FRONT_GRAPH, NO_BLOCK, STEP_GRAPHS, VOCODER_GRAPH, VOICES, Sizes
+from runtime.token2wav.layout import FRONT_GRAPH, NO_BLOCK, STEP_GRAPHS, VOCODER_GRAPH, VOICES
 from runtime.token2wav.noise_recipe import SECONDS, write_noise
+from runtime.token2wav.sizes import sizes_of
 from runtime.token2wav.vocoder import Vocoder
 from runtime.token2wav.voices import read_voices
 from runtime.token2wav.weights import load_module
@@ -68,30 +69,6 @@ def _export_part(cosyvoice: Path, out: Path, part: str) -> list[Path]:
     if part == FRONT_GRAPH:
         return export_front(flow, out)
     return export_step(flow, out, part)
-
-
-def sizes_of(config: Token2WavConfig, voices: tuple[str, ...]) -> Sizes:
-    """What the stages must know of a checkpoint."""
-    return Sizes(
-        vocab_size=config.flow.vocab_size,
-        mel_bins=config.flow.mel_bins,
-        speaker_dim=config.flow.speaker_dim,
-        lookbehind=SMOOTHING_KERNEL - 1,
-        lookahead=config.flow.lookahead,
-        frames_per_token=config.flow.frames_per_token,
-        block_frames=config.flow.block_frames,
-        euler_steps=EULER_STEPS,
-        dim=config.flow.dim,
-        depth=config.flow.depth,
-        heads=config.flow.heads,
-        head_dim=config.flow.head_dim,
-        tail_frames=POSITION_KERNEL - 1,
-        harmonics=config.hift.harmonics,
-        frame_samples=config.hift.frame_samples,
-        sample_rate=config.hift.sample_rate,
-        vocoder_left=left_frames(config.hift),
-        voices=voices,
-    )
 
 
 def export_front(flow: Flow, out: Path) -> list[Path]:

@@ -45,7 +45,8 @@ class Lockstep:
         self._speech_packer = Packer(speech[0].shape, speech[1], speech[0].pool_address())
         self._projections, self._ids = projections, speech_ids
         #: Last group of every slot [slots, G]; its last code is carried into the next group.
-        self._codes = torch.zeros(backbone[0].shape.max_batch_size, speech_ids.group_size, dtype=torch.int64)
+        shape = backbone[0].shape.max_batch_size, speech_ids.group_size
+        self._codes = torch.zeros(shape, dtype=torch.int64, device=projections.device)
 
     @torch.inference_mode()
     def run_backbone(self, plan: Plan) -> BackboneRows:
@@ -122,7 +123,7 @@ class Lockstep:
         self, contexts: list[Chunk], spread: list[torch.Tensor], streams: list[Stream], generations: torch.Tensor
     ) -> torch.Tensor:
         """Rows of the first call: all sub-positions of contexts after the begin code, one per generation."""
-        begin = torch.tensor(self._ids.bos)
+        begin = torch.tensor(self._ids.bos, device=self._codes.device)
         tail = self._ids.group_size - 1
         parts = []
         for chunk, sub in zip(contexts, spread, strict=True):

@@ -31,28 +31,38 @@ class Choice:
         contexts: distinct ids that each row's penalty sees.
         ids: width of the scores.
         uniforms: [rows, draws], or None when every row takes an argmax.
+        device: of the scores.
     """
 
     def __init__(
-        self, streams: Sequence[Stream], contexts: Iterable[set[int]], ids: int, uniforms: np.ndarray | None
+        self,
+        streams: Sequence[Stream],
+        contexts: Iterable[set[int]],
+        ids: int,
+        uniforms: np.ndarray | None,
+        device: torch.device | str = "cpu",
     ) -> None:
         sampling = [s.params.sampling for s in streams]
         self._ids = ids
-        self._uniforms = None if uniforms is None else torch.from_numpy(uniforms)
-        self._drawn = torch.tensor([i for i, s in enumerate(sampling) if not s.greedy], dtype=torch.int64)
+        self._uniforms = None if uniforms is None else torch.from_numpy(uniforms).to(device)
+        self._drawn = torch.tensor(
+            [i for i, s in enumerate(sampling) if not s.greedy], dtype=torch.int64, device=device
+        )
         drawn = [s for s in sampling if not s.greedy]
-        self._temperature = torch.tensor([[s.temperature] for s in drawn])
-        self._top_k = torch.tensor([[s.top_k] for s in drawn], dtype=torch.int64)
-        self._top_p = torch.tensor([[s.top_p] for s in drawn])
+        self._temperature = torch.tensor([[s.temperature] for s in drawn], device=device)
+        self._top_k = torch.tensor([[s.top_k] for s in drawn], dtype=torch.int64, device=device)
+        self._top_p = torch.tensor([[s.top_p] for s in drawn], device=device)
         self._penalised = [i for i, s in enumerate(sampling) if s.repetition_penalty != 1.0]
-        self._row_penalty = torch.tensor([sampling[i].repetition_penalty for i in self._penalised])
-        self._first_entry = torch.tensor([i * ids for i in self._penalised], dtype=torch.int64)
+        self._row_penalty = torch.tensor([sampling[i].repetition_penalty for i in self._penalised], device=device)
+        self._first_entry = torch.tensor([i * ids for i in self._penalised], dtype=torch.int64, device=device)
         self._seen_entries, self._seen_penalty = self._entries(list(contexts))
 
     def _entries(self, contexts: list[set[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         sizes = [len(contexts[i]) for i in self._penalised]
         entries = np.fromiter((i * self._ids + id_ for i in self._penalised for id_ in contexts[i]), np.int64)
-        return torch.from_numpy(entries), self._row_penalty.repeat_interleave(torch.tensor(sizes, dtype=torch.int64))
+        device = self._row_penalty.device
+        counts = torch.tensor(sizes, dtype=torch.int64, device=device)
+        return torch.from_numpy(entries).to(device), self._row_penalty.repeat_interleave(counts)
 
     def take(self, scores: torch.Tensor, number: int = 0) -> torch.Tensor:
         """Chooses one id per row.
@@ -88,17 +98,20 @@ class Sampler:
     Args:
         group_size: codes per frame; draw ``group_size`` of a step is the text's.
         uniforms: source of random numbers, replaced by tests.
+        device: where the engines' logits are.
     """
 
-    def __init__(self, group_size: int, uniforms: Uniforms = seeded_uniforms) -> None:
-        self._group, self._draws = group_size, uniforms
+    def __init__(
+        self, group_size: int, uniforms: Uniforms = seeded_uniforms, device: torch.device | str = "cpu"
+    ) -> None:
+        self._group, self._draws, self._device = group_size, uniforms, device
 
     def speech(self, streams: Sequence[Stream], ids: int) -> Choice:
         """A group's choice: call ``take`` and ``remember`` once per code, with the code's number.
 
         The penalty sees the codes emitted so far and those of this group, never discarded ones.
         """
-        return Choice(streams, (s.answer.spoken for s in streams), ids, self._uniforms(streams))
+        return Choice(streams, (s.answer.spoken for s in streams), ids, self._uniforms(streams), self._device)
 
     def text(self, streams: Sequence[Stream], logits: torch.Tensor) -> torch.Tensor:
         """[streams] int64 text ids from logits [streams, vocabulary]."""
@@ -107,7 +120,8 @@ class Sampler:
         if rows:
             picked = [streams[i] for i in rows]
             scores = logits[rows]
-            choice = Choice(picked, (s.text_context for s in picked), logits.shape[-1], self._uniforms(picked))
+            contexts = (s.text_context for s in picked)
+            choice = Choice(picked, contexts, logits.shape[-1], self._uniforms(picked), self._device)
             chosen[rows] = choice.take(_ban_pairs(scores, picked), self._group)
         return chosen
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from runtime.server.bundle import find_install
 from runtime.server.errors import InstallError
+
+if not torch.cuda.is_available():
+    # Triton reads it when it is imported, which is later and only where kernels are used.
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 SERVER_FOLDERS = {Path(__file__).parent / name for name in ("server", "serving")}
 

@@ -8,9 +8,10 @@ from runtime.checkpoint.config import ModelConfig
 from runtime.checkpoint.layout import BACKBONE, CODEBOOK, SPEECH_STACK, backbone_shapes, speech_shapes
 from runtime.checkpoint.weights import load_weights
 from runtime.engines.base import Engine
-from runtime.engines.options import EngineOptions
+from runtime.engines.options import CUDA, EngineOptions
 from runtime.engines.sizes import engine_shape
 from runtime.engines.torch_engine import TorchEngine
+from runtime.errors import BuildError
 from runtime.frame_loop import FrameLoop
 from runtime.kv_cache import KvCache
 from runtime.lockstep import Lockstep
@@ -22,9 +23,14 @@ from runtime.scheduler import Scheduler
 def build_frame_loop(config: ModelConfig, options: EngineOptions, sampler: Sampler | None = None) -> FrameLoop:
     """Loads backbone and speech head and wires caches, engines, scheduler and sampler.
 
+    On device ``cuda`` it is the loop of ``runtime.frames``, ready to run; ``sampler`` must be None then.
+
     Raises:
-        BuildError: a tensor is missing or mis-shaped.
+        BuildError: a tensor is missing or mis-shaped, or there is no such device.
     """
+    if options.device == CUDA:
+        assert sampler is None, "on a GPU ids are chosen by the frames themselves"
+        return _on_gpu(config, options)
     group = config.speech_ids.group_size
     weights = load_weights(
         config.directory, backbone_shapes(config) | speech_shapes(config), getattr(torch, options.dtype)
@@ -35,6 +41,16 @@ def build_frame_loop(config: ModelConfig, options: EngineOptions, sampler: Sampl
     speech_head = [weights["audio_invert_tower.output_matching.weight"], weights[CODEBOOK]]
     speech = TorchEngine(config.speech_head, speech_shape, weights, SPEECH_STACK, speech_head, last_only=True)
     return assemble(config, options, backbone, speech, Projections(config, weights), sampler)
+
+
+def _on_gpu(config: ModelConfig, options: EngineOptions) -> FrameLoop:
+    from runtime.frames.build import build_overlap_loop  # not needed elsewhere, and slow to import
+
+    if not torch.cuda.is_available():
+        raise BuildError("engine.device", "is cuda, but torch finds no GPU here", "run make build-engines TARGET=cpu")
+    loop = build_overlap_loop(config, options, torch.device(CUDA))
+    loop.prepare()
+    return loop
 
 
 def assemble(
@@ -49,4 +65,5 @@ def assemble(
     group = config.speech_ids.group_size
     cache, speech_cache = KvCache(backbone.shape), KvCache(speech.shape)
     model = Lockstep((backbone, cache), (speech, speech_cache), projections, config.speech_ids)
-    return FrameLoop(Scheduler(options.limits, cache, speech_cache, group), model, sampler or Sampler(group))
+    chosen = sampler or Sampler(group, device=projections.device)
+    return FrameLoop(Scheduler(options.limits, cache, speech_cache, group), model, chosen)

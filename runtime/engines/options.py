@@ -7,6 +7,10 @@ from dataclasses import dataclass
 from runtime.scheduler import Limits
 
 DTYPES = ("float32", "bfloat16", "float16")
+CPU, CUDA = "cpu", "cuda"
+DEVICES = (CPU, CUDA)
+DENSE, INT8, FP8 = "dense", "int8", "fp8"
+LINEARS = (DENSE, INT8, FP8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +18,9 @@ class EngineOptions:
     """Capacity of the language side.
 
     ``kv_positions`` backbone positions are shared by all streams; the speech head's cache holds
-    ``group_size`` times as many. ``lead_s``: see ``runtime.scheduler.Limits``.
+    ``group_size`` times as many. ``lead_s``: see ``runtime.scheduler.Limits``. ``device``: ``cuda`` decides
+    its frames on the device and runs one ahead (``runtime.frames``). ``linear``: how the stacks' matrices are
+    stored, ``int8`` and ``fp8`` are weight-only and for ``cuda``.
     """
 
     max_streams: int = 16
@@ -24,8 +30,15 @@ class EngineOptions:
     tokens_per_block: int = 32
     lead_s: float = 1.5
     dtype: str = "float32"
+    device: str = CPU
+    linear: str = DENSE
 
     def __post_init__(self) -> None:
+        for name, known in (("device", DEVICES), ("linear", LINEARS)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name}: {getattr(self, name)!r} is not one of {', '.join(known)}")
+        if self.linear != DENSE and self.device != CUDA:
+            raise ValueError(f"linear: {self.linear!r} needs device {CUDA}")
         if self.dtype not in DTYPES:
             raise ValueError(f"dtype: {self.dtype!r} is not one of {', '.join(DTYPES)}")
         for name in ("max_streams", "max_positions", "prefill_chunk", "tokens_per_block"):

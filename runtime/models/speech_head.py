@@ -15,25 +15,38 @@ from runtime.checkpoint.config import ModelConfig
 from runtime.checkpoint.layout import BACKBONE, CODEBOOK
 from runtime.stream import Prompt
 
+# In the order of the attributes below.
+TABLES = (
+    f"{BACKBONE}embed_tokens.weight",
+    CODEBOOK,
+    "audio_tower.output_matching.weight",
+    "audio_invert_tower.pre_matching.weight",
+    "audio_invert_tower.pre_matching.bias",
+    "audio_invert_tower.input_matching.weight",
+)
+
 
 class Projections:
     """Embeddings and matrices that are neither backbone nor speech stack.
 
-    H = backbone hidden size, W = speech head width, G = group size. Codes are int64.
+    H = backbone hidden size, W = speech head width, G = group size. Codes are int64. All work is done on
+    ``device``, that of the weights; ids and codes may come from the host.
     """
 
     def __init__(self, config: ModelConfig, weights: Mapping[str, torch.Tensor]) -> None:
         self._group = config.speech_ids.group_size
-        self._text = weights[f"{BACKBONE}embed_tokens.weight"]
-        self._codebook = weights[CODEBOOK]
-        self._feedback = weights["audio_tower.output_matching.weight"]
-        self._spread = weights["audio_invert_tower.pre_matching.weight"]
-        self._spread_bias = weights["audio_invert_tower.pre_matching.bias"]
-        self._narrow = weights["audio_invert_tower.input_matching.weight"]
+        self._text, self._codebook, self._feedback, self._spread, self._spread_bias, self._narrow = (
+            weights[name] for name in TABLES
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self._text.device
 
     def embed_text(self, ids: torch.Tensor) -> torch.Tensor:
         """[n] ids to [n, H]."""
-        return F.embedding(ids, self._text)
+        return F.embedding(ids.to(self._text.device), self._text)
 
     def embed_prompt(self, prompt: Prompt, begin: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
         """A chunk of a prompt as the backbone sees it and as plain text embeddings, both [length, H].
@@ -46,12 +59,13 @@ class Projections:
             return plain, plain
         mixed = plain.clone()
         rows = torch.from_numpy(prompt.audio_embeds[first:last]).to(plain)
-        mixed[torch.from_numpy(prompt.audio_positions[first:last] - begin)] = rows
+        mixed[torch.from_numpy(prompt.audio_positions[first:last] - begin).to(plain.device)] = rows
         return mixed, plain
 
     def mix_feedback(self, text: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
         """Backbone input while speaking: the mean of text rows [n, H] and the last groups [n, G]."""
-        return (text + F.linear(F.embedding(codes, self._codebook).mean(dim=1), self._feedback)) / 2
+        spoken = F.embedding(codes.to(self._codebook.device), self._codebook).mean(dim=1)
+        return (text + F.linear(spoken, self._feedback)) / 2
 
     def spread(self, hidden: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
         """Backbone rows [n, H] and text rows [n, H] to the G sub-positions of each [n, G, H]."""
@@ -59,4 +73,4 @@ class Projections:
 
     def speech_inputs(self, rows: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
         """Sub-position rows [n, H] and the codes before them [n] or one code to [n, W]."""
-        return F.linear(rows + F.embedding(codes, self._codebook), self._narrow)
+        return F.linear(rows + F.embedding(codes.to(self._codebook.device), self._codebook), self._narrow)

@@ -9,7 +9,8 @@ import torch
 
 from runtime.checkpoint.config import ModelConfig
 from runtime.engines.build import build_frame_loop
-from runtime.options import Options
+from runtime.frame_loop import FrameLoop
+from runtime.options import TENSORRT, Options
 from runtime.serving.service import ChatService
 from runtime.serving.stages import Stages
 from runtime.token2wav.layout import Sizes
@@ -25,7 +26,15 @@ def start_service(folder: Path, stages: Stages) -> ChatService:
     options = Options.read(folder)
     torch.set_num_threads(options.threads)
     config = ModelConfig.read(options.path(options.model))
-    loop = build_frame_loop(config, options.engine)
+    loop = _frame_loop(options, config)
     service = ChatService(options, config, loop, stages, Sizes.read(options.path(options.token2wav.dir)))
     service.start()
     return service
+
+
+def _frame_loop(options: Options, config: ModelConfig) -> FrameLoop:
+    if options.target != TENSORRT:
+        return build_frame_loop(config, options.engine)
+    from runtime.engines.trtllm_loop import compiled_loop  # late: no other target needs it
+
+    return compiled_loop(options, config)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from runtime.errors import BuildError
-from runtime.token2wav.yaml_data import Document
+
+if TYPE_CHECKING:  # the sizes are used where no yaml is read, and no library for it installed
+    from runtime.token2wav.yaml_data import Document
 
 YAML_FILE = "cosyvoice3.yaml"
 # Fixed in the authors' code, not in the file:
@@ -109,6 +111,8 @@ class Token2WavConfig:
     @classmethod
     def read(cls, directory: Path) -> Token2WavConfig:
         """Raises BuildError when the file or one of its keys is missing or ill-typed."""
+        from runtime.token2wav.yaml_data import Document
+
         document = Document.read(directory / YAML_FILE)
         return cls(directory, _flow(document), _hift(document), document.integer("token_frame_rate"))
 

@@ -7,10 +7,13 @@ sections 1.2, 1.3 and 2.5.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from kernels.token2wav import guided_step
 from runtime.token2wav.config import EULER_STEPS, SMOOTHING_KERNEL, FlowConfig
 from runtime.token2wav.dit import Estimator
 from runtime.token2wav.past import GUIDANCE_ROWS, Past, additive, gather_blocks, visible_frames
@@ -88,6 +91,8 @@ class EulerStep(nn.Module):
     def __init__(self, flow: Flow) -> None:
         super().__init__()
         self.estimator, self.guidance = flow.estimator, flow.config.guidance
+        #: Replaced by a kernel on a GPU.
+        self.guided_step: Callable[[torch.Tensor, torch.Tensor, torch.Tensor, float], torch.Tensor] = guided_step
         times, widths = time_grid()
         with torch.no_grad():
             self.register_buffer("parts", self.estimator.modulations(times))
@@ -161,9 +166,7 @@ class EulerStep(nn.Module):
             self.parts.index_select(0, step)[0],
             past,
         )
-        guided, free = velocity.unflatten(0, (GUIDANCE_ROWS, x.shape[0])).unbind(0)
-        guided = (1 + self.guidance) * guided - self.guidance * free
-        return x + self.widths.index_select(0, step) * guided, new, tails
+        return self.guided_step(x, velocity, self.widths.index_select(0, step), self.guidance), new, tails
 
 
 def _pair(rows: torch.Tensor) -> torch.Tensor:

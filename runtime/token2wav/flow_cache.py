@@ -104,7 +104,7 @@ class FlowCache:
             blocks[i, :held] = [newest - (newest - slot) % self.window for slot in range(held)]
         return {"tables": tables, "table_blocks": blocks}
 
-    def tails(self, caches: Sequence[StreamCache], step: int) -> Array:
+    def stack_tails(self, caches: Sequence[StreamCache], step: int) -> Array:
         """Tails of several streams at one Euler step [streams, 2, 2, dim, 30]."""
         return self._memory.stack([cache.tails[step] for cache in caches])
 

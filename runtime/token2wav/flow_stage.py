@@ -74,6 +74,7 @@ class FlowStage:
             every call renders all of them again.
         cache_type: of keys and values, as the graph has it.
         memory: where the graphs take and leave their arrays.
+        cache: made elsewhere; by default in host memory.
     """
 
     def __init__(
@@ -88,13 +89,14 @@ class FlowStage:
         full_attention: bool = False,
         cache_type: str = "float32",
         memory: Memory | None = None,
+        cache: FlowCache | None = None,
     ) -> None:
         self._sizes, self._front, self._step = sizes, front, step
         self._memory = memory or HostMemory()
         self._voices, self._noise = voices, mel_noise
         self._block = UNBOUNDED if full_attention else sizes.block_frames
         window = 0 if full_attention else window
-        self.cache = FlowCache(sizes, max_streams, window, cache_type, self._memory)
+        self.cache = cache or FlowCache(sizes, max_streams, window, cache_type, self._memory)
         self._steps = [self._memory.put(np.array([step])) for step in range(sizes.euler_steps)]
         self.states: StreamTable[FlowState] = StreamTable(
             "flow", max_streams, release=lambda state: self.cache.close(state.cache)
@@ -181,7 +183,7 @@ class FlowStage:
         noise = np.stack([self._noise.window(piece.first, piece.first + total) for piece in pieces])
         x = self._memory.put(noise)
         for step, number in enumerate(self._steps):
-            moving = {"x": x, "step": number, "tails": self.cache.tails(caches, step)}
+            moving = {"x": x, "step": number, "tails": self.cache.stack_tails(caches, step)}
             found = self._step(fixed | moving | self.cache.layers(step))
             x = found["next"]
             self.cache.store(caches, counts, step, found)

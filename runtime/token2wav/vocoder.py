@@ -7,17 +7,18 @@ reference sections 1.5 and 2.6.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from kernels.token2wav import snake
 from runtime.token2wav.config import HiftConfig
 from runtime.token2wav.context import DECODER_LOOKAHEAD, PITCH_KERNEL, PITCH_LAYERS, PITCH_LOOKAHEAD, POST_KERNEL
 
 FINAL_SLOPE = 0.01
-SNAKE_EPS = 1e-9
 MAX_MAGNITUDE = 100.0
 UNVOICED_PARTS = 3.0
 MIN_ENVELOPE = 1e-8  # between rows' ends there is nothing to divide
@@ -29,11 +30,12 @@ class Snake(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.alpha = nn.Parameter(torch.ones(channels))
+        #: Replaced by a kernel on a GPU.
+        self.snake: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = snake
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x [rows, channels, time]."""
-        alpha = self.alpha[None, :, None]
-        return x + torch.sin(alpha * x).square() / (alpha + SNAKE_EPS)
+        return self.snake(x, self.alpha)
 
 
 class ResBlock(nn.Module):
@@ -168,8 +170,8 @@ class Vocoder(nn.Module):
         x = self.conv_pre(mel)
         rows, columns_per_frame = x.shape[0], config.frame_samples // config.hop
         if frames is None or source_frames is None:
-            frames = torch.full((rows,), x.shape[2])
-            source_frames = torch.full((rows,), source.shape[2] // config.frame_samples)
+            frames = torch.full((rows,), x.shape[2], device=x.device)
+            source_frames = torch.full((rows,), source.shape[2] // config.frame_samples, device=x.device)
         spectrum = F.conv1d(self._reflect(source, source_frames), self.analysis, stride=config.hop)
         spectrum = spectrum[:, :, : x.shape[2] * columns_per_frame + 1]
         blocks = len(config.resblock_kernels)

@@ -1,0 +1,94 @@
+"""Choosing ids with all that decides in tensors by slot: what a captured graph can run. Plain torch twin.
+
+The arithmetic is that of ``kernels.sampler``; only where scores are exactly equal may the kernel keep all
+of them where top-p keeps some.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from kernels.sampler import draw, philox_uniforms, probabilities
+
+#: (slots, number of the draw) to [slots] float64 in [0, 1).
+Draws = Callable[[torch.Tensor, int], torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """What decides one kind of id (text or code), by slot.
+
+    ``seen`` [slots, ids] uint8, 1 where the penalty sees an id; ``greedy`` [slots] bool; ``penalty``,
+    ``temperature``, ``top_p`` [slots] float32; ``top_k`` [slots] int32, 0 = all; ``seeds``, ``steps``
+    [slots] int64; ``bans`` [slots, pairs, 2] int64: the second id of a pair may not follow the first,
+    -1 = no pair; ``last`` [slots] int64 id before the one to be chosen. ``draws`` replaces the seeded
+    random numbers of the twin (tests).
+    """
+
+    seen: torch.Tensor
+    greedy: torch.Tensor
+    penalty: torch.Tensor
+    temperature: torch.Tensor
+    top_k: torch.Tensor
+    top_p: torch.Tensor
+    seeds: torch.Tensor
+    steps: torch.Tensor
+    bans: torch.Tensor
+    last: torch.Tensor
+    draws: Draws | None = None
+
+    def uniforms(self, slots: torch.Tensor, number: int) -> torch.Tensor:
+        """[rows] float64 random numbers of a draw."""
+        if self.draws is not None:
+            return self.draws(slots, number)
+        seeds, steps = self.seeds[slots].cpu().numpy(), self.steps[slots].cpu().numpy()
+        return torch.from_numpy(np.ascontiguousarray(philox_uniforms(seeds, steps, number + 1)[:, number])).to(
+            slots.device
+        )
+
+
+def choose(
+    scores: torch.Tensor, slots: torch.Tensor, choices: Choices, earlier: torch.Tensor | None, number: int
+) -> torch.Tensor:
+    """One id per row.
+
+    Args:
+        scores: [rows, ids] in any float type; not changed.
+        slots: [rows] int32.
+        earlier: [rows, n] int64 ids that the penalty sees besides, or None.
+        number: of the random number to use.
+
+    Returns:
+        [rows] int64.
+    """
+    at = slots.long()
+    processed = _process(scores.float(), at, choices, earlier)
+    chosen = processed.argmax(dim=-1)
+    drawn = (~choices.greedy[at]).nonzero()[:, 0]
+    if len(drawn):
+        rows = at[drawn]
+        distribution = probabilities(
+            processed[drawn],
+            choices.temperature[rows][:, None],
+            choices.top_k[rows].long()[:, None],
+            choices.top_p[rows][:, None],
+        )
+        chosen[drawn] = draw(distribution, choices.uniforms(rows, number))
+    return chosen
+
+
+def _process(scores: torch.Tensor, at: torch.Tensor, choices: Choices, earlier: torch.Tensor | None) -> torch.Tensor:
+    """Penalty and bans."""
+    seen = choices.seen[at].bool()
+    if earlier is not None and earlier.shape[1]:
+        seen = seen.scatter(1, earlier, True)
+    penalty = choices.penalty[at][:, None]
+    scores = torch.where(seen, torch.where(scores < 0, scores * penalty, scores / penalty), scores)
+    before, banned = choices.bans[at].unbind(-1)  # [rows, pairs] each
+    rows, pairs = ((before >= 0) & (before == choices.last[at][:, None])).nonzero(as_tuple=True)
+    scores[rows, banned[rows, pairs]] = -torch.inf
+    return scores

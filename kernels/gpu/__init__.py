@@ -1,0 +1,1 @@
+"""Triton kernels. Imported only where they are used: a machine without Triton runs the twins in ``kernels``."""

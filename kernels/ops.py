@@ -1,0 +1,120 @@
+"""The operations that a device runs, chosen once: Triton kernels on a GPU, their twins elsewhere."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any, Protocol
+
+import torch
+
+from kernels import choice, decoder, embedding, paged_rows, token2wav
+from kernels.choice import Choices
+from kernels.linear import Matrix
+from kernels.paged_rows import Pool
+
+
+class Ops(Protocol):
+    """Shapes and types are those of the twins."""
+
+    def rms_norm(self, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+        """See ``kernels.decoder``."""
+
+    def add_rms_norm(
+        self, x: torch.Tensor, delta: torch.Tensor, weight: torch.Tensor, eps: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """See ``kernels.decoder``."""
+
+    def swiglu(self, gate_up: torch.Tensor) -> torch.Tensor:
+        """See ``kernels.decoder``."""
+
+    def rotate_and_store(
+        self,
+        mixed: torch.Tensor,
+        norm: torch.Tensor,
+        rope: torch.Tensor,
+        pool: Pool,
+        slots: torch.Tensor,
+        positions: torch.Tensor,
+        layer: int,
+        eps: float,
+    ) -> torch.Tensor:
+        """See ``kernels.decoder``."""
+
+    def attend_rows(
+        self, q: torch.Tensor, pool: Pool, slots: torch.Tensor, positions: torch.Tensor, layer: int
+    ) -> torch.Tensor:
+        """See ``kernels.paged_rows``."""
+
+    def attend_chunks(
+        self,
+        q: torch.Tensor,
+        pool: Pool,
+        slots: torch.Tensor,
+        positions: torch.Tensor,
+        tiles: torch.Tensor,
+        layer: int,
+    ) -> torch.Tensor:
+        """See ``kernels.paged_rows``."""
+
+    def group_embedding(
+        self,
+        table: torch.Tensor,
+        ids: torch.Tensor,
+        codebook: torch.Tensor,
+        codes: torch.Tensor,
+        fed: torch.Tensor,
+        projection: Matrix,
+    ) -> torch.Tensor:
+        """See ``kernels.embedding``."""
+
+    def add_embedding(self, rows: torch.Tensor, table: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        """See ``kernels.embedding``."""
+
+    def choose(
+        self, scores: torch.Tensor, slots: torch.Tensor, choices: Choices, earlier: torch.Tensor | None, number: int
+    ) -> torch.Tensor:
+        """See ``kernels.choice``."""
+
+    def guided_step(
+        self, x: torch.Tensor, velocity: torch.Tensor, width: torch.Tensor, guidance: float
+    ) -> torch.Tensor:
+        """See ``kernels.token2wav``."""
+
+    def snake(self, x: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
+        """See ``kernels.token2wav``."""
+
+
+class _Table:
+    """Functions of several modules under one name."""
+
+    def __init__(self, *modules: ModuleType) -> None:
+        self._modules = modules
+
+    def __getattr__(self, name: str) -> Any:
+        for module in self._modules:
+            if hasattr(module, name):
+                return getattr(module, name)
+        raise AttributeError(name)
+
+
+def twin_ops() -> Ops:
+    """Plain torch, on any device."""
+    ops: Any = _Table(decoder, paged_rows, embedding, choice, token2wav)
+    return ops
+
+
+def kernel_ops() -> Ops:
+    """Triton kernels. Raises ImportError where Triton is not installed."""
+    from kernels.gpu import choice as gpu_choice
+    from kernels.gpu import chunk_attention, rows_attention
+    from kernels.gpu import decoder as gpu_decoder
+    from kernels.gpu import embedding as gpu_embedding
+    from kernels.gpu import token2wav as gpu_token2wav
+
+    ops: Any = _Table(gpu_decoder, rows_attention, chunk_attention, gpu_embedding, gpu_choice, gpu_token2wav)
+    return ops
+
+
+def ops_for(device: torch.device) -> Ops:
+    """What a device runs best."""
+    return kernel_ops() if device.type == "cuda" else twin_ops()

@@ -1,0 +1,119 @@
+"""From a checkpoint to a frame loop that runs on one device without waiting for the host."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from kernels.choice import Draws
+from kernels.linear import Dense
+from kernels.ops import Ops, ops_for
+from kernels.quantised import matrix_maker
+from runtime.checkpoint.config import ModelConfig
+from runtime.checkpoint.layout import BACKBONE, CODEBOOK, SPEECH_STACK, backbone_shapes, speech_shapes
+from runtime.engines.options import EngineOptions
+from runtime.engines.sizes import engine_shape
+from runtime.engines.stack import DecoderStack, MakeMatrix
+from runtime.frames.executor import Executor, executor_for
+from runtime.frames.loop import OverlapLoop
+from runtime.frames.model import FrameModel
+from runtime.frames.state import SlotState, StateSizes
+from runtime.frames.steps import FrameSteps, FrameWeights, StackTables
+from runtime.kv_cache import KvCache
+from runtime.models.speech_head import Projections
+from runtime.scheduler import Scheduler
+
+SPARE_BLOCKS = 1  # of each pool: where rows that belong to nobody write
+Weights = Mapping[str, torch.Tensor]
+
+
+def frame_weights(weights: Weights, matrix: MakeMatrix) -> FrameWeights:
+    """Tables stay as they are; matrices are made by ``matrix``."""
+    codebook = weights[CODEBOOK]
+    return FrameWeights(
+        text=weights[f"{BACKBONE}embed_tokens.weight"],
+        codebook=codebook,
+        feedback=Dense(weights["audio_tower.output_matching.weight"]),
+        spread=matrix(weights["audio_invert_tower.pre_matching.weight"]),
+        spread_bias=weights["audio_invert_tower.pre_matching.bias"],
+        narrow=matrix(weights["audio_invert_tower.input_matching.weight"]),
+        text_head=matrix(weights["language_model.lm_head.weight"]),
+        speech_head=(matrix(weights["audio_invert_tower.output_matching.weight"]), matrix(codebook)),
+    )
+
+
+def build_steps(
+    config: ModelConfig,
+    options: EngineOptions,
+    weights: Weights,
+    ops: Ops,
+    matrix: MakeMatrix = Dense,
+    draws: Draws | None = None,
+) -> FrameSteps:
+    """Both stacks and the state of their slots over weights that lie on the device."""
+
+    def stack(decoder: str, prefix: str, positions: int) -> StackTables:
+        sizes = getattr(config, decoder)
+        shape = engine_shape(sizes, options, positions)
+        made = DecoderStack(sizes, shape, weights, prefix, ops, matrix, SPARE_BLOCKS)
+        return StackTables.of(made, options.max_streams)
+
+    sizes = StateSizes(
+        slots=options.max_streams,
+        hidden=config.backbone.hidden_size,
+        vocabulary=config.backbone.output_size,
+        text_ids=config.text_ids,
+        speech_ids=config.speech_ids,
+    )
+    return FrameSteps(
+        stack("backbone", BACKBONE, 1),
+        stack("speech_head", SPEECH_STACK, config.speech_ids.group_size),
+        frame_weights(weights, matrix),
+        SlotState(sizes, weights[CODEBOOK], draws),
+        ops,
+    )
+
+
+def assemble_overlap(
+    config: ModelConfig, options: EngineOptions, steps: FrameSteps, weights: Weights, executor: Executor
+) -> OverlapLoop:
+    """Wires steps, caches and scheduler."""
+    caches = KvCache(steps.backbone_stack.stack.shape), KvCache(steps.speech_stack.stack.shape)
+    model = FrameModel(executor, steps, Projections(config, weights), caches)
+    return OverlapLoop(Scheduler(options.limits, *caches, config.speech_ids.group_size), model)
+
+
+def matrix_for(linear: str, device: torch.device) -> MakeMatrix:
+    """Makes the stacks' matrices as the option ``linear`` says, multiplied by what the device runs best."""
+    if device.type != "cuda":
+        return matrix_maker(linear)
+    from kernels.gpu.quantised import scaled_product
+
+    return matrix_maker(linear, scaled_product)
+
+
+def build_overlap_loop(
+    config: ModelConfig,
+    options: EngineOptions,
+    device: torch.device,
+    ops: Ops | None = None,
+    draws: Draws | None = None,
+) -> OverlapLoop:
+    """Loads backbone and speech head onto a device.
+
+    Args:
+        ops: what runs between the matrices; by default what suits the device.
+        draws: replaces the seeded random numbers (tests).
+
+    Raises:
+        BuildError: a tensor is missing or mis-shaped.
+    """
+    from runtime.checkpoint.weights import load_weights  # a bench with random weights needs no library for files
+
+    shapes = backbone_shapes(config) | speech_shapes(config)
+    weights = load_weights(config.directory, shapes, getattr(torch, options.dtype), device)
+    with torch.inference_mode():
+        matrix = matrix_for(options.linear, device)
+        steps = build_steps(config, options, weights, ops or ops_for(device), matrix, draws)
+    return assemble_overlap(config, options, steps, weights, executor_for(device))

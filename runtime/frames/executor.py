@@ -1,0 +1,126 @@
+"""How a device runs recorded work and hands results back: CUDA graphs and pinned memory, or plain calls.
+
+A recorded piece of work reads and writes only tensors whose addresses never change. On a CPU recording it
+means to keep the function: whatever is wrong with its buffers shows there as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+import torch
+
+Work = Callable[[], None]
+TURNS = 2  # results on their way at once: of the frame that runs and of the one before
+WARM_UPS = 2  # runs before a capture: kernels are compiled, libraries take their workspaces
+
+
+class Ticket(Protocol):
+    """Results that are on their way."""
+
+    def wait(self) -> np.ndarray:
+        """The array, once it has arrived. It holds until ``TURNS`` more are fetched."""
+
+
+class Executor(Protocol):
+    """One device."""
+
+    device: torch.device
+
+    def upload(self, target: torch.Tensor, values: np.ndarray) -> None:
+        """Queues a copy of host values, which may be changed right afterwards, into a device tensor."""
+
+    def record(self, work: Work, idle: Work) -> Work:
+        """Work as something that can be queued again and again.
+
+        Args:
+            work: what to record; it may be run several times.
+            idle: called before, so that those runs change nothing that anybody needs.
+        """
+
+    def fetch(self, source: torch.Tensor) -> Ticket:
+        """Queues a copy of a device tensor to the host."""
+
+
+class _Ready:
+    def __init__(self, array: np.ndarray) -> None:
+        self._array = array
+
+    def wait(self) -> np.ndarray:
+        return self._array
+
+
+class EagerExecutor:
+    """Calls functions when they are due. For a CPU, and to compare graphs with."""
+
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        self.device = torch.device(device)
+
+    def upload(self, target: torch.Tensor, values: np.ndarray) -> None:
+        """See ``Executor``."""
+        target.copy_(torch.from_numpy(values))
+
+    def record(self, work: Work, idle: Work) -> Work:
+        """See ``Executor``."""
+        return work
+
+    def fetch(self, source: torch.Tensor) -> Ticket:
+        """See ``Executor``."""
+        return _Ready(source.cpu().numpy().copy())
+
+
+class _Copied:
+    def __init__(self, host: torch.Tensor, event: torch.cuda.Event) -> None:
+        self._host, self._event = host, event
+
+    def wait(self) -> np.ndarray:
+        self._event.synchronize()
+        return self._host.numpy()
+
+
+class CudaExecutor:
+    """CUDA graphs on the caller's stream; their memory is shared, because they never run at once."""
+
+    def __init__(self, device: torch.device | str = "cuda") -> None:
+        self.device = torch.device(device)
+        self._pool = torch.cuda.graph_pool_handle()
+        self._hosts: dict[tuple[int, ...], list[torch.Tensor]] = {}
+
+    def upload(self, target: torch.Tensor, values: np.ndarray) -> None:
+        """See ``Executor``. Torch's allocator keeps the pinned copy until the device has read it."""
+        target.copy_(torch.from_numpy(values).pin_memory(), non_blocking=True)
+
+    def record(self, work: Work, idle: Work) -> Work:
+        """See ``Executor``."""
+        idle()
+        aside = torch.cuda.Stream(self.device)
+        aside.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(aside):
+            for _ in range(WARM_UPS):
+                work()
+        torch.cuda.current_stream(self.device).wait_stream(aside)
+        torch.cuda.synchronize(self.device)
+        graph = torch.cuda.CUDAGraph()
+        # Other threads of the process may allocate meanwhile: only this thread's calls count.
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+            work()
+        return graph.replay
+
+    def fetch(self, source: torch.Tensor) -> Ticket:
+        """See ``Executor``."""
+        key = tuple(source.shape)
+        turns = self._hosts.setdefault(key, [])
+        fresh = len(turns) <= TURNS
+        host = torch.empty(key, dtype=source.dtype).pin_memory() if fresh else turns.pop(0)
+        turns.append(host)
+        host.copy_(source, non_blocking=True)
+        event = torch.cuda.Event()
+        event.record()
+        return _Copied(host, event)
+
+
+def executor_for(device: torch.device, graphs: bool = True) -> Executor:
+    """What suits a device."""
+    return CudaExecutor(device) if device.type == "cuda" and graphs else EagerExecutor(device)

@@ -1,0 +1,59 @@
+"""Prompt chunks into both caches, all but the last position of each prompt, which is the first frame's.
+
+Runs as it comes, unrecorded: every chunk has a length of its own, and there is enough arithmetic in it to
+hide the host behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from kernels.paged_rows import cut_tiles
+from runtime.engines.stack import Rows
+from runtime.frames.steps import FrameSteps
+from runtime.models.speech_head import Projections
+from runtime.scheduler import Chunk
+
+
+class Prefill:
+    """Chunks of several prompts as one pass of each stack."""
+
+    def __init__(self, steps: FrameSteps, projections: Projections) -> None:
+        self._steps, self._projections = steps, projections
+        self._device = steps.state.hidden.device
+
+    def run(self, chunks: Sequence[Chunk]) -> None:
+        """Queues the chunks' rows. Speaking streams come first, so that their rows are the first ones."""
+        parts = [(chunk, chunk.length - chunk.last) for chunk in chunks]
+        parts = [(chunk, length) for chunk, length in parts if length]
+        parts.sort(key=lambda part: not part[0].stream.params.speaks)
+        if not parts:
+            return
+        pairs = [self._projections.embed_prompt(c.stream.prompt, c.begin, length) for c, length in parts]
+        x, plain = (torch.cat(rows) for rows in zip(*pairs, strict=True))
+        spoken = [(c, length) for c, length in parts if c.stream.params.speaks]
+        backbone = self._steps.backbone_stack
+        hidden = backbone.stack(x, self._rows(parts, 1), backbone.tables, store_only=not spoken)
+        if spoken:
+            count = sum(length for _, length in spoken)
+            self._speak(hidden[:count], plain[:count], spoken)
+
+    def _speak(self, hidden: torch.Tensor, plain: torch.Tensor, parts: Sequence[tuple[Chunk, int]]) -> None:
+        """The speech head's cache: every sub-position after the begin code."""
+        ids = self._steps.state.sizes.speech_ids
+        spread = self._projections.spread(hidden, plain).flatten(0, 1)
+        begin = torch.tensor(ids.bos, device=self._device)
+        speech = self._steps.speech_stack
+        inputs = self._projections.speech_inputs(spread, begin)
+        speech.stack(inputs, self._rows(parts, ids.group_size), speech.tables, store_only=True)
+
+    def _rows(self, parts: Sequence[tuple[Chunk, int]], group: int) -> Rows:
+        slots = [c.stream.slot for c, length in parts for _ in range(group * length)]
+        positions = [p for c, length in parts for p in range(group * c.begin, group * (c.begin + length))]
+        tiles = cut_tiles([group * length for _, length in parts])
+        return Rows(self._ints(slots), self._ints(positions), self._ints(tiles), contexts=len(slots))
+
+    def _ints(self, values: Sequence[object]) -> torch.Tensor:
+        return torch.tensor(values, dtype=torch.int32).to(self._device, non_blocking=True)

@@ -1,0 +1,107 @@
+"""Recorded frames by batch size: the next larger bucket runs, and rows that are left over belong to nobody."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+from runtime.frames.executor import Executor, Work
+from runtime.frames.state import SlotState
+from runtime.frames.steps import FrameSteps
+
+SMALL = (1, 2, 4)
+STEP = 8  # between larger buckets: at most this many rows for nobody
+
+
+def buckets(most: int) -> tuple[int, ...]:
+    """Batch sizes to record for, the last one ``most``."""
+    if most < 1:
+        raise ValueError(f"streams: {most} is not positive")
+    sizes = [size for size in SMALL if size < most]
+    return (*sizes, *range(STEP, most, STEP), most)
+
+
+class Batch:
+    """One kind of work over a set of slots, recorded for every bucket.
+
+    Args:
+        work: over [rows] int32 slots.
+        most: slots at once.
+        nobody: slot of the rows that are left over.
+    """
+
+    def __init__(self, executor: Executor, work: Callable[[torch.Tensor], None], most: int, nobody: int) -> None:
+        self._executor, self._work, self._nobody = executor, work, nobody
+        self._buckets = buckets(most)
+        self._slots = torch.full((most,), nobody, dtype=torch.int32, device=executor.device)
+        self._placed: list[int] = []
+        self._recorded: dict[int, Work] = {}
+
+    def bucket(self, rows: int) -> int:
+        """The recorded size that so many rows run in."""
+        return self._buckets[bisect_left(self._buckets, rows)]
+
+    def prepare(self) -> None:
+        """Records all sizes now, the largest first: smaller ones then fit into its memory."""
+        for size in reversed(self._buckets):
+            self._record(size)
+
+    def run(self, slots: Sequence[int]) -> None:
+        """Queues the work for these slots."""
+        size = self.bucket(len(slots))
+        if size not in self._recorded:
+            self._record(size)
+        if list(slots) != self._placed:
+            self._place(slots)
+        self._recorded[size]()
+
+    def _record(self, size: int) -> None:
+        slots = self._slots[:size]
+        self._recorded[size] = self._executor.record(lambda: self._work(slots), lambda: self._place(()))
+
+    def _place(self, slots: Sequence[int]) -> None:
+        filled = np.full(len(self._slots), self._nobody, np.int32)
+        filled[: len(slots)] = slots
+        self._executor.upload(self._slots, filled)
+        self._placed = list(slots)
+
+
+class RecordedFrames:
+    """All three works of a frame, and the results of the last one."""
+
+    def __init__(self, executor: Executor, steps: FrameSteps) -> None:
+        state = steps.state
+        most, nobody = state.sizes.slots, state.nobody
+        self._results = torch.zeros(
+            most, 1 + state.sizes.speech_ids.group_size, dtype=torch.int64, device=executor.device
+        )
+        self._executor = executor
+        self._backbone = Batch(executor, steps.backbone, most, nobody)
+        self._speech = Batch(executor, steps.speech, most, nobody)
+        self._accept = Batch(executor, lambda slots: self._accept_into(state, slots), most, nobody)
+
+    def _accept_into(self, state: SlotState, slots: torch.Tensor) -> None:
+        self._results[: len(slots)].copy_(state.accept(slots.long()))
+
+    def prepare(self) -> None:
+        """Records everything now instead of when it is first needed."""
+        for batch in (self._backbone, self._speech, self._accept):
+            batch.prepare()
+
+    def run(self, deciding: Sequence[int], speaking: Sequence[int]) -> torch.Tensor:
+        """Queues one frame of some slots.
+
+        Args:
+            deciding: slots that make a frame. speaking: those of them that have a speech head.
+
+        Returns:
+            [deciding, 1 + group] int64, see ``SlotState.accept``; the next frame overwrites it.
+        """
+        self._backbone.run(deciding)
+        if speaking:
+            self._speech.run(speaking)
+        self._accept.run(deciding)
+        return self._results[: len(deciding)]

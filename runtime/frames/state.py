@@ -1,0 +1,150 @@
+"""What the device knows of every stream, by slot: the answer's rules, ids, positions, parameters.
+
+The last slot belongs to nobody. Rows that only fill a batch up to its bucket work there, on a block of
+their own. ``accept`` is ``runtime.answer.Answer.accept`` in tensors; the host repeats it with the ids that
+come back one frame later, so both always know the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from kernels.choice import Choices, Draws
+from runtime.checkpoint.config import SpeechIds, TextIds
+from runtime.errors import InvalidRequest
+from runtime.stream import Stream
+
+MAX_BANNED_PAIRS = 4
+NO_PAIR = -1
+
+
+@dataclass(frozen=True, slots=True)
+class StateSizes:
+    """``slots`` of streams, without the one of nobody; width and type of hidden rows; both vocabularies' rules."""
+
+    slots: int
+    hidden: int
+    vocabulary: int
+    text_ids: TextIds
+    speech_ids: SpeechIds
+
+
+def _choices(
+    slots: int, ids: int, device: torch.device, shared: dict[str, torch.Tensor], draws: Draws | None
+) -> Choices:
+    def full(value: float, dtype: torch.dtype) -> torch.Tensor:
+        return torch.full((slots,), value, dtype=dtype, device=device)
+
+    return Choices(
+        seen=torch.zeros(slots, ids, dtype=torch.uint8, device=device),
+        greedy=full(1, torch.bool),
+        penalty=full(1.0, torch.float32),
+        temperature=full(1.0, torch.float32),
+        top_k=full(0, torch.int32),
+        top_p=full(1.0, torch.float32),
+        draws=draws,
+        **shared,
+    )
+
+
+class SlotState:
+    """Tensors by slot, whose addresses never change.
+
+    Args:
+        sizes: see ``StateSizes``.
+        like: a tensor of the model's type on its device.
+        draws: replaces the seeded random numbers (tests).
+    """
+
+    def __init__(self, sizes: StateSizes, like: torch.Tensor, draws: Draws | None = None) -> None:
+        self.sizes, self.nobody = sizes, sizes.slots
+        slots, group, device = sizes.slots + 1, sizes.speech_ids.group_size, like.device
+
+        def longs(*shape: int) -> torch.Tensor:
+            return torch.zeros(slots, *shape, dtype=torch.int64, device=device)
+
+        def flags() -> torch.Tensor:
+            return torch.zeros(slots, dtype=torch.bool, device=device)
+
+        self.text_id, self.position, self.forwards, self.chosen = longs(), longs(), longs(), longs()
+        self.codes = longs(group)
+        self.forced, self.speaks, self.speaking, self.feeding = flags(), flags(), flags(), flags()
+        self.hidden = torch.zeros(slots, sizes.hidden, dtype=like.dtype, device=device)
+        seeds, pairs = longs(), torch.full((slots, MAX_BANNED_PAIRS, 2), NO_PAIR, device=device)
+        shared = {"seeds": seeds, "steps": self.forwards, "last": self.text_id}
+        self.text = _choices(slots, sizes.vocabulary, device, shared | {"bans": pairs}, draws)
+        shared["bans"] = pairs[:, :0]  # codes have no banned pairs
+        self.speech = _choices(slots, sizes.speech_ids.codebook_size, device, shared, draws)
+
+    def admit(self, stream: Stream) -> None:
+        """Begins a stream in its slot: it stands before the last position of its prompt.
+
+        Raises:
+            InvalidRequest: more banned pairs than there is room for.
+        """
+        slot, params, ids = stream.slot, stream.params, self.sizes.speech_ids
+        check_stream(stream)
+        self.text_id[slot], self.position[slot] = int(stream.prompt.ids[-1]), len(stream.prompt) - 1
+        self.forwards[slot] = 0
+        self.codes[slot] = ids.bos
+        self.forced[slot], self.speaks[slot] = params.force_audio_start, params.speaks
+        self.speaking[slot] = self.feeding[slot] = False
+        self._parameters(stream)
+        self.speech.seen[slot] = 0
+        self.text.seen[slot] = 0
+        if not params.sampling.text_greedy:
+            seen = torch.from_numpy(stream.prompt.ids).to(self.text_id.device)
+            self.text.seen[slot].index_fill_(0, seen, 1)
+
+    def _parameters(self, stream: Stream) -> None:
+        slot, sampling = stream.slot, stream.params.sampling
+        for choices, raw in ((self.speech, False), (self.text, sampling.text_greedy)):
+            # The raw argmax of the text head knows neither penalty nor bans.
+            choices.greedy[slot] = raw or sampling.greedy
+            choices.penalty[slot] = 1.0 if raw else sampling.repetition_penalty
+            choices.temperature[slot], choices.top_p[slot] = sampling.temperature, sampling.top_p
+            choices.top_k[slot] = sampling.top_k
+        self.text.seeds[slot] = sampling.seed
+        self.text.bans[slot] = NO_PAIR
+        if not sampling.text_greedy and sampling.banned_pairs:
+            pairs = torch.tensor(sampling.banned_pairs, dtype=torch.int64)
+            self.text.bans[slot, : len(pairs)] = pairs.to(self.text.bans.device)
+
+    def accept(self, slots: torch.Tensor) -> torch.Tensor:
+        """The rules of the answer for chosen text ids and codes of some slots.
+
+        Args:
+            slots: [rows] int64.
+
+        Returns:
+            [rows, 1 + group] int64: text id and codes as they were chosen.
+        """
+        ids, text = self.sizes.text_ids, self.chosen[slots]
+        codes, eos = self.codes[slots], self.sizes.speech_ids.eos
+        found = torch.cat([text[:, None], codes], dim=1)
+        text = torch.where((self.forwards[slots] == 0) & self.forced[slots], ids.audio_bos, text)
+        speaks = self.speaks[slots]
+        emitted = self.speaking[slots] & speaks
+        ended = emitted & (codes == eos).any(dim=1)
+        text = torch.where(ended, ids.audio_eos, text)
+        said = torch.where(ended[:, None], eos, codes)
+        width = self.speech.seen.shape[1]
+        flat, places = self.speech.seen.view(-1), slots[:, None] * width + said
+        flat.index_copy_(0, places.flatten(), torch.maximum(flat[places], emitted[:, None].byte()).flatten())
+        self.text.seen.view(-1).index_fill_(0, slots * self.text.seen.shape[1] + text, 1)
+        self.speaking.index_copy_(0, slots, speaks & ((emitted & ~ended) | (text == ids.audio_bos)))
+        self.feeding.index_copy_(0, slots, emitted & ~ended)
+        self.text_id.index_copy_(0, slots, text)
+        self.forwards.index_copy_(0, slots, self.forwards[slots] + 1)
+        self.position.index_copy_(0, slots, self.position[slots] + 1)
+        self.position[self.nobody :].zero_()  # nobody's rows never get anywhere
+        return found
+
+
+def check_stream(stream: Stream) -> None:
+    """Raises InvalidRequest when the device cannot hold what the stream asks for."""
+    pairs = len(stream.params.sampling.banned_pairs)
+    if pairs > MAX_BANNED_PAIRS:
+        raise InvalidRequest("banned_pairs", f"has {pairs} entries", f"give at most {MAX_BANNED_PAIRS}")

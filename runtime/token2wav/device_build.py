@@ -1,0 +1,81 @@
+"""Flow and vocoder of a CosyVoice3 directory as torch modules on a device, behind the same stages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from kernels.ops import Ops, ops_for
+from runtime.device_graphs import DeviceGraph, vocoder_shapes
+from runtime.frames.executor import Executor, executor_for
+from runtime.token2wav.config import Token2WavConfig
+from runtime.token2wav.device_cache import DeviceFlowCache
+from runtime.token2wav.device_flow import DeviceFlowStage, FlowWork
+from runtime.token2wav.flow import EulerStep, Flow, FlowFront
+from runtime.token2wav.flow_stage import read_voice_vectors
+from runtime.token2wav.layout import MEL_NOISE, SOURCE_NOISE, VOICES, Sizes
+from runtime.token2wav.noise import Noise
+from runtime.token2wav.vocoder import Snake, Vocoder
+from runtime.token2wav.vocoder_stage import VocoderStage
+from runtime.token2wav.weights import load_module
+
+FLOW_FILE, VOCODER_FILE = "flow.pt", "hift.pt"
+
+
+def assemble_flow(
+    flow: Flow,
+    sizes: Sizes,
+    voices: dict[str, np.ndarray],
+    noise: Noise,
+    executor: Executor,
+    max_streams: int,
+    window: int,
+    precision: str,
+) -> DeviceFlowStage:
+    """The stage over a flow that is still on the CPU: its tables of modulations are made there, as for the export.
+
+    Args:
+        precision: of products and caches; all else is float32.
+    """
+    dtype, device, ops = getattr(torch, precision), executor.device, ops_for(executor.device)
+    step = EulerStep(flow).eval()
+    step.estimator.lower(dtype)
+    step.guided_step = ops.guided_step
+    cache = DeviceFlowCache(sizes, max_streams, window, dtype, device)
+    work = FlowWork(sizes, FlowFront(flow).eval().to(device), step.to(device), cache)
+    return DeviceFlowStage(sizes, work, cache, executor, voices, noise, max_streams)
+
+
+def device_flow(
+    folder: Path,
+    cosyvoice: Path,
+    device: torch.device,
+    max_streams: int,
+    window: int,
+    precision: str = "float16",
+    executor: Executor | None = None,
+) -> DeviceFlowStage:
+    """The flow of an exported folder, with weights of ``cosyvoice``. Raises BuildError."""
+    flow = load_module(Flow(Token2WavConfig.read(cosyvoice).flow), cosyvoice / FLOW_FILE)
+    voices, noise = read_voice_vectors(folder / VOICES), Noise(folder / MEL_NOISE, axis=1)
+    executor = executor or executor_for(device)
+    return assemble_flow(flow, Sizes.read(folder), voices, noise, executor, max_streams, window, precision)
+
+
+def vocoder_graph(vocoder: Vocoder, executor: Executor, ops: Ops) -> DeviceGraph:
+    """A vocoder that lies on the executor's device, float32 throughout: the pitch net demands it."""
+    for module in vocoder.modules():
+        if isinstance(module, Snake):
+            module.snake = ops.snake
+    return DeviceGraph(executor, vocoder, ("audio", "f0"), vocoder_shapes(vocoder.config.frame_samples))
+
+
+def device_vocoder(
+    folder: Path, cosyvoice: Path, device: torch.device, max_streams: int, executor: Executor | None = None
+) -> VocoderStage:
+    """The vocoder of an exported folder, with weights of ``cosyvoice``. Raises BuildError."""
+    vocoder = load_module(Vocoder(Token2WavConfig.read(cosyvoice).hift), cosyvoice / VOCODER_FILE).to(device)
+    graph = vocoder_graph(vocoder, executor or executor_for(device), ops_for(device))
+    return VocoderStage(Sizes.read(folder), graph.run, Noise(folder / SOURCE_NOISE, axis=0), max_streams)

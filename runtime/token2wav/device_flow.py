@@ -1,0 +1,155 @@
+"""The flow stage on a device: all Euler steps of a call as one recorded piece of work, caches never leave it.
+
+Sizes are rounded up so that recordings repeat: rows to powers of two, frames to whole blocks. What is
+rounded up is masked, and writes to spare rows of the caches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from runtime.frames.executor import Executor, Work
+from runtime.token2wav.chunks import Arrays
+from runtime.token2wav.device_cache import DeviceFlowCache
+from runtime.token2wav.flow import EulerStep, FlowFront
+from runtime.token2wav.flow_stage import FlowStage, Piece
+from runtime.token2wav.layout import Sizes
+from runtime.token2wav.noise import Noise
+
+
+def round_up(value: int, multiple: int) -> int:
+    """The next multiple."""
+    return -(-value // multiple) * multiple
+
+
+def power_of_two(value: int) -> int:
+    """The next power of two."""
+    return 1 << (value - 1).bit_length()
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """Inputs by name, the mel that comes out, and the work between them."""
+
+    inputs: dict[str, torch.Tensor]
+    mel: torch.Tensor
+    run: Work
+
+
+class FlowWork:
+    """Front and ten guided steps over tensors of one size.
+
+    Args:
+        front, step: modules on the device.
+        cache: see ``DeviceFlowCache``.
+    """
+
+    def __init__(self, sizes: Sizes, front: FlowFront, step: EulerStep, cache: DeviceFlowCache) -> None:
+        self._sizes, self._front, self._step, self._cache = sizes, front, step, cache
+        device = cache.tails.device
+        self._block = torch.tensor([sizes.block_frames], device=device)
+        self._window = torch.tensor([cache.window], device=device)
+        self._numbers = torch.arange(sizes.euler_steps, device=device)[:, None]
+
+    def __call__(self, inputs: dict[str, torch.Tensor], mel: torch.Tensor) -> None:
+        """Reads ``inputs`` and the caches; writes ``mel`` and the caches."""
+        mu, speaker = self._front(inputs["tokens"], inputs["valid"], inputs["embedding"])
+        x, rows = inputs["x"], inputs["tail_rows"]
+        for number in range(self._sizes.euler_steps):
+            blocks, tails = self._cache.blocks[number], self._cache.tails[number]
+            x, new, new_tails = self._step(
+                x, mu, speaker, inputs["first"], inputs["frames"], inputs["kept"], self._block, self._window,
+                self._numbers[number], tails[rows], inputs["tables"], inputs["table_blocks"], tuple(blocks.unbind(0)),
+            )  # fmt: skip
+            tails.index_copy_(0, rows, new_tails)
+            # [depth, rows, 2, 2, heads, T, head dim] to blocks [depth, rows * blocks, 2, 2, heads, frames, head dim]
+            cut = new.unflatten(5, (-1, self._sizes.block_frames)).permute(0, 1, 5, 2, 3, 4, 6, 7).flatten(1, 2)
+            blocks.index_copy_(1, inputs["places"], cut)
+        mel.copy_(x)
+
+
+class DeviceFlowStage(FlowStage):
+    """``FlowStage`` whose rendering stays on a device; full attention is not offered here."""
+
+    def __init__(
+        self,
+        sizes: Sizes,
+        work: Callable[[dict[str, torch.Tensor], torch.Tensor], None],
+        cache: DeviceFlowCache,
+        executor: Executor,
+        voices: dict[str, np.ndarray],
+        mel_noise: Noise,
+        max_streams: int,
+    ) -> None:
+        super().__init__(sizes, _no_graph, _no_graph, voices, mel_noise, max_streams, cache.window, cache=cache)
+        self._device_cache, self._work, self._executor = cache, work, executor
+        self._recordings: dict[tuple[int, int], Recording] = {}
+        self._speaker_width = len(next(iter(voices.values())))
+
+    @torch.inference_mode()
+    def _render(self, pieces: Sequence[Piece]) -> None:
+        """See ``FlowStage``."""
+        caches = [piece.rendering.state.cache for piece in pieces]
+        counts = [piece.blocks for piece in pieces]
+        total = round_up(max(piece.frames for piece in pieces), self._sizes.block_frames)
+        rows = power_of_two(len(pieces))
+        recording = self._recording(rows, total)
+        for name, values in self._inputs(pieces, rows, total).items():
+            self._executor.upload(recording.inputs[name], values)
+        recording.run()
+        mels = self._executor.fetch(recording.mel).wait()
+        self._device_cache.advance(caches, counts)
+        for piece, mel in zip(pieces, mels, strict=False):
+            # A copy: what was fetched is overwritten by a later call.
+            self._give(piece, mel.copy())
+
+    def _inputs(self, pieces: Sequence[Piece], rows: int, total: int) -> Arrays:
+        """Host values of a call; rows beyond the pieces are one silent frame of nobody."""
+        sizes, cache = self._sizes, self._device_cache
+        caches = [piece.rendering.state.cache for piece in pieces]
+        counts = [piece.blocks for piece in pieces]
+
+        def column(values: Sequence[int], rest: int) -> np.ndarray:
+            return np.array([*values, *[rest] * (rows - len(pieces))], np.int64)
+
+        x = np.zeros((rows, sizes.mel_bins, total), np.float32)
+        for row, piece in enumerate(pieces):
+            x[row] = self._noise.window(piece.first, piece.first + total)
+        width = total // sizes.frames_per_token
+        front = self._tokens(pieces, width) if pieces else {}
+        blank: dict[str, np.ndarray] = {
+            "tokens": np.zeros((rows, sizes.lookbehind + width + sizes.lookahead), np.int64),
+            "valid": np.zeros((rows, sizes.lookbehind + width + sizes.lookahead), np.float32),
+            "embedding": np.ones((rows, self._speaker_width), np.float32),
+        }
+        for name, values in front.items():
+            blank[name][: len(pieces)] = values
+        return {
+            **blank,
+            **cache.wide_tables(caches, rows),  # before ``places``, which gives out the rows of new blocks
+            "x": x,
+            "first": column([piece.first for piece in pieces], 0),
+            "frames": column([piece.frames for piece in pieces], 1),
+            "kept": column([count * sizes.block_frames for count in counts], 0),
+            "tail_rows": column([int(c.tails) for c in caches], cache.spare_tail),
+            "places": cache.places(caches, counts, rows, total // sizes.block_frames),
+        }
+
+    def _recording(self, rows: int, total: int) -> Recording:
+        found = self._recordings.get((rows, total))
+        if found is None:
+            device = self._executor.device
+            empty = self._inputs((), rows, total)
+            inputs = {name: torch.from_numpy(values).to(device) for name, values in empty.items()}
+            mel = torch.zeros_like(inputs["x"])
+            run = self._executor.record(lambda: self._work(inputs, mel), lambda: None)
+            found = self._recordings[rows, total] = Recording(inputs, mel, run)
+        return found
+
+
+def _no_graph(arrays: Arrays) -> Arrays:
+    raise AssertionError("the device stage renders without graphs of arrays")

@@ -1,0 +1,87 @@
+"""Speed on a GPU with random weights at the released sizes. No network, no files but the result.
+
+    python scripts/bench_gpu.py                       # needs torch >= 2.11 and Triton >= 3.6, nothing installed
+    python scripts/bench_gpu.py --tiny --device cpu   # rehearsal: shows that the script runs; its numbers mean nothing
+
+Kernels are checked against their twins and recorded frames against eager ones first; a failed check is
+exit status 1. Then a table: milliseconds, percentage of the bandwidth floor (time to read the bytes that
+must be read, at the maker's bandwidth), and beside it a naive eager baseline over the same weights in the
+same run. The last line is one JSON object, which is also written below ``benchmarks/results``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
+    parser.add_argument("--tiny", action="store_true", help="sizes that run anywhere")
+    parser.add_argument("--linear", default="dense", choices=("dense", "int8", "fp8"))
+    parser.add_argument("--no-naive", action="store_true", help="leave the baseline out")
+    parser.add_argument("--no-sound", action="store_true", help="leave encoder, flow and vocoder out")
+    parser.add_argument("--window", type=int, default=4, help="blocks of 1 s that the flow sees before its own")
+    parser.add_argument("--json", type=Path, help="where to write the result")
+    return parser.parse_args()
+
+
+def facts(device: Any) -> dict[str, Any]:
+    """What the numbers hold for."""
+    import torch
+
+    def ask(*command: str) -> str:
+        try:
+            return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=20).stdout.strip()
+        except (OSError, subprocess.TimeoutExpired):
+            return ""
+
+    cuda = device.type == "cuda"
+    import triton
+
+    return {
+        "device": torch.cuda.get_device_name(device) if cuda else platform.processor() or "cpu",
+        "driver": ask("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader") if cuda else "",
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda or "",
+        "triton": triton.__version__,
+        "python": platform.python_version(),
+        "commit": ask("git", "rev-parse", "HEAD"),
+        "changed_files": bool(ask("git", "status", "--porcelain")),
+    }
+
+
+def main() -> int:
+    """Exit status 1 when a check fails."""
+    given = arguments()
+    if given.device == "cpu":
+        os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported
+    sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
+    from gpubench.run import run
+
+    result, text = run(given, facts)
+    print(text)
+    path = given.json or RESULTS / f"gpu_{result['size']}_{_slug(result['device'])}_{result['linear']}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+    print(json.dumps(result))
+    return 0 if result["passed"] else 1
+
+
+def _slug(text: str) -> str:
+    return "".join(c if c.isalnum() else "-" for c in text.lower()).strip("-")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
