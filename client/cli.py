@@ -11,7 +11,8 @@ from typing import Any
 
 from client.answer import Answer
 from client.audio_file import read_audio
-from client.client import DEFAULT_URL, ChatClient
+from client.client import ChatClient
+from client.connection import DEFAULT_URL
 from client.errors import ChatError
 from client.request import DEFAULT_RATE
 from client.sinks import ChunkFolder, Loudspeaker, Sink, TextSink

@@ -1,0 +1,132 @@
+"""When a failed request is sent again, and how a second answer joins what was delivered of the first.
+
+A request is repeated only while no sound was delivered: a listener must never hear a beginning twice.
+Text that was delivered already must come again in the same words (give a ``seed``), and is left out.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from client.chunks import Chunk
+from client.errors import ChatError, ServerError, ServerLost
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """So many attempts, with a growing, random pause between them.
+
+    Args:
+        attempts: in all; 1 never repeats.
+        first_s: longest pause before the second attempt; doubles with each further one.
+        most_s: longest pause.
+    """
+
+    attempts: int = 3
+    first_s: float = 0.2
+    most_s: float = 2.0
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1:
+            raise ValueError(f"attempts: {self.attempts} is below 1")
+        if not 0 < self.first_s <= self.most_s:
+            raise ValueError(f"first_s: {self.first_s} is not in (0, most_s = {self.most_s}]")
+
+    def pause(self, failures: int, draw: Callable[[], float] = random.random) -> float:
+        """Seconds to wait after so many failures: between half of the bound and all of it.
+
+        Clients that lost the same server at the same moment must not all come back at the same moment.
+        """
+        bound = min(self.most_s, self.first_s * 2.0 ** (failures - 1))
+        return bound * (1 + draw()) / 2
+
+
+NO_RETRY = RetryPolicy(attempts=1)
+
+
+def worth_repeating(error: ChatError) -> bool:
+    """Whether the same request may succeed later: the server is gone, full, stopping or not ready yet."""
+    return isinstance(error, ServerLost) or (isinstance(error, ServerError) and error.code == "UNAVAILABLE")
+
+
+@dataclass(slots=True)
+class Replay:
+    """What was delivered so far, over all attempts of one request."""
+
+    heard: bool = False
+    _text: str = ""
+    _ids: int = 0
+    _skip_text: str = ""
+    _skip_ids: int = 0
+    _lost: ChatError | None = None
+
+    def restart(self, lost: ChatError) -> None:
+        """A new attempt begins: what it repeats is left out."""
+        self._skip_text, self._skip_ids, self._lost = self._text, self._ids, lost
+
+    def new(self, chunk: Chunk) -> Chunk | None:
+        """The part of a chunk that was not delivered yet; None when nothing of it is new.
+
+        Raises:
+            ChatError: the loss, when the new attempt answers in other words.
+        """
+        if self._lost is not None:
+            fresh = self._unseen(chunk)
+            if fresh is None:
+                return None
+            chunk = fresh
+        self._text += chunk.text
+        self._ids += len(chunk.text_token_ids)
+        self.heard = self.heard or chunk.audio.size > 0 or chunk.speech_token_ids.size > 0
+        return chunk
+
+    def _unseen(self, chunk: Chunk) -> Chunk | None:
+        again = min(len(self._skip_text), len(chunk.text))
+        if self._lost is not None and chunk.text[:again] != self._skip_text[:again]:
+            raise self._lost
+        ids = min(self._skip_ids, len(chunk.text_token_ids))
+        self._skip_text, self._skip_ids = self._skip_text[again:], self._skip_ids - ids
+        fresh = replace(chunk, text=chunk.text[again:], text_token_ids=chunk.text_token_ids[ids:])
+        repeated = (again or ids) and not (fresh.text or fresh.text_token_ids.size)
+        return None if repeated and not (fresh.audio.size or fresh.finish_reason) else fresh
+
+
+@dataclass(slots=True)
+class Attempts:
+    """The life of one request over its attempts: what was delivered, whether there is a further one, when.
+
+    Args:
+        timeout: seconds for all attempts together.
+    """
+
+    policy: RetryPolicy
+    timeout: float | None = None
+    clock: Callable[[], float] = time.monotonic
+    replay: Replay = field(default_factory=Replay)
+    failures: int = 0
+    _began: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._began = self.clock()
+
+    def left(self) -> float | None:
+        """Seconds until the deadline, never below 0; None without one."""
+        return None if self.timeout is None else max(0.0, self._began + self.timeout - self.clock())
+
+    def after(self, error: ChatError) -> float:
+        """Seconds to wait before the next attempt.
+
+        Raises:
+            ChatError: the error itself, when there is none.
+        """
+        self.failures += 1
+        if self.replay.heard or self.failures >= self.policy.attempts or not worth_repeating(error):
+            raise error
+        pause, left = self.policy.pause(self.failures), self.left()
+        if left is not None and pause >= left:
+            raise error
+        self.replay.restart(error)
+        return pause
