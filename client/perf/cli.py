@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from client.errors import ChatError
+from client.parameters import parameter_set
 from client.perf import agreement, analyzer, load, report
 from client.perf.analyzer_install import find_analyzer
 from client.perf.clips import load_clips
 from client.perf.level import CLOSED, LISTENERS, POISSON
-from client.perf.parameters import parameter_set
 from client.perf.run import add_level, document, header, save, summary
 from client.perf.target import server_at, warm_up
 from runtime.errors import ServeError
