@@ -14,7 +14,7 @@ from tritonclient.grpc import service_pb2_grpc
 from client.answer import Answer
 from client.call import chunk_in
 from client.chunks import Chunk
-from client.connection import DEFAULT_URL, GRPC_ERRORS, RECONNECT_S, KeepAlive, channel_options
+from client.connection import DEFAULT_URL, GRPC_ERRORS, KeepAlive, channel_options
 from client.errors import Cancelled, ChatError, ServerLost, from_rpc, lost
 from client.request import DEFAULT_RATE, Audio, Scalar, make_request
 from client.retry import Attempts, RetryPolicy
@@ -210,7 +210,7 @@ class AsyncChatClient:
 
     async def _reconnect(self, left: float | None) -> None:
         # After a loss gRPC refuses calls until its next attempt to connect, even when the server is back.
-        patience = RECONNECT_S if left is None else min(RECONNECT_S, left)
+        patience = self._retry.reconnect_s if left is None else min(self._retry.reconnect_s, left)
         try:
             await asyncio.wait_for(self._channel.channel_ready(), patience)
         except TimeoutError:

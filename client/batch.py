@@ -25,7 +25,7 @@ from client.retry import RetryPolicy
 FAILURES = "failed.jsonl"
 DONE, FAILED, INTERRUPTED = 0, 1, 130
 # A batch has time: it outlasts a restart of the server and a full queue.
-RETRY = RetryPolicy(attempts=6, first_s=0.5, most_s=8.0)
+RETRY = RetryPolicy(attempts=6, first_s=0.5, most_s=8.0, reconnect_s=60.0)
 
 
 @dataclass(slots=True)

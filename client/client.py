@@ -13,7 +13,7 @@ from tritonclient.grpc import service_pb2_grpc
 from client.answer import Answer
 from client.call import Call
 from client.chunks import Chunk
-from client.connection import DEFAULT_URL, GRPC_ERRORS, RECONNECT_S, KeepAlive, channel_options
+from client.connection import DEFAULT_URL, GRPC_ERRORS, KeepAlive, channel_options
 from client.errors import Cancelled, ChatError, lost
 from client.request import DEFAULT_RATE, Audio, Scalar, make_request
 from client.retry import Attempts, RetryPolicy
@@ -177,7 +177,7 @@ class ChatClient:
 
     def _reconnect(self, left: float | None) -> None:
         # After a loss gRPC refuses calls until its next attempt to connect, even when the server is back.
-        patience = RECONNECT_S if left is None else min(RECONNECT_S, left)
+        patience = self._retry.reconnect_s if left is None else min(self._retry.reconnect_s, left)
         ready = grpc.channel_ready_future(self._channel)
         try:
             ready.result(timeout=patience)

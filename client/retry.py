@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from client.chunks import Chunk
+from client.connection import RECONNECT_S
 from client.errors import ChatError, ServerError, ServerLost
 
 
@@ -23,17 +24,22 @@ class RetryPolicy:
         attempts: in all; 1 never repeats.
         first_s: longest pause before the second attempt; doubles with each further one.
         most_s: longest pause.
+        reconnect_s: how long the connection to a lost server may take to come back, at each attempt.
     """
 
     attempts: int = 3
     first_s: float = 0.2
     most_s: float = 2.0
+    reconnect_s: float = RECONNECT_S
 
     def __post_init__(self) -> None:
         if self.attempts < 1:
             raise ValueError(f"attempts: {self.attempts} is below 1")
         if not 0 < self.first_s <= self.most_s:
             raise ValueError(f"first_s: {self.first_s} is not in (0, most_s = {self.most_s}]")
+
+        if self.reconnect_s <= 0:
+            raise ValueError(f"reconnect_s: {self.reconnect_s} is not above 0")
 
     def pause(self, failures: int, draw: Callable[[], float] = random.random) -> float:
         """Seconds to wait after so many failures: between half of the bound and all of it.

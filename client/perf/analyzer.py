@@ -47,7 +47,8 @@ class Point:
         """perf_analyzer's options for it."""
         if self.kind == CLOSED:
             return ["--concurrency-range", f"{int(self.value)}"]
-        return ["--request-rate-range", f"{self.value:g}", "--request-distribution", "poisson"]
+        # Start and end, because the end is 1 by default and a rate below it would be a sweep.
+        return ["--request-rate-range", f"{self.value:g}:{self.value:g}:1", "--request-distribution", "poisson"]
 
 
 def measure(
