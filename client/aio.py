@@ -33,7 +33,7 @@ class AsyncCall:
             response = await self._read()
             if response is grpc.aio.EOF:
                 raise lost(self._url, "the stream ended without its last response")
-            chunk, self._answered = chunk_in(response)
+            chunk, self._answered = chunk_in(response, self._url)
             if chunk is not None:
                 return chunk
         # A finished call is left to end by itself: Triton mishandles a cancellation that meets its end.

@@ -13,11 +13,11 @@ from typing import Any
 import grpc
 
 from client.chunks import Chunk, chunk_of
-from client.errors import Cancelled, ServerError, ServerLost, from_message, from_rpc, lost
+from client.errors import Cancelled, ServerError, ServerLost, from_rpc, from_text, lost
 from client.request import FINAL_RESPONSE
 
 
-def chunk_in(response: Any) -> tuple[Chunk | None, bool]:
+def chunk_in(response: Any, url: str) -> tuple[Chunk | None, bool]:
     """What a stream response carries, and whether it is the last one.
 
     Raises:
@@ -25,8 +25,8 @@ def chunk_in(response: Any) -> tuple[Chunk | None, bool]:
         Cancelled: it says that the request was cancelled.
     """
     if response.error_message:
-        error = from_message(response.error_message) or ServerError("UNKNOWN", "server", response.error_message)
-        raise Cancelled(error.code, error.field, error.message) if error.code == "CANCELLED" else error
+        known = from_text(response.error_message, url)
+        raise known or ServerError("UNKNOWN", "server", response.error_message)
     answer = response.infer_response
     return chunk_of(answer), answer.parameters[FINAL_RESPONSE].bool_param
 
@@ -82,7 +82,7 @@ class Call:
                 self._on_lost()
             raise typed from None
         try:
-            chunk, self._answered = chunk_in(response)
+            chunk, self._answered = chunk_in(response, self._url)
         except (ServerError, Cancelled):
             self._done = True
             raise

@@ -1,14 +1,14 @@
 """When a failed request is sent again, and how a second answer joins what was delivered of the first.
 
 A request is repeated only while no sound was delivered: a listener must never hear a beginning twice.
-Text that was delivered already must come again in the same words (give a ``seed``), and is left out.
+Text and ids that were delivered already must come again as they were (give a ``seed``), and are left out.
 """
 
 from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from client.chunks import Chunk
@@ -59,45 +59,66 @@ def worth_repeating(error: ChatError) -> bool:
 
 
 @dataclass(slots=True)
+class Seen:
+    """One growing sequence of an answer, and how much of it a new attempt has yet to repeat."""
+
+    values: list[str] | list[int]
+    repeated: int = 0
+
+    def fresh(self, new: Sequence[str] | Sequence[int]) -> int:
+        """How many of the new values are known already.
+
+        Raises:
+            ValueError: they differ from what was delivered.
+        """
+        known = self.values[self.repeated : self.repeated + len(new)]
+        if list(new[: len(known)]) != list(known):
+            raise ValueError
+        self.repeated += len(new)
+        self.values.extend(new[len(known) :])  # type: ignore[arg-type]
+        return len(known)
+
+
+@dataclass(slots=True)
 class Replay:
     """What was delivered so far, over all attempts of one request."""
 
     heard: bool = False
-    _text: str = ""
-    _ids: int = 0
-    _skip_text: str = ""
-    _skip_ids: int = 0
+    _text: Seen = field(default_factory=lambda: Seen([]))
+    _text_ids: Seen = field(default_factory=lambda: Seen([]))
+    _speech_ids: Seen = field(default_factory=lambda: Seen([]))
     _lost: ChatError | None = None
 
     def restart(self, lost: ChatError) -> None:
         """A new attempt begins: what it repeats is left out."""
-        self._skip_text, self._skip_ids, self._lost = self._text, self._ids, lost
+        self._lost = lost
+        for seen in (self._text, self._text_ids, self._speech_ids):
+            seen.repeated = 0
 
     def new(self, chunk: Chunk) -> Chunk | None:
-        """The part of a chunk that was not delivered yet; None when nothing of it is new.
+        """The part of a chunk that was not delivered yet; None when all of it was.
 
         Raises:
-            ChatError: the loss, when the new attempt answers in other words.
+            ChatError: the loss, when the new attempt does not repeat what was delivered.
         """
-        if self._lost is not None:
-            fresh = self._unseen(chunk)
-            if fresh is None:
-                return None
-            chunk = fresh
-        self._text += chunk.text
-        self._ids += len(chunk.text_token_ids)
-        self.heard = self.heard or chunk.audio.size > 0 or chunk.speech_token_ids.size > 0
-        return chunk
-
-    def _unseen(self, chunk: Chunk) -> Chunk | None:
-        again = min(len(self._skip_text), len(chunk.text))
-        if self._lost is not None and chunk.text[:again] != self._skip_text[:again]:
-            raise self._lost
-        ids = min(self._skip_ids, len(chunk.text_token_ids))
-        self._skip_text, self._skip_ids = self._skip_text[again:], self._skip_ids - ids
-        fresh = replace(chunk, text=chunk.text[again:], text_token_ids=chunk.text_token_ids[ids:])
-        repeated = (again or ids) and not (fresh.text or fresh.text_token_ids.size)
-        return None if repeated and not (fresh.audio.size or fresh.finish_reason) else fresh
+        try:
+            text = self._text.fresh(chunk.text)
+            text_ids = self._text_ids.fresh(chunk.text_token_ids.tolist())
+            speech_ids = self._speech_ids.fresh(chunk.speech_token_ids.tolist())
+        except ValueError:
+            assert self._lost is not None, "a first attempt repeats nothing"
+            raise self._lost from None
+        self.heard = self.heard or chunk.audio.size > 0
+        if not (text or text_ids or speech_ids):
+            return chunk
+        rest = replace(
+            chunk,
+            text=chunk.text[text:],
+            text_token_ids=chunk.text_token_ids[text_ids:],
+            speech_token_ids=chunk.speech_token_ids[speech_ids:],
+        )
+        news = (rest.text, rest.text_token_ids.size, rest.speech_token_ids.size, rest.audio.size, rest.finish_reason)
+        return rest if any(news) else None
 
 
 @dataclass(slots=True)

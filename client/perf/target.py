@@ -8,12 +8,14 @@ from pathlib import Path
 
 from client.client import ChatClient
 from client.errors import ChatError
+from client.perf.clips import made_question
+from client.request import DEFAULT_RATE
 from runtime.server.config import PUBLIC_MODEL, Addresses
 from runtime.server.launch import ServerProcess
 from runtime.server.repository import RepositoryApi
 
 WARM_UP = 3  # answers before anything is measured
-WARM_UP_S = 300.0
+WARM_UP_S, WARM_UP_CLIP_S = 300.0, 1.0
 
 
 @contextlib.contextmanager
@@ -36,7 +38,15 @@ def server_at(addresses: Addresses, out: Path) -> Iterator[str]:
 
 def warm_up(url: str) -> None:
     """A few short answers in both modes, so that the first level is like the others."""
+    clip = made_question(WARM_UP_CLIP_S)
     with ChatClient(url) as client:
         for number in range(WARM_UP):
             for mode in ("s2s", "s2t"):
-                client.ask(text="warm up", mode=mode, max_tokens=16, seed=number, timeout=WARM_UP_S)
+                client.ask(
+                    made_question(WARM_UP_CLIP_S),
+                    DEFAULT_RATE,
+                    mode=mode,
+                    max_tokens=16,
+                    seed=number,
+                    timeout=WARM_UP_S,
+                )

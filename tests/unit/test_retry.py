@@ -70,12 +70,17 @@ def test_a_repeated_beginning_is_left_out_once():
     assert replay.new(Chunk(text=".", audio=SOUND)).text == "."
 
 
-def test_an_answer_in_other_words_is_the_loss():
+def speech(*codes):
+    return Chunk(speech_token_ids=np.array(codes, np.int32))
+
+
+@pytest.mark.parametrize(("first", "second"), [(text("Good day"), text("Good bye")), (speech(1, 2), speech(1, 3))])
+def test_another_answer_is_the_loss(first, second):
     replay = Replay()
-    replay.new(text("Good day"))
+    replay.new(first)
     replay.restart(LOST)
     with pytest.raises(ServerLost):
-        replay.new(text("Good bye"))
+        replay.new(second)
 
 
 def test_keep_alive_is_the_same_on_both_sides(tmp_path):
