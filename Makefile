@@ -16,6 +16,8 @@ SERVE_ARGS   ?=
 PARITY_ARGS  ?=
 BENCH_ARGS   ?=
 BUILD_ARGS   ?=
+PERF_ARGS    ?=
+PERF_DIR     ?= output/perf
 TEST_ARGS    ?=
 
 VENV  := .venv
@@ -43,7 +45,8 @@ endif
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build-engines serve demo parity test test-kernels check-tensorrt check bench bench-token2wav bench-hops clean
+.PHONY: help setup build-engines serve demo parity test test-kernels check-tensorrt check bench bench-token2wav \
+	bench-hops perf-out perf perf-load perf-agree perf-report doctor clean
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -115,6 +118,26 @@ bench-token2wav: setup ## Cost of token2wav chunks and of batches; last line is 
 
 bench-hops: setup ## Silence that a listener hears with each hop policy; last line is JSON
 	$(BIN)/python scripts/bench_hops.py $(BENCH_ARGS)
+
+# A running server at the address is measured as it is; else one is started on OUT, which is built when it is missing.
+PERF_AT = --out $(OUT) --host $(HOST) --grpc-port $(GRPC_PORT) --http-port $(HTTP_PORT) --metrics-port $(METRICS_PORT)
+perf-out: $(READY)
+	@[ -d "$(OUT)/model_repository" ] || $(MAKE) build-engines
+
+perf: perf-out ## Sweep with NVIDIA's perf_analyzer (fetched when missing); last line is JSON
+	$(BIN)/python -m client.perf analyzer $(PERF_AT) --save $(PERF_DIR)/perf_analyzer.json $(PERF_ARGS)
+
+perf-load: perf-out ## Sweep with our generator: listeners, Poisson, mixed modes, cancels; last line is JSON
+	$(BIN)/python -m client.perf load $(PERF_AT) --save $(PERF_DIR)/load.json $(PERF_ARGS)
+
+perf-agree: perf-out ## Do both see the same server? First-audio p50 of 200 requests each, in turns
+	$(BIN)/python -m client.perf agree $(PERF_AT) --save $(PERF_DIR)/agree.json $(PERF_ARGS)
+
+perf-report: setup ## Markdown page and plots from all JSON files in PERF_DIR
+	$(BIN)/python -m client.perf report $(sort $(wildcard $(PERF_DIR)/*.json)) --to $(PERF_DIR)
+
+doctor: ## What is wrong here, and the fix for each fault
+	@$(BIN)/python -m client doctor $(PERF_AT)
 
 clean: ## Removes what was built; keeps .venv
 	rm -rf build output .pytest_cache .ruff_cache .mypy_cache .hypothesis *.egg-info

@@ -1,8 +1,24 @@
-"""Entry point of `python -m client`."""
+"""Entry point of `python -m client`: one question; `batch` for many; `doctor` for what is wrong here."""
 
 import sys
 
-from client.cli import main
+
+def main(arguments: list[str]) -> int:
+    """Hands over to the command that the first word names."""
+    command = arguments[0] if arguments else ""
+    # Imported here: each command loads only what it needs, and `doctor` runs where other libraries are broken.
+    if command == "batch":
+        from client import batch
+
+        return batch.main(arguments[1:])
+    if command == "doctor":
+        from client.doctor import cli as doctor
+
+        return doctor.main(arguments[1:])
+    from client import cli
+
+    return cli.main(arguments)
+
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

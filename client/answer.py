@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -44,6 +44,17 @@ class Answer:
             self.first_audio_s = self.total_s
         self.chunks.append(chunk)
 
+    def extend(self, chunks: Iterable[Chunk]) -> Self:
+        """Takes all chunks of a stream as they come; returns itself."""
+        for chunk in chunks:
+            self.add(chunk)
+        return self
+
+    @property
+    def finish_reason(self) -> str:
+        """`stop` or `length`; empty while the answer is not complete."""
+        return next((chunk.finish_reason for chunk in reversed(self.chunks) if chunk.finish_reason), "")
+
     @property
     def text(self) -> str:
         """The whole text."""
@@ -69,7 +80,7 @@ class Answer:
             "text": self.text,
             "text_token_ids": _joined([chunk.text_token_ids for chunk in self.chunks]),
             "speech_token_ids": _joined([chunk.speech_token_ids for chunk in self.chunks]),
-            "finish_reason": next((chunk.finish_reason for chunk in reversed(self.chunks) if chunk.finish_reason), ""),
+            "finish_reason": self.finish_reason,
             "timings": self.timings(),
             "parameters": dict(parameters),
         }
@@ -77,18 +88,24 @@ class Answer:
             made["stats"] = next((chunk.stats for chunk in reversed(self.chunks) if chunk.stats is not None), None)
         return made
 
-    def write(self, folder: Path, parameters: Mapping[str, Any], with_audio: bool, with_stats: bool) -> list[Path]:
-        """Writes text, JSON and, on request, the sound; returns the paths."""
+    def write(
+        self,
+        folder: Path,
+        parameters: Mapping[str, Any],
+        with_audio: bool,
+        with_stats: bool,
+        stem: str = FILE_STEM,
+    ) -> list[Path]:
+        """Writes text, on request the sound, and last the JSON, which so says that all is there; returns the paths."""
         folder.mkdir(parents=True, exist_ok=True)
-        stem = folder / FILE_STEM
-        written = [stem.with_suffix(".txt"), stem.with_suffix(".json")]
-        written[0].write_text(self.text, "utf-8")
-        document = self.document(parameters, with_stats)
-        written[1].write_text(_lines(document), "utf-8")
+        text, sound, document = (folder / f"{stem}{suffix}" for suffix in (".txt", ".wav", ".json"))
+        text.write_text(self.text, "utf-8")
         if with_audio:
-            written.insert(1, stem.with_suffix(".wav"))
-            write_wav(written[1], self.audio, OUTPUT_RATE)
-        return written
+            write_wav(sound, self.audio, OUTPUT_RATE)
+        unfinished = document.with_suffix(".json.new")
+        unfinished.write_text(_lines(self.document(parameters, with_stats)), "utf-8")
+        unfinished.replace(document)
+        return [text, sound, document] if with_audio else [text, document]
 
 
 def _joined(pieces: list[np.ndarray]) -> list[int]:

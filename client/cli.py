@@ -11,11 +11,13 @@ from typing import Any
 
 from client.answer import Answer
 from client.audio_file import read_audio
-from client.client import DEFAULT_URL, ChatClient
+from client.client import ChatClient
+from client.connection import DEFAULT_URL
 from client.errors import ChatError
 from client.request import DEFAULT_RATE
 from client.sinks import ChunkFolder, Loudspeaker, Sink, TextSink
 
+OTHERS = "Many questions: python -m client batch --help. What is wrong here: python -m client doctor."
 FAILED, USAGE, INTERRUPTED = 1, 2, 130  # 130 = 128 + SIGINT, as shells count
 SPEECH_MODE, TEXT_MODE = "s2s", "s2t"
 # Option of the command line -> request parameter, where the names differ.
@@ -27,7 +29,7 @@ PARAMETERS = (
 
 def parser() -> argparse.ArgumentParser:
     """The command line. Options without a default are left to the server."""
-    made = argparse.ArgumentParser(prog="python -m client", description=__doc__)
+    made = argparse.ArgumentParser(prog="python -m client", description=__doc__, epilog=OTHERS)
     add = made.add_argument
     add("--url", default=DEFAULT_URL, help="host:port of the gRPC endpoint (%(default)s)")
     add("--mode", choices=(SPEECH_MODE, TEXT_MODE), help=f"answer in speech or in text only ({SPEECH_MODE})")

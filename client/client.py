@@ -1,12 +1,8 @@
-"""The client: one gRPC stream per request, typed chunks out, typed errors, cancellation that arrives.
-
-It speaks through the generated gRPC classes of `tritonclient`: a plain call object can be cancelled,
-has a deadline and keeps the server's status, none of which a shared stream with callbacks gives.
-"""
+"""The synchronous client: one gRPC stream per request, typed chunks out, typed errors, repeats where safe."""
 
 from __future__ import annotations
 
-import contextlib
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
@@ -14,19 +10,13 @@ from typing import Any
 import grpc
 from tritonclient.grpc import service_pb2_grpc
 
-from client.chunks import Chunk, chunk_of
-from client.errors import Cancelled, ServerError, ServerLost, from_message, from_rpc, lost
-from client.request import DEFAULT_RATE, FINAL_RESPONSE, Audio, Scalar, make_request
-
-DEFAULT_URL = "127.0.0.1:8001"
-# Without this header Triton reports errors inside the stream and their status code is lost.
-GRPC_ERRORS = (("triton_grpc_error", "true"),)
-KEEPALIVE_MS = 10_000
-KEEPALIVE_TIMEOUT_MS = 5_000
-# After a restart of the server the next request should not wait for gRPC's default of up to two minutes.
-MIN_RECONNECT_MS, MAX_RECONNECT_MS = 200, 1_000
-RECONNECT_S = 3 * MAX_RECONNECT_MS / 1000  # gRPC varies its delays by a fifth, and an attempt takes time itself
-UNLIMITED = -1  # 300 s of audio are 19 MB, gRPC's default limit is 4 MB
+from client.answer import Answer
+from client.call import Call
+from client.chunks import Chunk
+from client.connection import DEFAULT_URL, GRPC_ERRORS, KeepAlive, channel_options
+from client.errors import Cancelled, ChatError, lost
+from client.request import DEFAULT_RATE, Audio, Scalar, make_request
+from client.retry import Attempts, RetryPolicy
 
 
 class ChatStream(Iterator[Chunk]):
@@ -34,34 +24,59 @@ class ChatStream(Iterator[Chunk]):
 
     `cancel` may come from any thread; the iteration then raises `Cancelled`. Leaving a `with` block,
     `close` and dropping the last reference cancel too, without an error.
+
+    Args:
+        start: begins an attempt, given the seconds that are left.
+        attempts: how often and how long.
     """
 
-    def __init__(self, call: Any, url: str, on_lost: Callable[[], None]) -> None:
-        self._call, self._url, self._on_lost = call, url, on_lost
-        self._done = False  # nothing more to give
-        self._answered = False  # the last response was seen, the call itself may still be closing
+    def __init__(self, start: Callable[[float | None], Call], attempts: Attempts) -> None:
+        self._start, self._attempts = start, attempts
+        self._ending = threading.Event()  # ends a pause between attempts
+        self._closed = False
+        self._call = start(attempts.left())
 
     def __next__(self) -> Chunk:
-        while not self._done and not self._answered:
-            chunk = self._receive()
-            if chunk is not None:
-                return chunk
-        self.close()
+        while not self._closed:
+            try:
+                chunk = self._call.next()
+                if chunk is None:
+                    self._closed = True
+                elif (fresh := self._attempts.replay.new(chunk)) is not None:
+                    return fresh
+            except ChatError as error:
+                self._again(error)
         raise StopIteration
+
+    @property
+    def attempts(self) -> int:
+        """Attempts so far."""
+        return self._attempts.failures + 1
 
     def cancel(self) -> None:
         """Ends the request; the server frees what it holds within a frame."""
-        if not self._answered:
-            self._call.cancel()
+        self._ending.set()
+        self._call.cancel()
 
     def close(self) -> None:
         """Cancels the request when it still runs; the iteration ends."""
-        if self._done:
-            return
-        self._done = True
-        if self._answered:
-            self._read_out()
-        else:
+        self._closed = True
+        self._ending.set()
+        self._call.close()
+
+    def _again(self, error: ChatError) -> None:
+        """Waits and begins the next attempt. Raises the error when there is none."""
+        self._call.close()
+        try:
+            if self._ending.wait(self._attempts.after(error)):
+                if not self._closed:
+                    raise Cancelled("CANCELLED", "request", "it was cancelled between two attempts")
+                return
+            self._call = self._start(self._attempts.left())  # an error of its own, a server that stays away, is final
+        except ChatError:
+            self._closed = True
+            raise
+        if self._ending.is_set():  # while the attempt began
             self._call.cancel()
 
     def __enter__(self) -> ChatStream:
@@ -73,40 +88,8 @@ class ChatStream(Iterator[Chunk]):
         self.close()
 
     def __del__(self) -> None:
-        self.close()
-
-    def _receive(self) -> Chunk | None:
-        try:
-            response = next(self._call)
-        except StopIteration:
-            self._done = True
-            raise lost(self._url, "the stream ended without its last response") from None
-        except grpc.RpcError as error:
-            if self._done:  # closed by another thread
-                raise StopIteration from None
-            self._done = True
-            typed = from_rpc(error, self._url)
-            if isinstance(typed, ServerLost):
-                self._on_lost()
-            raise typed from None
-        if response.error_message:
-            self._done = True
-            raise _stream_error(response.error_message)
-        answer = response.infer_response
-        self._answered = answer.parameters[FINAL_RESPONSE].bool_param
-        return chunk_of(answer)
-
-    def _read_out(self) -> None:
-        # Triton mishandles a cancellation that meets the end of a call, so a finished call is left to
-        # end by itself, which takes it about a millisecond.
-        with contextlib.suppress(grpc.RpcError):
-            for _ in self._call:
-                pass
-
-
-def _stream_error(message: str) -> ServerError | Cancelled:
-    error = from_message(message) or ServerError("UNKNOWN", "server", message)
-    return Cancelled(error.code, error.field, error.message) if error.code == "CANCELLED" else error
+        if hasattr(self, "_call"):  # the first attempt may have failed
+            self.close()
 
 
 class ChatClient:
@@ -114,29 +97,22 @@ class ChatClient:
 
     Args:
         url: host:port of the gRPC endpoint.
-        keepalive_ms: a dead connection is noticed after this time and `keepalive_timeout_ms`.
+        retry: how often a request is repeated while no sound of it was delivered; `NO_RETRY` for never.
+        keepalive: when a dead connection is noticed.
         credentials: of `grpc.ssl_channel_credentials`, for a server behind TLS.
     """
 
     def __init__(
         self,
         url: str = DEFAULT_URL,
-        keepalive_ms: int = KEEPALIVE_MS,
-        keepalive_timeout_ms: int = KEEPALIVE_TIMEOUT_MS,
+        retry: RetryPolicy | None = None,
+        keepalive: KeepAlive | None = None,
         credentials: grpc.ChannelCredentials | None = None,
     ) -> None:
         self.url = url
+        self._retry = retry or RetryPolicy()
         self._lost = False
-        options = [
-            ("grpc.max_send_message_length", UNLIMITED),
-            ("grpc.max_receive_message_length", UNLIMITED),
-            ("grpc.keepalive_time_ms", keepalive_ms),
-            ("grpc.keepalive_timeout_ms", keepalive_timeout_ms),
-            ("grpc.http2.max_pings_without_data", 0),
-            ("grpc.initial_reconnect_backoff_ms", MIN_RECONNECT_MS),
-            ("grpc.min_reconnect_backoff_ms", MIN_RECONNECT_MS),
-            ("grpc.max_reconnect_backoff_ms", MAX_RECONNECT_MS),
-        ]
+        options = channel_options(keepalive or KeepAlive())
         if credentials is None:
             self._channel = grpc.insecure_channel(url, options)
         else:
@@ -156,12 +132,13 @@ class ChatClient:
         """Sends one request and returns its answer as it is made.
 
         Args:
-            audio: one clip or the clips of a conversation in order, mono, float in [-1, 1] or int16.
+            audio: one clip or the clips of a conversation in order, mono, float in [-1, 1] or int16; or the
+                path of a sound file, whose rate is then its own.
             sample_rate: of the clips; the server resamples.
             text: the user's words, or an instruction that follows the audio.
             messages: chat messages in the style of OpenAI, instead of `text` and `system`.
             outputs: names of the outputs wanted; None gets all.
-            timeout: seconds for the whole answer.
+            timeout: seconds for the whole answer, repeats included.
             parameters: mode, voice, system, max_tokens, seed, greedy, text_greedy, force_audio_start,
                 temperature, top_p, top_k, repetition_penalty; None leaves the server's default.
 
@@ -170,10 +147,12 @@ class ChatClient:
                 iterating for everything else.
         """
         request = make_request(audio, sample_rate, text, messages, outputs, parameters)
-        if self._lost:
-            self._reconnect()
-        call = self._stub.ModelStreamInfer(iter((request,)), timeout=timeout, metadata=GRPC_ERRORS)
-        return ChatStream(call, self.url, self._mark_lost)
+        return ChatStream(lambda left: self._begin(request, left), Attempts(self._retry, timeout))
+
+    def ask(self, audio: Audio = None, sample_rate: int = DEFAULT_RATE, **options: Any) -> Answer:
+        """The whole answer at once; arguments as for `stream`."""
+        with self.stream(audio, sample_rate, **options) as stream:
+            return Answer().extend(stream)
 
     def close(self) -> None:
         """Closes the connection; requests that still run are cancelled."""
@@ -187,16 +166,23 @@ class ChatClient:
     ) -> None:
         self.close()
 
+    def _begin(self, request: Any, left: float | None) -> Call:
+        if self._lost:
+            self._reconnect(left)
+        call = self._stub.ModelStreamInfer(iter((request,)), timeout=left, metadata=GRPC_ERRORS)
+        return Call(call, self.url, self._mark_lost)
+
     def _mark_lost(self) -> None:
         self._lost = True
 
-    def _reconnect(self) -> None:
+    def _reconnect(self, left: float | None) -> None:
         # After a loss gRPC refuses calls until its next attempt to connect, even when the server is back.
+        patience = self._retry.reconnect_s if left is None else min(self._retry.reconnect_s, left)
         ready = grpc.channel_ready_future(self._channel)
         try:
-            ready.result(timeout=RECONNECT_S)
+            ready.result(timeout=patience)
         except grpc.FutureTimeoutError:
-            raise lost(self.url, f"no connection within {RECONNECT_S:g} s after it was lost") from None
+            raise lost(self.url, f"no connection within {patience:.3g} s after it was lost") from None
         finally:
             ready.cancel()
         self._lost = False

@@ -54,18 +54,26 @@ def from_message(message: str) -> ServerError | None:
     return ServerError(match["code"], match["field"], match["rest"]) if match else None
 
 
-def from_rpc(error: grpc.RpcError, url: str) -> ChatError:
-    """The typed error of a failed call."""
-    status, details = error.code(), error.details() or ""
+def from_text(details: str, url: str) -> ChatError | None:
+    """The typed error in a message of our server or of Triton; None when it says nothing that we know."""
     coded = from_message(details)
     if coded is not None:
         return Cancelled(coded.code, coded.field, coded.message) if coded.code == "CANCELLED" else coded
+    if "unknown model" in details or "is not ready" in details:
+        return ServerError("UNAVAILABLE", "server", f"the model is not loaded (yet) at {url}: {details}")
+    return None
+
+
+def from_rpc(error: grpc.RpcError, url: str) -> ChatError:
+    """The typed error of a failed call."""
+    status, details = error.code(), error.details() or ""
+    known = from_text(details, url)
+    if known is not None:
+        return known
     if status == grpc.StatusCode.CANCELLED:
         return Cancelled("CANCELLED", "request", "it was cancelled before the answer was complete")
     if status == grpc.StatusCode.DEADLINE_EXCEEDED:
         return DeadlineExceeded("DEADLINE_EXCEEDED", "timeout", "the answer was not complete in time; allow more")
-    if "unknown model" in details or "is not ready" in details:
-        return ServerError("UNAVAILABLE", "server", f"the model is not loaded (yet) at {url}: {details}")
     if status == grpc.StatusCode.UNAVAILABLE:
         return lost(url, details)
     return ServerError(status.name if status else "UNKNOWN", "server", details or "the call failed without a word")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tritonclient.grpc import service_pb2
 from tritonclient.utils import serialize_byte_tensor
 
+from client.audio_file import read_audio
 from client.errors import ChatError
 from runtime.contracts import FUN_AUDIO_CHAT, NUMPY_TYPES
 
@@ -18,7 +20,7 @@ FINAL_RESPONSE = "triton_final_response"
 EMPTY_FINAL_RESPONSE = "triton_enable_empty_final_response"
 INT16_SCALE = 32768.0
 
-Audio = np.ndarray | Sequence[np.ndarray] | None
+Audio = np.ndarray | Sequence[np.ndarray] | Path | None
 Scalar = bool | int | float | str
 _DTYPES = {spec.name: spec.dtype for spec in FUN_AUDIO_CHAT.inputs}
 _OUTPUTS = tuple(spec.name for spec in FUN_AUDIO_CHAT.outputs)
@@ -35,8 +37,8 @@ def make_request(
     """One request of the public model.
 
     Args:
-        audio: a clip, or the clips of a conversation; float in [-1, 1] or int16, mono.
-        sample_rate: of all clips.
+        audio: a clip, or the clips of a conversation; float in [-1, 1] or int16, mono; or a sound file.
+        sample_rate: of all clips; a file's rate is its own.
         messages: chat messages, or their JSON text.
         outputs: names of the outputs to send back; None asks for all.
         parameters: request parameters; those that are None are left out.
@@ -45,6 +47,8 @@ def make_request(
         ChatError: an argument cannot be sent.
     """
     request = service_pb2.ModelInferRequest(model_name=FUN_AUDIO_CHAT.name)
+    if isinstance(audio, Path):
+        audio, sample_rate = read_audio(audio)
     clips = _clips(audio)
     if clips:
         _add(request, "audio", np.concatenate(clips))
@@ -65,7 +69,7 @@ def make_request(
     return request
 
 
-def _clips(audio: Audio) -> list[np.ndarray]:
+def _clips(audio: np.ndarray | Sequence[np.ndarray] | None) -> list[np.ndarray]:
     if audio is None:
         return []
     return [_clip(np.asarray(clip)) for clip in ([audio] if isinstance(audio, np.ndarray) else audio)]

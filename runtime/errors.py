@@ -45,6 +45,10 @@ class Overloaded(ServeError):
     code = "UNAVAILABLE"
 
 
+class Draining(Overloaded):
+    """This server is about to stop and takes nothing new."""
+
+
 class Cancelled(ServeError):
     """The client ended the request."""
 

@@ -33,6 +33,11 @@ class KvCache:
         """Blocks that no sequence holds."""
         return len(self._free)
 
+    @property
+    def used_blocks(self) -> int:
+        """Blocks that sequences hold."""
+        return self.shape.num_blocks - len(self._free)
+
     def blocks_for(self, positions: int) -> int:
         """Blocks that a sequence of so many positions needs."""
         return -(-positions // self.shape.tokens_per_block)

@@ -90,6 +90,11 @@ class Scheduler:
         """Free blocks of the backbone's and of the speech head's cache."""
         return self._backbone.free_blocks, self._speech.free_blocks
 
+    @property
+    def used_blocks(self) -> tuple[int, int]:
+        """Blocks of the backbone's and of the speech head's cache that streams hold."""
+        return self._backbone.used_blocks, self._speech.used_blocks
+
     def check_fits(self, stream: Stream) -> None:
         """Raises InvalidRequest when the stream could not run even on an idle server."""
         positions = stream.max_positions

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 
 from runtime.errors import BuildError
+from runtime.keepalive import KEEPALIVE_MS, KEEPALIVE_TIMEOUT_MS, MIN_PING_INTERVAL_MS
 from runtime.server.bundle import TritonInstall
 from runtime.server.config import ServerConfig
 
@@ -13,11 +14,6 @@ OPTIONS_FILE = "options.json"
 DEFAULT_THREADS = 1
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 CPU_TARGET = "cpu"
-
-# A peer that vanished without a word is noticed after time + timeout. Clients may ping as often.
-KEEPALIVE_MS = 10_000
-KEEPALIVE_TIMEOUT_MS = 5_000
-MIN_PING_INTERVAL_MS = 5_000
 
 
 def read_options(config: ServerConfig) -> dict[str, object]:

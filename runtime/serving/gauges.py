@@ -1,9 +1,11 @@
-"""Numbers of the runtime as gauges of Triton's metrics endpoint."""
+"""Numbers of the runtime on Triton's metrics endpoint."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sized
 from typing import Any, Protocol
+
+from runtime.serving.metrics import FAMILIES, HISTOGRAM, Changes, Family
 
 PREFIX = "fun_audio_chat_"
 
@@ -23,6 +25,42 @@ class Gauges:
         """Sets every gauge to its present value."""
         for name, value in values.items():
             self._metrics[name][1].set(value)
+
+
+class MetricBoard:
+    """All families of the service. A metric lives as long as its family, so both are kept.
+
+    Args:
+        pb_utils: of Triton's Python backend; one without histograms gets none of them.
+    """
+
+    def __init__(self, pb_utils: Any) -> None:
+        kinds = pb_utils.MetricFamily
+        self._families, self._metrics = [], {}
+        for family in FAMILIES:
+            if not hasattr(kinds, family.kind.upper()):
+                continue
+            made = kinds(name=PREFIX + family.name, description=family.help, kind=getattr(kinds, family.kind.upper()))
+            self._families.append(made)
+            for value in family.values:
+                self._metrics[family.name, value] = _metric(made, family, value)
+
+    def show(self, values: Mapping[str, float], changes: Changes) -> None:
+        """Sets the gauges, adds what was counted and observed."""
+        for name, value in values.items():
+            self._metrics[name, ""].set(value)
+        for key, value in changes.counts.items():
+            self._metrics[key].increment(value)
+        for name, value in changes.observed:
+            if (name, "") in self._metrics:
+                self._metrics[name, ""].observe(value)
+
+
+def _metric(made: Any, family: Family, value: str) -> Any:
+    labels = {family.label: value} if family.label else {}
+    if family.kind == HISTOGRAM:
+        return made.Metric(labels=labels, buckets=list(family.buckets))
+    return made.Metric(labels=labels)
 
 
 class Stage(Protocol):

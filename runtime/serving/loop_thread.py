@@ -24,6 +24,7 @@ class LoopThread:
         fault: called in this thread with an exception that ended it; no step runs afterwards.
         heartbeat: file whose time stamp shows that the thread lives, or None.
         heartbeat_s: at most so many seconds between two touches.
+        stepped: called in this thread with the seconds of each step and the streams that it advanced.
     """
 
     def __init__(
@@ -33,9 +34,11 @@ class LoopThread:
         fault: Callable[[BaseException], None],
         heartbeat: Path | None = None,
         heartbeat_s: float = 1.0,
+        stepped: Callable[[float, int], None] = lambda seconds, streams: None,
     ) -> None:
         self._loop, self._deliver, self._fault = loop, deliver, fault
         self._heartbeat, self._heartbeat_s = heartbeat, heartbeat_s
+        self._stepped = stepped
         self._commands: queue.SimpleQueue[tuple[str, Stream | None]] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="frame-loop", daemon=True)
         self._next_beat = 0.0
@@ -61,8 +64,11 @@ class LoopThread:
         wait = self._heartbeat_s
         try:
             while self._obey(wait):
+                scheduler, began = self._loop.scheduler, time.perf_counter()
+                busy = scheduler.live or scheduler.waiting
                 frames = self._loop.step()
-                scheduler = self._loop.scheduler
+                if busy:
+                    self._stepped(time.perf_counter() - began, len(frames))
                 if frames:
                     self._deliver(frames)
                 live = scheduler.live or scheduler.waiting

@@ -22,7 +22,7 @@ import numpy as np
 
 from runtime.answer import Answer
 from runtime.checkpoint.config import ModelConfig
-from runtime.errors import EngineFault, NotFound, Overloaded, ServeError
+from runtime.errors import Draining, EngineFault, NotFound, Overloaded, ServeError
 from runtime.frame_loop import FrameLoop, StreamFrame
 from runtime.frontend.audio import split_clips, to_model_rate
 from runtime.frontend.prompt import PromptBuilder
@@ -30,8 +30,9 @@ from runtime.frontend.tokenizer import ChatTokenizer
 from runtime.options import Options
 from runtime.serving.encoding import EncodeQueue
 from runtime.serving.loop_thread import LoopThread
+from runtime.serving.metrics import Metrics
 from runtime.serving.request import ChatRequest, parse_request
-from runtime.serving.session import Reply, Session, Timings
+from runtime.serving.session import CANCELLED, Reply, Session, Timings
 from runtime.serving.sound import Dispatcher, Sound
 from runtime.serving.stages import Stages
 from runtime.stream import Prompt, Stream
@@ -85,11 +86,14 @@ class ChatService:
         self._run = options.path(RUN_FOLDER)
         self._run.mkdir(exist_ok=True)
         serving = options.serving
-        self._loop_thread = LoopThread(loop, self._frames, self._fault, self._run / "heartbeat", serving.heartbeat_s)
+        self.metrics = Metrics()
+        self._loop_thread = LoopThread(
+            loop, self._frames, self._fault, self._run / "heartbeat", serving.heartbeat_s, self.metrics.step
+        )
         self._aio = asyncio.new_event_loop()
         self._aio_thread = threading.Thread(target=self._aio.run_forever, name="service", daemon=True)
         self._encoder = EncodeQueue(stages, int(serving.encode_s * config.features.sample_rate), serving.gather_s)
-        self._dispatcher = Dispatcher(stages, options.token2wav)
+        self._dispatcher = Dispatcher(stages, options.token2wav, self.metrics)
         # Under full attention a frame depends on its whole call, so there chunks are never joined.
         block = 0 if options.token2wav.full_attention else sound.block_tokens
         self._policy = HopPolicy(options.token2wav.hops, sound.lookahead, block)
@@ -117,7 +121,7 @@ class ChatService:
 
     def submit(self, incoming: Incoming) -> None:
         """Takes a request; its answer goes to its reply. Thread-safe, returns at once."""
-        self._aio.call_soon_threadsafe(self._accept, incoming, Timings())
+        self._aio.call_soon_threadsafe(self._accept, incoming, Timings(on_mark=self.metrics.moment))
 
     def observe(self, observer: Callable[[], None]) -> None:
         """Has ``observer`` called in the asyncio thread at every poll."""
@@ -130,11 +134,15 @@ class ChatService:
 
     def gauges(self) -> dict[str, float]:
         """Numbers that show what is held now."""
-        backbone, speech = self._scheduler.free_blocks
+        free, used = self._scheduler.free_blocks, self._scheduler.used_blocks
         return {
             "live_requests": self.live,
-            "kv_free_backbone": backbone,
-            "kv_free_speech": speech,
+            "live_streams": self._scheduler.live,
+            "queue_length": self._incoming + len(self._scheduler.waiting),
+            "kv_free_backbone": free[0],
+            "kv_free_speech": free[1],
+            "kv_used_backbone": used[0],
+            "kv_used_speech": used[1],
             "frames": self.frames,
             "frame_seconds": self.frame_seconds,
         }
@@ -150,10 +158,10 @@ class ChatService:
     async def _answer(self, incoming: Incoming, timings: Timings) -> None:
         try:
             await self._prepare(incoming, timings)
-        except ServeError as error:
-            incoming.reply.fail(error)
         except Exception as error:
-            logger.exception("a request failed")
+            if not isinstance(error, ServeError):
+                logger.exception("a request failed")
+            self.metrics.rejected(error)
             incoming.reply.fail(error)
         finally:
             self._incoming -= 1
@@ -178,8 +186,10 @@ class ChatService:
             stream.prompt.audio_embeds[:] = np.concatenate(embeds)
         timings.mark("encoded")
         if incoming.reply.is_cancelled():
+            self.metrics.cancelled()
             incoming.reply.close()
             return
+        self.metrics.accepted(request.params.mode)
         policy = replace(self._policy, hops=request.hops or self._policy.hops)
         self._begin(incoming, stream, partial(Sound, self._sound_ids, voice, policy, self._sample_rate), timings)
 
@@ -200,7 +210,7 @@ class ChatService:
 
     def _admit(self) -> None:
         if (self._run / DRAIN_FILE).exists():
-            raise Overloaded("server", "is stopping", "send the request to another server or retry in a minute")
+            raise Draining("server", "is stopping", "send the request to another server or retry in a minute")
         bound = self._options.engine.max_streams + self._options.serving.max_waiting
         if self.live > bound:
             raise Overloaded("server", f"already has {bound} requests", "retry in a few seconds")
@@ -230,6 +240,10 @@ class ChatService:
 
     def _forget(self, session: Session) -> None:
         """The session sent its last response, or its client is gone: free what it holds."""
+        if session.ending == CANCELLED:
+            self.metrics.cancelled()
+        else:
+            self.metrics.ended(session.ending)
         del self._sessions[session.stream]
         self._loop_thread.cancel(session.stream)
         if session.sound is not None:

@@ -16,6 +16,8 @@ from runtime.frontend.tokenizer import TextStream
 from runtime.serving.sound import Sound
 from runtime.stream import Stream
 
+FAILED, CANCELLED = "error", "cancelled"
+
 
 class Reply(Protocol):
     """Where the responses of one request go."""
@@ -35,18 +37,24 @@ class Reply(Protocol):
 
 @dataclass(slots=True)
 class Timings:
-    """Moments of a request, seconds of ``time.monotonic``; None until they happen."""
+    """Moments of a request, seconds of ``time.monotonic``; None until they happen.
+
+    ``on_mark`` is called with each moment's name and the seconds since the request was received.
+    """
 
     received: float = field(default_factory=time.monotonic)
     encoded: float | None = None
     first_frame: float | None = None
     first_text: float | None = None
     first_audio: float | None = None
+    on_mark: Callable[[str, float], None] = lambda name, seconds: None
 
     def mark(self, name: str) -> None:
         """Records the first time that something happens."""
         if getattr(self, name) is None:
-            setattr(self, name, time.monotonic())
+            now = time.monotonic()
+            setattr(self, name, now)
+            self.on_mark(name, now - self.received)
 
     def milliseconds(self) -> dict[str, float | None]:
         """Each moment and the total, in ms since the request was received."""
@@ -82,6 +90,7 @@ class Session:
         self._outputs, self._text, self._ids = outputs, text, speech_ids
         self._timings, self._closed = timings, closed
         self._finish_reason = ""
+        self.ending = ""  # how it ended: a finish reason, "error" or CANCELLED
         self._counts = {"text_tokens": 0, "speech_tokens": 0, "audio_samples": 0}
         self.open = True
 
@@ -115,13 +124,13 @@ class Session:
     def fail(self, error: BaseException) -> None:
         """Ends the request with an error."""
         if self.open:
-            self._close()
+            self._close(FAILED)
             self.reply.fail(error)
 
     def cancel(self) -> None:
         """Ends the request of a client that is gone."""
         if self.open:
-            self._close()
+            self._close(CANCELLED)
             self.reply.close()
 
     @property
@@ -145,7 +154,7 @@ class Session:
             "stats": np.array([self._stats().encode() if final else b""], np.object_),
         }
         if final:
-            self._close()
+            self._close(self._finish_reason)
         self.reply.send({name: array for name, array in arrays.items() if name in self._outputs}, final)
 
     def _stats(self) -> str:
@@ -158,6 +167,6 @@ class Session:
         }
         return json.dumps(facts)
 
-    def _close(self) -> None:
-        self.open = False
+    def _close(self, ending: str) -> None:
+        self.open, self.ending = False, ending
         self._closed(self)

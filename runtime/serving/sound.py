@@ -16,6 +16,8 @@ import numpy as np
 from runtime.contracts import ChunkFlag
 from runtime.errors import EngineFault, ServeError
 from runtime.options import Token2WavOptions
+from runtime.playback import Playback
+from runtime.serving.metrics import Metrics
 from runtime.serving.stages import SpeechChunk, Stages
 from runtime.token2wav.hops import ChunkCutter, Cut, HopPolicy, take_joined
 
@@ -44,7 +46,7 @@ class Sound:
         on_audio: Callable[[np.ndarray], None],
         on_error: Callable[[ServeError], None],
     ) -> None:
-        self._ids, self._voice, self._policy, self._rate = ids, voice, policy, sample_rate
+        self._ids, self._voice, self._policy, self.rate = ids, voice, policy, sample_rate
         self._on_audio, self._on_error = on_audio, on_error
         self._cutter: ChunkCutter | None = None
         self._stream_id = 0
@@ -54,6 +56,7 @@ class Sound:
         self._samples = 0
         self._pending: deque[Cut] = deque()
         self._waiting_since = 0.0
+        self._playback = Playback(sample_rate)
         self.in_flight = False
         self.chunks = 0  # that came back
 
@@ -70,7 +73,7 @@ class Sound:
     @property
     def dry_at(self) -> float:
         """When the listener, who plays at once, has heard everything; the moment of waiting before the first sound."""
-        return self._started + self._samples / self._rate if self._samples else self._waiting_since
+        return self._started + self._samples / self.rate if self._samples else self._waiting_since
 
     def rank(self, now: float, bound_s: float) -> Rank:
         """Sort key of the waiting chunk.
@@ -125,14 +128,15 @@ class Sound:
             self._stream_id = next(self._ids)
         return SpeechChunk(self._stream_id, cut.flag, self._voice, cut.tokens)
 
-    def give(self, samples: np.ndarray) -> None:
-        """The chunk in flight came back."""
+    def give(self, samples: np.ndarray) -> float:
+        """The chunk in flight came back; returns the seconds of silence that its listener heard before it."""
         self.in_flight = False
         if not self._samples:
             self._started = time.monotonic()
         self._samples += len(samples)
         self.chunks += 1
         self._on_audio(samples)
+        return self._playback.hear(time.monotonic(), len(samples))
 
     def fail(self, error: ServeError) -> None:
         """The chunk in flight, and with it the sound, is lost.
@@ -163,10 +167,12 @@ class Dispatcher:
     Args:
         stages: where calls go.
         options: ``max_batch``, ``calls_in_flight``, ``max_wait_s``, ``slack_s``.
+        metrics: told of calls, sound and silence.
     """
 
-    def __init__(self, stages: Stages, options: Token2WavOptions) -> None:
+    def __init__(self, stages: Stages, options: Token2WavOptions, metrics: Metrics | None = None) -> None:
         self._stages, self._options, self._running = stages, options, 0
+        self._metrics = metrics or Metrics()
         self._ready: list[Sound] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -195,8 +201,11 @@ class Dispatcher:
 
     async def _call(self, batch: list[Sound], chunks: list[SpeechChunk]) -> None:
         results: Sequence[np.ndarray | ServeError | None]
+        began = time.monotonic()
         try:
             results = await self._stages.speak(chunks)
+            if made := sum(bool(chunk.tokens) for chunk in chunks):  # the rest only drops state
+                self._metrics.spoke(time.monotonic() - began, made)
         except ServeError as error:
             results = [error] * len(batch)
         self._running -= 1
@@ -206,6 +215,6 @@ class Dispatcher:
             elif result is None:
                 sound.fail(EngineFault("token2wav", "the state of this stream was lost", "send the request again"))
             else:
-                sound.give(result)
+                self._metrics.sound(len(result) / sound.rate, sound.give(result))
             self.offer(sound)
         self._dispatch()

@@ -1,4 +1,4 @@
-"""What ``fun_audio_chat`` needs of Triton: the door for its requests, their replies, gauges."""
+"""What ``fun_audio_chat`` needs of Triton: the door for its requests, their replies, metrics."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from runtime.contracts import FUN_AUDIO_CHAT
-from runtime.serving.gauges import Gauges
+from runtime.serving.gauges import MetricBoard
 from runtime.serving.pb import fail, inputs, respond
 from runtime.serving.service import Incoming
 from runtime.serving.stages import BlsStages
@@ -46,8 +46,8 @@ class FrontDoor:
     def __init__(self, pb_utils: Any, folder: Path) -> None:
         self._pb = pb_utils
         self._service = start_service(folder, BlsStages(pb_utils))
-        gauges = Gauges(pb_utils, {name: name.replace("_", " ") for name in self._service.gauges()})
-        self._service.observe(lambda: gauges.set(self._service.gauges()))
+        board, service = MetricBoard(pb_utils), self._service
+        service.observe(lambda: board.show(service.gauges(), service.metrics.take()))
 
     def accept(self, request: Any) -> None:
         """Hands a request to the service; one that cannot even be read is answered here."""

@@ -2,7 +2,8 @@
 
 Keys of the script: `chunks` (answers), `delay_s` (before each), `samples` (per chunk), `error` (class name
 in `runtime.errors`, sent after `error_after` chunks), `die` (ends the process), `freeze` (heartbeat stops),
-`empty_end` (no outputs with the final flag).
+`empty_end` (no outputs with the final flag), `refuse` (so many requests with this `key` get Overloaded first),
+`lose_at` (the process ends before this chunk, once for each `key`).
 """
 
 from __future__ import annotations
@@ -72,6 +73,7 @@ class TritonPythonModel:
             raise errors.Overloaded("server", "is stopping", "retry in a minute")
         if "die" in script:
             os._exit(9)
+        self._fail_first(script)
         self.frozen = self.frozen or "freeze" in script
         chunks = script.get("chunks", 1)
         for index in range(chunks):
@@ -80,6 +82,8 @@ class TritonPythonModel:
                 (self.run / "cancelled").write_text(str(index))
                 sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
                 return
+            if index == script.get("lose_at") and self._first_times(script) == 1:
+                os._exit(9)
             if "error" in script and index == script.get("error_after", 0):
                 raise getattr(errors, script["error"])("audio", "is a stub's", "do nothing")
             last = index == chunks - 1
@@ -88,6 +92,18 @@ class TritonPythonModel:
             sender.send(self._response(request, given, index, last, script), flags=flags)
         if "empty_end" in script:
             sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+
+    def _fail_first(self, script):
+        if "refuse" in script and self._first_times(script) <= script["refuse"]:
+            raise errors.Overloaded("server", "is full for now", "retry in a moment")
+
+    def _first_times(self, script):
+        """How often a request with this key came, this one included; outlives this process."""
+        with self.lock:
+            path = self.run / f"count_{script['key']}"
+            count = int(path.read_text()) + 1 if path.exists() else 1
+            path.write_text(str(count))
+            return count
 
     def _response(self, request, given, index, last, script):
         stats = {"parameters": json.loads(request.parameters() or "{}"), "clips": _facts(given)}

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from stub_repository import QUICK, make_stub_repository
 
-from client import Cancelled, ChatClient, DeadlineExceeded, ServerError, ServerLost
+from client import NO_RETRY, Cancelled, ChatClient, DeadlineExceeded, ServerError, ServerLost
 from runtime.server.launch import ServerProcess
 from runtime.server.process import children
 
@@ -153,7 +153,7 @@ def test_nobody_listens():
 
 def test_a_lost_server_is_told_and_the_connection_recovers(triton, tmp_path):
     out = make_stub_repository(tmp_path / "out")
-    with ServerProcess(out, options=QUICK) as server, ChatClient(server.url) as chat:
+    with ServerProcess(out, options=QUICK) as server, ChatClient(server.url, NO_RETRY) as chat:
         stream = chat.stream(text=script(**LONG))
         next(stream)
         (tritonserver,) = children(server.pid)

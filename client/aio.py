@@ -1,0 +1,218 @@
+"""The asyncio client: what `ChatClient` does, for programs with an event loop and many streams."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+import grpc
+from tritonclient.grpc import service_pb2_grpc
+
+from client.answer import Answer
+from client.call import chunk_in
+from client.chunks import Chunk
+from client.connection import DEFAULT_URL, GRPC_ERRORS, KeepAlive, channel_options
+from client.errors import Cancelled, ChatError, ServerLost, from_rpc, lost
+from client.request import DEFAULT_RATE, Audio, Scalar, make_request
+from client.retry import Attempts, RetryPolicy
+
+
+class AsyncCall:
+    """One attempt. Lives in the event loop."""
+
+    def __init__(self, call: Any, url: str, on_lost: Callable[[], None]) -> None:
+        self._call, self._url, self._on_lost = call, url, on_lost
+        self._answered = self._cancelled = False
+
+    async def next(self) -> Chunk | None:
+        """The next chunk; None after the last one. Raises ChatError."""
+        while not self._answered:
+            response = await self._read()
+            if response is grpc.aio.EOF:
+                raise lost(self._url, "the stream ended without its last response")
+            chunk, self._answered = chunk_in(response, self._url)
+            if chunk is not None:
+                return chunk
+        # A finished call is left to end by itself: Triton mishandles a cancellation that meets its end.
+        with contextlib.suppress(grpc.RpcError, asyncio.CancelledError):
+            await self._call.read()
+        return None
+
+    def cancel(self) -> None:
+        """Ends the request unless the last response was seen."""
+        if not self._answered:
+            self._cancelled = True
+            self._call.cancel()
+
+    async def _read(self) -> Any:
+        try:
+            return await self._call.read()
+        except asyncio.CancelledError:
+            if not self._cancelled:  # the task was cancelled, not the call
+                self._call.cancel()
+                raise
+            raise Cancelled("CANCELLED", "request", "it was cancelled before the answer was complete") from None
+        except grpc.RpcError as error:
+            typed = from_rpc(error, self._url)
+            if isinstance(typed, ServerLost):
+                self._on_lost()
+            raise typed from None
+
+
+class AsyncChatStream(AsyncIterator[Chunk]):
+    """One running answer: iterate over it with `async for`, or end it early with `cancel` or `close`.
+
+    Args:
+        start: begins an attempt, given the seconds that are left.
+        attempts: how often and how long.
+    """
+
+    def __init__(self, start: Callable[[float | None], Awaitable[AsyncCall]], attempts: Attempts) -> None:
+        self._start, self._attempts = start, attempts
+        self._call: AsyncCall | None = None
+        self._ended = self._cancelled = False
+
+    async def __anext__(self) -> Chunk:
+        while not self._ended:
+            call = self._call or await self._begin()
+            try:
+                chunk = await call.next()
+                if chunk is None:
+                    self._ended = True
+                elif (fresh := self._attempts.replay.new(chunk)) is not None:
+                    return fresh
+            except ChatError as error:
+                if self._ended:  # closed by another task
+                    break
+                await self._pause(error)
+        raise StopAsyncIteration
+
+    @property
+    def attempts(self) -> int:
+        """Attempts so far."""
+        return self._attempts.failures + 1
+
+    def cancel(self) -> None:
+        """Ends the request; the iteration raises `Cancelled`."""
+        self._cancelled = True
+        if self._call is not None:
+            self._call.cancel()
+
+    def close(self) -> None:
+        """Cancels the request when it still runs; the iteration ends."""
+        if not self._ended:
+            self._ended = True
+            if self._call is not None:
+                self._call.cancel()
+
+    async def __aenter__(self) -> AsyncChatStream:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def _begin(self) -> AsyncCall:
+        """The next attempt. An error of its own, a server that stays away, is final."""
+        if self._cancelled:
+            self._ended = True
+            raise Cancelled("CANCELLED", "request", "it was cancelled before the answer was complete")
+        try:
+            self._call = await self._start(self._attempts.left())
+        except ChatError:
+            self._ended = True
+            raise
+        return self._call
+
+    async def _pause(self, error: ChatError) -> None:
+        """Waits before the next attempt. Raises the error when there is none."""
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+        try:
+            await asyncio.sleep(self._attempts.after(error))
+        except ChatError:
+            self._ended = True
+            raise
+
+
+class AsyncChatClient:
+    """A connection to one server. Make and use it in one event loop; arguments as of `ChatClient`."""
+
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        retry: RetryPolicy | None = None,
+        keepalive: KeepAlive | None = None,
+        credentials: grpc.ChannelCredentials | None = None,
+    ) -> None:
+        self.url = url
+        self._retry = retry or RetryPolicy()
+        self._lost = False
+        options = channel_options(keepalive or KeepAlive())
+        if credentials is None:
+            self._channel = grpc.aio.insecure_channel(url, options)
+        else:
+            self._channel = grpc.aio.secure_channel(url, credentials, options)
+        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+
+    def stream(
+        self,
+        audio: Audio = None,
+        sample_rate: int = DEFAULT_RATE,
+        text: str | None = None,
+        messages: Sequence[Mapping[str, Any]] | str | None = None,
+        outputs: Sequence[str] | None = None,
+        timeout: float | None = None,
+        **parameters: Scalar | None,
+    ) -> AsyncChatStream:
+        """An answer as it is made, see `ChatClient.stream`; the request is sent by the first step of the iteration.
+
+        Raises:
+            ChatError: at once for arguments that cannot be sent, while iterating for everything else.
+        """
+        request = make_request(audio, sample_rate, text, messages, outputs, parameters)
+
+        async def start(left: float | None) -> AsyncCall:
+            if self._lost:
+                await self._reconnect(left)
+            call = self._stub.ModelStreamInfer(iter((request,)), timeout=left, metadata=GRPC_ERRORS)
+            return AsyncCall(call, self.url, self._mark_lost)
+
+        return AsyncChatStream(start, Attempts(self._retry, timeout))
+
+    async def ask(self, audio: Audio = None, sample_rate: int = DEFAULT_RATE, **options: Any) -> Answer:
+        """The whole answer at once; arguments as for `stream`."""
+        answer = Answer()
+        async with self.stream(audio, sample_rate, **options) as stream:
+            async for chunk in stream:
+                answer.add(chunk)
+        return answer
+
+    async def close(self) -> None:
+        """Closes the connection; requests that still run are cancelled."""
+        await self._channel.close()
+
+    async def __aenter__(self) -> AsyncChatClient:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def _mark_lost(self) -> None:
+        self._lost = True
+
+    async def _reconnect(self, left: float | None) -> None:
+        # After a loss gRPC refuses calls until its next attempt to connect, even when the server is back.
+        patience = self._retry.reconnect_s if left is None else min(self._retry.reconnect_s, left)
+        try:
+            await asyncio.wait_for(self._channel.channel_ready(), patience)
+        except TimeoutError:
+            raise lost(self.url, f"no connection within {patience:.3g} s after it was lost") from None
+        self._lost = False

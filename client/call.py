@@ -1,0 +1,96 @@
+"""One attempt of a request: a running gRPC call, its responses as chunks, its errors typed.
+
+It speaks through the generated gRPC classes of `tritonclient`: a plain call object can be cancelled,
+has a deadline and keeps the server's status, none of which a shared stream with callbacks gives.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+
+from client.chunks import Chunk, chunk_of
+from client.errors import Cancelled, ServerError, ServerLost, from_rpc, from_text, lost
+from client.request import FINAL_RESPONSE
+
+
+def chunk_in(response: Any, url: str) -> tuple[Chunk | None, bool]:
+    """What a stream response carries, and whether it is the last one.
+
+    Raises:
+        ServerError: it carries an error.
+        Cancelled: it says that the request was cancelled.
+    """
+    if response.error_message:
+        known = from_text(response.error_message, url)
+        raise known or ServerError("UNKNOWN", "server", response.error_message)
+    answer = response.infer_response
+    return chunk_of(answer), answer.parameters[FINAL_RESPONSE].bool_param
+
+
+class Call:
+    """A running call; `cancel` may come from any thread.
+
+    Args:
+        on_lost: called when the server turns out to be gone.
+    """
+
+    def __init__(self, call: Any, url: str, on_lost: Callable[[], None]) -> None:
+        self._call, self._url, self._on_lost = call, url, on_lost
+        self._done = False  # nothing more to give
+        self._answered = False  # the last response was seen, the call itself may still be closing
+
+    def next(self) -> Chunk | None:
+        """The next chunk; None after the last one or after `close`. Raises ChatError."""
+        while not self._done and not self._answered:
+            chunk = self._receive()
+            if chunk is not None:
+                return chunk
+        self.close()
+        return None
+
+    def cancel(self) -> None:
+        """Ends the request; the server frees what it holds within a frame."""
+        if not self._answered:
+            self._call.cancel()
+
+    def close(self) -> None:
+        """Cancels the request when it still runs."""
+        if self._done:
+            return
+        self._done = True
+        if self._answered:
+            self._read_out()
+        else:
+            self._call.cancel()
+
+    def _receive(self) -> Chunk | None:
+        try:
+            response = next(self._call)
+        except StopIteration:
+            self._done = True
+            raise lost(self._url, "the stream ended without its last response") from None
+        except grpc.RpcError as error:
+            if self._done:  # closed by another thread
+                return None
+            self._done = True
+            typed = from_rpc(error, self._url)
+            if isinstance(typed, ServerLost):
+                self._on_lost()
+            raise typed from None
+        try:
+            chunk, self._answered = chunk_in(response, self._url)
+        except (ServerError, Cancelled):
+            self._done = True
+            raise
+        return chunk
+
+    def _read_out(self) -> None:
+        # Triton mishandles a cancellation that meets the end of a call, so a finished call is left to
+        # end by itself, which takes it about a millisecond.
+        with contextlib.suppress(grpc.RpcError):
+            for _ in self._call:
+                pass

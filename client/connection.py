@@ -1,0 +1,50 @@
+"""How a connection to the server is configured. Knows gRPC's options; knows nothing of requests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from runtime.keepalive import KEEPALIVE_MS, KEEPALIVE_TIMEOUT_MS, MIN_PING_INTERVAL_MS
+
+DEFAULT_URL = "127.0.0.1:8001"
+# Without this header Triton reports errors inside the stream and their status code is lost.
+GRPC_ERRORS = (("triton_grpc_error", "true"),)
+# After a restart of the server the next request should not wait for gRPC's default of up to two minutes.
+MIN_RECONNECT_MS, MAX_RECONNECT_MS = 200, 1_000
+RECONNECT_S = 3 * MAX_RECONNECT_MS / 1000  # gRPC varies its delays by a fifth, and an attempt takes time itself
+UNLIMITED = -1  # 300 s of audio are 19 MB, gRPC's default limit is 4 MB
+
+
+@dataclass(frozen=True, slots=True)
+class KeepAlive:
+    """A dead connection is noticed ``every_ms`` and ``timeout_ms`` after the last sign of life.
+
+    The defaults are the server's own.
+    """
+
+    every_ms: int = KEEPALIVE_MS
+    timeout_ms: int = KEEPALIVE_TIMEOUT_MS
+
+    def __post_init__(self) -> None:
+        if self.every_ms < MIN_PING_INTERVAL_MS:
+            raise ValueError(
+                f"every_ms: {self.every_ms} is below {MIN_PING_INTERVAL_MS}, and the server closes the "
+                "connection of a client that pings faster"
+            )
+        if self.timeout_ms < 1:
+            raise ValueError(f"timeout_ms: {self.timeout_ms} is below 1")
+
+
+def channel_options(keepalive: KeepAlive) -> Sequence[tuple[str, int]]:
+    """Options of a gRPC channel."""
+    return (
+        ("grpc.max_send_message_length", UNLIMITED),
+        ("grpc.max_receive_message_length", UNLIMITED),
+        ("grpc.keepalive_time_ms", keepalive.every_ms),
+        ("grpc.keepalive_timeout_ms", keepalive.timeout_ms),
+        ("grpc.http2.max_pings_without_data", 0),
+        ("grpc.initial_reconnect_backoff_ms", MIN_RECONNECT_MS),
+        ("grpc.min_reconnect_backoff_ms", MIN_RECONNECT_MS),
+        ("grpc.max_reconnect_backoff_ms", MAX_RECONNECT_MS),
+    )

@@ -1,0 +1,62 @@
+"""Checks of the deployment: built folder, manifest, ports, server."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from client.doctor.finding import FAIL, OK, WARN, Finding
+from runtime.errors import ServeError
+from runtime.manifest import verify
+from runtime.server.config import PUBLIC_MODEL, Addresses
+from runtime.server.errors import PortInUse
+from runtime.server.ports import check_free
+from runtime.server.repository import RepositoryApi
+
+CPU = "cpu"
+OPTIONS_FILE = "options.json"
+
+
+def target_of(out: Path) -> str:
+    """The target that a folder was built for; `cpu` when it does not say."""
+    try:
+        return str(json.loads((out / OPTIONS_FILE).read_text("utf-8")).get("target", CPU))
+    except (OSError, ValueError, AttributeError):
+        return CPU
+
+
+def check_engines(out: Path) -> Finding:
+    """Engines complete, and made by this program from these checkpoints."""
+    if not out.is_dir():
+        return Finding("engines", FAIL, f"{out} does not exist", f"make build-engines OUT={out}")
+    try:
+        manifest = verify(out)
+    except ServeError as error:
+        return Finding("engines", FAIL, error.problem, error.remedy)
+    files = sum(len(step.files) for step in manifest.steps.values())
+    return Finding("engines", OK, f"{out}: target {manifest.target}, {files} files match the manifest")
+
+
+def check_server(addresses: Addresses, out: Path) -> Iterator[Finding]:
+    """A server that answers, else free ports for one."""
+    api = RepositoryApi(addresses.http)
+    if api.ready(PUBLIC_MODEL):
+        yield Finding("ports", OK, f"{_ports(addresses)} are the running server's")
+        yield Finding("server", OK, f"ready at {addresses.grpc}")
+        return
+    if api.live():
+        yield Finding("ports", OK, f"{_ports(addresses)} are a running Triton's")
+        yield Finding("server", FAIL, f"Triton answers at {addresses.http}, {PUBLIC_MODEL} is not ready",
+                      "wait for the end of its warm-up; else see the log of make serve")  # fmt: skip
+        return
+    try:
+        check_free(addresses)
+        yield Finding("ports", OK, f"{_ports(addresses)} are free")
+    except PortInUse as error:
+        yield Finding("ports", FAIL, f"{error.field}: {error.problem}", error.remedy)
+    yield Finding("server", WARN, f"none answers at {addresses.http}", f"make serve OUT={out}")
+
+
+def _ports(addresses: Addresses) -> str:
+    return ", ".join(str(port) for port in addresses.ports().values())

@@ -1,0 +1,148 @@
+"""What the service tells its operator: which numbers there are, and what happened since they were last sent.
+
+Recording is an append in this process. Sending crosses into Triton's process and takes about as long as
+a response, so it is done for everything together, a few times a second, by whoever calls ``take``.
+Knows names and buckets; knows nothing of Triton.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from dataclasses import dataclass
+
+from runtime.errors import Draining, EngineFault, InvalidRequest, NotFound, Overloaded, ServeError
+
+COUNTER, GAUGE, HISTOGRAM = "counter", "gauge", "histogram"
+# Seconds. A first sound is wanted within 0.1 s and is late after 1 s; a frame must take less than the 0.2 s it
+# lasts; a chunk of sound lasts 0.4 to 1 s.
+FIRST_S = (0.02, 0.04, 0.06, 0.08, 0.12, 0.17, 0.25, 0.35, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0)
+STEP_S = (0.001, 0.002, 0.004, 0.006, 0.0086, 0.012, 0.02, 0.035, 0.06, 0.1, 0.2, 0.5, 1.0)
+CALL_S = (0.005, 0.01, 0.02, 0.035, 0.06, 0.1, 0.17, 0.3, 0.5, 1.0, 2.0)
+BATCH = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 96.0, 128.0)
+
+REASONS = {
+    InvalidRequest: "invalid_request",
+    NotFound: "not_found",
+    Draining: "draining",
+    Overloaded: "overloaded",
+    EngineFault: "engine_fault",
+}
+OTHER_REASON = "internal"
+ENDS = ("stop", "length", "error")
+MODES = ("s2s", "s2t")
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One metric: what it counts and, with a label, the label's values. All exist from the start, at 0."""
+
+    name: str
+    kind: str
+    help: str
+    buckets: tuple[float, ...] = ()
+    label: str = ""
+    values: tuple[str, ...] = ("",)
+
+
+FAMILIES = (
+    Family("requests_total", COUNTER, "Requests that were accepted", label="mode", values=MODES),
+    Family("answers_total", COUNTER, "Answers that ended, by how", label="end", values=ENDS),
+    Family("cancels_total", COUNTER, "Requests whose client went away or cancelled"),
+    Family(
+        "rejects_total",
+        COUNTER,
+        "Requests that were refused, by reason",
+        label="reason",
+        values=(*REASONS.values(), OTHER_REASON),
+    ),
+    Family("first_text_seconds", HISTOGRAM, "From receiving a request to its first text", FIRST_S),
+    Family("first_audio_seconds", HISTOGRAM, "From receiving a request to its first sound", FIRST_S),
+    Family("step_seconds", HISTOGRAM, "Time of one step of the frame loop: 0.2 s of speech per stream", STEP_S),
+    Family("batch_size", HISTOGRAM, "Streams that one step advanced", BATCH),
+    Family("token2wav_seconds", HISTOGRAM, "Time of one token2wav call, one chunk of each of its streams", CALL_S),
+    Family("token2wav_chunks_total", COUNTER, "Chunks of sound that were made"),
+    Family("audio_seconds_total", COUNTER, "Seconds of sound that were sent"),
+    Family("underruns_total", COUNTER, "Chunks that came after a listener without a buffer had run dry (estimate)"),
+    Family("underrun_seconds_total", COUNTER, "Silence that such listeners heard (estimate)"),
+    Family("live_requests", GAUGE, "Requests without a last response"),
+    Family("live_streams", GAUGE, "Requests that hold a slot of the frame loop"),
+    Family("queue_length", GAUGE, "Requests that are encoded or wait for a slot or for KV blocks"),
+    Family("kv_free_backbone", GAUGE, "Free KV blocks of the backbone"),
+    Family("kv_used_backbone", GAUGE, "KV blocks of the backbone that streams hold"),
+    Family("kv_free_speech", GAUGE, "Free KV blocks of the speech head"),
+    Family("kv_used_speech", GAUGE, "KV blocks of the speech head that streams hold"),
+    Family("frames", GAUGE, "Batches of frames that were sent since the start"),
+    Family("frame_seconds", GAUGE, "Time spent on sending them"),
+)
+
+Key = tuple[str, str]  # name of the family, value of its label
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What happened since the last ``take``: added counts, and every observed value."""
+
+    counts: dict[Key, float]
+    observed: list[tuple[str, float]]
+
+
+class Metrics:
+    """Records events. ``step`` may come from another thread than the rest."""
+
+    def __init__(self) -> None:
+        self._counts: defaultdict[Key, float] = defaultdict(float)
+        self._observed: deque[tuple[str, float]] = deque()
+
+    def accepted(self, mode: str) -> None:
+        """A request passed all checks."""
+        self._count("requests_total", mode)
+
+    def rejected(self, error: BaseException) -> None:
+        """A request was refused."""
+        self._count("rejects_total", reason(error))
+
+    def cancelled(self) -> None:
+        """A client went away."""
+        self._count("cancels_total")
+
+    def ended(self, how: str) -> None:
+        """An answer was sent completely, or ended by an error."""
+        self._count("answers_total", how if how in ENDS else "error")
+
+    def moment(self, name: str, seconds: float) -> None:
+        """Something happened for the first time in a request, so long after it was received."""
+        if name in ("first_text", "first_audio"):
+            self._observed.append((f"{name}_seconds", seconds))
+
+    def step(self, seconds: float, streams: int) -> None:
+        """The frame loop made a step."""
+        self._observed.append(("step_seconds", seconds))
+        if streams:
+            self._observed.append(("batch_size", streams))
+
+    def spoke(self, seconds: float, chunks: int) -> None:
+        """A token2wav call came back."""
+        self._observed.append(("token2wav_seconds", seconds))
+        self._count("token2wav_chunks_total", by=chunks)
+
+    def sound(self, seconds: float, silence: float) -> None:
+        """So much sound was sent; a listener had heard so much silence before it."""
+        self._count("audio_seconds_total", by=seconds)
+        if silence:
+            self._count("underruns_total")
+            self._count("underrun_seconds_total", by=silence)
+
+    def take(self) -> Changes:
+        """What happened since the last call."""
+        counts, self._counts = dict(self._counts), defaultdict(float)
+        return Changes(counts, [self._observed.popleft() for _ in range(len(self._observed))])
+
+    def _count(self, name: str, label: str = "", by: float = 1) -> None:
+        self._counts[name, label] += by
+
+
+def reason(error: BaseException) -> str:
+    """The word for an error; few of them, because every value is a time series."""
+    if not isinstance(error, ServeError):
+        return OTHER_REASON
+    return next((word for kind, word in REASONS.items() if isinstance(error, kind)), OTHER_REASON)

@@ -1,0 +1,109 @@
+"""The real server's metrics endpoint: every family is there, and the numbers move as they should."""
+
+import re
+import time
+import urllib.request
+
+import chat_data
+import pytest
+from harness import collect, wait_idle
+
+from client import ServerError
+from runtime.serving.gauges import PREFIX
+from runtime.serving.metrics import FAMILIES, HISTOGRAM
+
+CLIP = chat_data.wav("noise_2p3s")
+REQUEST = {"audio": CLIP, "greedy": True, "system": "Answer in text and speech."}
+SETTLE_S = 0.3  # the service sends its numbers ten times a second
+
+
+def scrape(server):
+    """Samples by name and labels, as in `rejects_total{reason="draining"}`."""
+    with urllib.request.urlopen(server.addresses.metrics_url, timeout=5) as page:
+        text = page.read().decode()
+    return {name: float(value) for name, value in re.findall(rf"^{PREFIX}(\w+(?:{{[^}}]*}})?) (\S+)$", text, re.M)}
+
+
+@pytest.fixture
+def moved(server):
+    """How much every sample grew since the test began."""
+    wait_idle(server)
+    before = scrape(server)
+
+    def difference():
+        time.sleep(SETTLE_S)
+        return {name: value - before[name] for name, value in scrape(server).items()}
+
+    return difference
+
+
+def test_every_family_is_there_from_the_start(server):
+    names = set(scrape(server))
+    for family in FAMILIES:
+        if family.kind == HISTOGRAM:
+            assert {f"{family.name}_count", f"{family.name}_sum"} <= names
+            assert sum(name.startswith(f"{family.name}_bucket") for name in names) == len(family.buckets) + 1
+        elif family.label:
+            assert {f'{family.name}{{{family.label}="{value}"}}' for value in family.values} <= names
+        else:
+            assert family.name in names
+
+
+def test_answers_move_their_numbers(client, server, moved):
+    spoken = collect(client, **REQUEST, max_tokens=20)
+    written = collect(client, **REQUEST, mode="s2t", max_tokens=5)
+    grown = moved()
+    assert grown['requests_total{mode="s2s"}'] == 1 and grown['requests_total{mode="s2t"}'] == 1
+    assert grown[f'answers_total{{end="{spoken.finish}"}}'] >= 1
+    assert sum(value for name, value in grown.items() if name.startswith("answers_total")) == 2
+    assert grown["first_text_seconds_count"] == 2 and grown["first_audio_seconds_count"] == 1
+    assert grown["first_audio_seconds_sum"] == pytest.approx(spoken.stats["first_audio_ms"] / 1000, abs=0.002)
+    assert grown["audio_seconds_total"] == pytest.approx(len(spoken.sound) / 24_000)
+    assert grown["token2wav_chunks_total"] == spoken.stats["audio_chunks"]
+    assert 1 <= grown["token2wav_seconds_count"] <= spoken.stats["audio_chunks"]
+    steps = spoken.stats["text_tokens"] + written.stats["text_tokens"]
+    assert grown["batch_size_sum"] == steps and grown["step_seconds_count"] >= grown["batch_size_count"] > 0
+    assert grown["cancels_total"] == 0 and grown['answers_total{end="error"}'] == 0
+
+
+def test_a_live_stream_is_seen_to_hold_what_it_holds(client, server):
+    idle = wait_idle(server)
+    stream = client.stream(timeout=60, **REQUEST | {"greedy": False, "seed": 1, "max_tokens": 1500})
+    next(stream)
+    time.sleep(SETTLE_S)
+    live = scrape(server)
+    stream.close()
+    assert live["live_requests"] == live["live_streams"] == 1 and live["queue_length"] == 0
+    for cache in ("backbone", "speech"):
+        assert live[f"kv_used_{cache}"] > 0
+        assert live[f"kv_used_{cache}"] + live[f"kv_free_{cache}"] == idle[f"kv_free_{cache}"]
+    after = wait_idle(server)
+    assert (after["live_streams"], after["kv_used_backbone"], after["kv_used_speech"]) == (0, 0, 0)
+
+
+def test_cancels_and_rejects_are_counted_apart(client, server, moved):
+    stream = client.stream(timeout=60, **REQUEST | {"greedy": False, "seed": 1, "max_tokens": 1500})
+    next(stream)
+    stream.close()
+    for wrong in ({"top_p": 7}, {"voice": "nobody"}, {"max_tokens": 100_000}):
+        with pytest.raises(ServerError):
+            collect(client, audio=CLIP, **wrong)
+    wait_idle(server)
+    grown = moved()
+    assert grown["cancels_total"] == 1
+    assert grown['rejects_total{reason="invalid_request"}'] == 2 and grown['rejects_total{reason="not_found"}'] == 1
+    assert grown['requests_total{mode="s2s"}'] == 1, "what is refused was not accepted"
+    assert sum(value for name, value in grown.items() if name.startswith("answers_total")) == 0
+
+
+def test_more_streams_than_slots_wait_in_the_queue(client, server):
+    wait_idle(server)
+    request = REQUEST | {"greedy": False, "seed": 1, "max_tokens": 1500}
+    streams = [client.stream(timeout=60, **request) for _ in range(20)]
+    deadline = time.monotonic() + 10
+    while scrape(server)["queue_length"] == 0:
+        assert time.monotonic() < deadline, "nobody waits"
+        time.sleep(0.05)
+    for stream in reversed(streams):
+        stream.close()
+    assert wait_idle(server, 20)["queue_length"] == 0
