@@ -144,7 +144,7 @@ class DeviceFlowStage(FlowStage):
         if found is None:
             device = self._executor.device
             empty = self._inputs((), rows, total)
-            inputs = {name: torch.from_numpy(values).to(device) for name, values in empty.items()}
+            inputs = {name: torch.tensor(values, device=device) for name, values in empty.items()}
             mel = torch.zeros_like(inputs["x"])
             run = self._executor.record(lambda: self._work(inputs, mel), lambda: None)
             found = self._recordings[rows, total] = Recording(inputs, mel, run)
