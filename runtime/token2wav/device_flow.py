@@ -121,7 +121,7 @@ class DeviceFlowStage(FlowStage):
             x[row] = self._noise.window(piece.first, piece.first + total)
         width = total // sizes.frames_per_token
         front = self._tokens(pieces, width) if pieces else {}
-        blank = {
+        blank: Arrays = {
             "tokens": np.zeros((rows, sizes.lookbehind + width + sizes.lookahead), np.int64),
             "valid": np.zeros((rows, sizes.lookbehind + width + sizes.lookahead), np.float32),
             "embedding": np.ones((rows, self._speaker_width), np.float32),

@@ -8,15 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
-
-SCRIPTS = Path(__file__).parents[2] / "scripts"
-sys.path.append(str(SCRIPTS))
-
 from gpubench.checks import run_checks
 from gpubench.measure import Clock, Floor, Measured, table
 from gpubench.sizes import full, tiny
 
 from kernels.gpu import decoder
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
 
 
 def test_rehearsal(tmp_path):

@@ -1,10 +1,6 @@
 """Whole frames of the golden checkpoint through the kernels, and recordings that only see their buffers."""
 
-import sys
 from dataclasses import replace
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "golden"))
 
 import chat_data as data
 import numpy as np
