@@ -1,6 +1,7 @@
 # The interface of the project: `make` lists the targets, each of which is a few commands.
 
 PYTHON       ?= python3.11
+GPU_PYTHON   ?= python3
 TARGET       ?= cpu
 OUT          ?= build/$(TARGET)
 MODEL        ?=
@@ -45,8 +46,8 @@ endif
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build-engines serve demo parity test test-kernels check-tensorrt check bench bench-token2wav \
-	bench-hops perf-out perf perf-load perf-agree perf-report doctor clean
+.PHONY: help setup build-engines serve demo parity test test-kernels check-tensorrt check bench bench-gpu \
+	bench-token2wav bench-hops perf-out perf perf-load perf-agree perf-report doctor clean
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -112,6 +113,9 @@ check: setup ## Lint, format and types
 
 bench: setup ## Load test, tables and one JSON line
 	$(BIN)/python scripts/bench.py --out $(OUT) $(BENCH_ARGS)
+
+bench-gpu: ## Full-size model with random weights on a GPU; needs torch >= 2.11 and Triton >= 3.6, no .venv
+	$(GPU_PYTHON) scripts/bench_gpu.py $(BENCH_ARGS)
 
 bench-token2wav: setup ## Cost of token2wav chunks and of batches; last line is JSON
 	$(BIN)/python scripts/bench_token2wav.py $(BENCH_ARGS)

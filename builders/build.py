@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from builders.cuda import cuda_engine, cuda_placement
+from builders.cuda import cuda_engine, cuda_placement, cuda_sound
 from builders.export_encoder import export_encoder
 from builders.export_token2wav import export_token2wav
 from builders.placement import CPU_ONLY, ONE_GPU, TWO_GPUS, Placement
@@ -28,14 +28,13 @@ from builders.tiny_cosyvoice import write_tiny_cosyvoice
 from runtime.checkpoint.config import ModelConfig
 from runtime.checkpoint.layout import all_shapes
 from runtime.checkpoint.weights import check_weights, weight_files
-from runtime.engines.options import DENSE, LINEARS, EngineOptions
+from runtime.engines.options import DENSE, LINEARS
 from runtime.errors import BuildError
 from runtime.manifest import Manifest
-from runtime.options import OPTIONS_FILE, TENSORRT, TOKEN2WAV_FOLDER, EncoderOptions, Options, Token2WavOptions
+from runtime.options import CPU, CUDA, OPTIONS_FILE, TENSORRT, TOKEN2WAV_FOLDER, EncoderOptions, Options
 from runtime.token2wav.flow_cache import block_bytes, stream_bytes
 from runtime.token2wav.layout import Sizes
 
-CPU, CUDA = "cpu", "cuda"
 TARGETS = (CPU, CUDA, TENSORRT)
 VERSIONED = ("torch", "onnx", "onnxscript", "onnxruntime", "transformers", "numpy")
 ENCODER_GRAPH = "engines/audio_encoder.onnx"
@@ -93,16 +92,20 @@ def build(request: BuildRequest, say: Callable[[str], None]) -> Manifest:
     config = ModelConfig.read(model)
     check_weights(config.directory, all_shapes(config))
     _export_graphs(request, builder, config, cosyvoice)
-    say(_sound_capacity(out))
     options = Options(
         folder=out,
-        model=_model_path(out, config),
+        model=_inside(out, config.directory),
         features=config.features,
         encoder=_encoder_options(config),
-        engine=cuda_engine(request.linear) if request.target == CUDA else EngineOptions(),
         target=request.target,
+        cosyvoice=_inside(out, cosyvoice),
     )
-    placement = cuda_placement(request.token2wav_apart) if request.target == CUDA else CPU_ONLY
+    placement = CPU_ONLY
+    if request.target == CUDA:
+        apart = request.token2wav_apart
+        options = replace(options, engine=cuda_engine(request.linear), token2wav=cuda_sound(apart))
+        placement = cuda_placement(apart)
+    say(_sound_capacity(options))
     _render(builder, model, options, placement)
     builder.manifest.write(out)
     return builder.manifest
@@ -133,7 +136,7 @@ def _build_tensorrt(request: BuildRequest, say: Callable[[str], None]) -> Manife
         builder.run(plan_step(spec, language.timing_cache, machine.gpu))
     options = Options(
         folder=out,
-        model=_model_path(out, config),
+        model=_inside(out, config.directory),
         features=config.features,
         encoder=encoder,
         engine=language.options,
@@ -165,12 +168,12 @@ def _export_graphs(request: BuildRequest, builder: Builder, config: ModelConfig,
     )
 
 
-def _sound_capacity(out: Path) -> str:
-    options, sizes = Token2WavOptions(), Sizes.read(out / TOKEN2WAV_FOLDER)
-    stream = stream_bytes(sizes) + options.window * block_bytes(sizes, np.dtype(np.float32))
+def _sound_capacity(options: Options) -> str:
+    sound, sizes = options.token2wav, Sizes.read(options.path(options.token2wav.dir))
+    stream = stream_bytes(sizes) + sound.window * block_bytes(sizes, np.dtype(sound.precision))
     return (
-        f"token2wav: a stream holds up to {stream / 1e6:.1f} MB ({options.window} blocks of context), "
-        f"{options.max_streams} streams {options.max_streams * stream / 1e6:.0f} MB"
+        f"token2wav: a stream holds up to {stream / 1e6:.1f} MB ({sound.window} blocks of context), "
+        f"{sound.max_streams} streams {sound.max_streams * stream / 1e6:.0f} MB"
     )
 
 
@@ -208,9 +211,9 @@ def make_tiny(out: Path) -> list[Path]:
     return sorted(path for path in (out / "tiny").rglob("*") if path.is_file())
 
 
-def _model_path(out: Path, config: ModelConfig) -> str:
-    inside = config.directory.is_relative_to(out)
-    return str(config.directory.relative_to(out) if inside else config.directory.resolve())
+def _inside(out: Path, checkpoint: Path) -> str:
+    """Relative where the folder holds it, so that the folder may be moved."""
+    return str(checkpoint.relative_to(out) if checkpoint.is_relative_to(out) else checkpoint.resolve())
 
 
 def _encoder_options(config: ModelConfig) -> EncoderOptions:

@@ -62,7 +62,7 @@ class DeviceGraph:
     def _recording(self, padded: Arrays) -> _Recording:
         key = tuple((name, array.shape) for name, array in padded.items())
         if key not in self._recordings:
-            inputs = {name: torch.from_numpy(array).to(self._executor.device) for name, array in padded.items()}
+            inputs = {name: torch.tensor(array, device=self._executor.device) for name, array in padded.items()}
             made = self._call(inputs)
             outputs = {name: torch.zeros_like(tensor) for name, tensor in zip(self._outputs, made, strict=True)}
 

@@ -19,7 +19,7 @@ from runtime.token2wav.layout import DEFAULT_WINDOW, STEP_GRAPHS
 
 OPTIONS_FILE = "options.json"
 TOKEN2WAV_FOLDER = "token2wav"
-TENSORRT = "tensorrt"  # the target whose graphs are compiled plans
+CPU, CUDA, TENSORRT = "cpu", "cuda", "tensorrt"  # targets: exported graphs, torch on a GPU, compiled plans
 T = TypeVar("T")
 
 
@@ -89,7 +89,10 @@ class ServingOptions:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Everything that the models of one rendered folder need to know."""
+    """Everything that the models of one rendered folder need to know.
+
+    ``model``, ``cosyvoice``: the checkpoints; the second is read on target ``cuda`` only.
+    """
 
     folder: Path
     model: str
@@ -99,11 +102,14 @@ class Options:
     token2wav: Token2WavOptions = field(default_factory=Token2WavOptions)
     serving: ServingOptions = field(default_factory=ServingOptions)
     threads: int = 1
-    target: str = "cpu"
+    target: str = CPU
+    cosyvoice: str = ""
 
     def __post_init__(self) -> None:
-        if self.target == TENSORRT and self.token2wav.full_attention:
-            raise ValueError("token2wav.full_attention: plans are compiled for bounded shapes; use another target")
+        if self.target != CPU and self.token2wav.full_attention:
+            raise ValueError(
+                f"token2wav.full_attention: its shapes are not bounded, which {self.target} needs; use cpu"
+            )
 
     def path(self, name: str) -> Path:
         """A path of this file, seen from the folder."""

@@ -99,12 +99,14 @@ def build_overlap_loop(
     device: torch.device,
     ops: Ops | None = None,
     draws: Draws | None = None,
+    executor: Executor | None = None,
 ) -> OverlapLoop:
     """Loads backbone and speech head onto a device.
 
     Args:
         ops: what runs between the matrices; by default what suits the device.
         draws: replaces the seeded random numbers (tests).
+        executor: by default the one that suits the device.
 
     Raises:
         BuildError: a tensor is missing or mis-shaped.
@@ -116,4 +118,4 @@ def build_overlap_loop(
     with torch.inference_mode():
         matrix = matrix_for(options.linear, device)
         steps = build_steps(config, options, weights, ops or ops_for(device), matrix, draws)
-    return assemble_overlap(config, options, steps, weights, executor_for(device))
+    return assemble_overlap(config, options, steps, weights, executor or executor_for(device))

@@ -12,6 +12,8 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from runtime.errors import BuildError
+
 Work = Callable[[], None]
 TURNS = 2  # results on their way at once: of the frame that runs and of the one before
 WARM_UPS = 2  # runs before a capture: kernels are compiled, libraries take their workspaces
@@ -122,5 +124,11 @@ class CudaExecutor:
 
 
 def executor_for(device: torch.device, graphs: bool = True) -> Executor:
-    """What suits a device."""
+    """What suits a device.
+
+    Raises:
+        BuildError: it is a GPU, and torch finds none.
+    """
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise BuildError(str(device), "is asked for, but torch finds no GPU here", "run make build-engines TARGET=cpu")
     return CudaExecutor(device) if device.type == "cuda" and graphs else EagerExecutor(device)

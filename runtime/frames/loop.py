@@ -31,12 +31,12 @@ class OverlapLoop(FrameLoop):
     """``FrameLoop`` whose steps return the frames of the step before."""
 
     def __init__(self, scheduler: Scheduler, model: FrameModel) -> None:
-        self.scheduler, self._frames = scheduler, model
+        self.scheduler, self.model = scheduler, model
         self._flying: InFlight | None = None
 
     def prepare(self) -> None:
         """Records all batch sizes, so that no request waits for it."""
-        self._frames.prepare()
+        self.model.prepare()
 
     def add(self, stream: Stream) -> None:
         """See ``FrameLoop.add``."""
@@ -49,7 +49,7 @@ class OverlapLoop(FrameLoop):
         plan = self.scheduler.plan(now)
         before, self._flying = self._flying, None
         if plan is not None:
-            ids = self._frames.queue(plan)
+            ids = self.model.queue(plan)
             for chunk in plan.contexts:
                 if chunk.last:
                     chunk.stream.started = now

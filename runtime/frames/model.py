@@ -24,7 +24,7 @@ class FrameModel:
         projections: Projections,
         caches: tuple[KvCache, KvCache],
     ) -> None:
-        self._executor, self._steps, self._caches = executor, steps, caches
+        self._executor, self.steps, self._caches = executor, steps, caches
         self._frames, self._prefill = RecordedFrames(executor, steps), Prefill(steps, projections)
 
     @torch.inference_mode()
@@ -50,11 +50,11 @@ class FrameModel:
         return self._executor.fetch(self._frames.run([s.slot for s in deciding], speaking))
 
     def _admit(self, stream: Stream) -> None:
-        self._steps.state.admit(stream)
+        self.steps.state.admit(stream)
         backbone, speech = self._caches
-        self._place(self._steps.backbone_stack, backbone, stream.slot)
+        self._place(self.steps.backbone_stack, backbone, stream.slot)
         if stream.params.speaks:
-            self._place(self._steps.speech_stack, speech, stream.slot)
+            self._place(self.steps.speech_stack, speech, stream.slot)
 
     def _place(self, stack: StackTables, cache: KvCache, slot: int) -> None:
         self._executor.upload(stack.tables[slot], cache.offsets[slot].copy())

@@ -32,6 +32,8 @@ BOUNDS = {
     "bfloat16": Bounds(0.08, 0.08),  # twice what the tiny checkpoint shows in torch's own bf16
     "float16": Bounds(0.02, 0.02),
     "w8a16": Bounds(0.15, 0.15),
+    "int8": Bounds(0.15, 0.15),
+    "fp8": Bounds(0.3, 0.3),
 }
 
 

@@ -12,7 +12,7 @@ from runtime.frontend.mel import log_mel, speech_frames
 from runtime.frontend.windows import WindowShape, encode_clips
 from runtime.memory import HostMemory, Memory, TorchMemory
 from runtime.onnx_session import OnnxGraph
-from runtime.options import TENSORRT, EncoderOptions, Options
+from runtime.options import CUDA, TENSORRT, EncoderOptions, Options
 from runtime.shapes import Profile, Span, profile_of
 
 Arrays = dict[str, Any]
@@ -42,7 +42,7 @@ class EncoderStage:
         self._shape = WindowShape(encoder.frames, encoder.groups, encoder.group_size)
         self._hidden, self._max_windows = encoder.hidden, encoder.max_windows
         self._memory: Memory = TorchMemory(f"cuda:{gpu}") if options.target == TENSORRT else HostMemory()
-        self._run = _open(options, self._memory)
+        self._run = _open(options, self._memory, gpu)
 
     def _graph(self, mel: np.ndarray, frames: np.ndarray, keep: np.ndarray) -> np.ndarray:
         arrays = {"mel": mel, "frames": frames, "keep": keep}
@@ -68,8 +68,12 @@ def encoder_profile(encoder: EncoderOptions, features: FeatureConfig) -> Profile
     )
 
 
-def _open(options: Options, memory: Memory) -> Callable[[Arrays], Arrays]:
+def _open(options: Options, memory: Memory, gpu: int) -> Callable[[Arrays], Arrays]:
     path = options.path(options.encoder.graph)
+    if options.target == CUDA:
+        from runtime.models.device_encoder import device_encoder  # late: it needs torch
+
+        return device_encoder(options.path(options.model), f"cuda:{gpu}").run
     if not isinstance(memory, TorchMemory):
         return OnnxGraph(path, options.threads).run
     from runtime.plan_graph import PLAN_SUFFIX, open_plan  # late: it needs torch

@@ -1,4 +1,4 @@
-"""From a built folder to ready stages: over ONNX Runtime, or over compiled plans on a GPU."""
+"""From a built folder to ready stages: over ONNX Runtime, or on a GPU over torch or compiled plans."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from runtime.memory import HostMemory, Memory, TorchMemory
 from runtime.onnx_session import OnnxGraph
-from runtime.options import TENSORRT, Options, Token2WavOptions
+from runtime.options import CPU, CUDA, Options, Token2WavOptions
 from runtime.shapes import Profile
 from runtime.token2wav.chunks import Graph
 from runtime.token2wav.flow_stage import FlowStage, read_voice_vectors
@@ -36,8 +36,13 @@ def open_flow(options: Options, gpu: int = 0) -> FlowStage:
         BuildError: a file is missing, or a plan is not the one that these options ask for.
     """
     sound, folder = options.token2wav, options.path(options.token2wav.dir)
-    if options.target != TENSORRT:
+    if options.target == CPU:
         return build_flow(folder, sound.threads, sound.max_streams, sound.window, sound.full_attention, sound.precision)
+    if options.target == CUDA:
+        from runtime.token2wav.device_build import device_flow  # late: it needs torch
+
+        weights = options.path(options.cosyvoice)
+        return device_flow(folder, weights, f"cuda:{gpu}", sound.max_streams, sound.window, sound.precision)
     profiles, memory = plan_profiles(Sizes.read(folder), sound), _device_memory(gpu)
     front, step = (_open_plan(folder, name, profiles, memory) for name in (FRONT_GRAPH, STEP_GRAPHS[sound.precision]))
     return _flow(folder, front, step, sound.max_streams, sound.window, False, sound.precision, memory)
@@ -46,8 +51,12 @@ def open_flow(options: Options, gpu: int = 0) -> FlowStage:
 def open_vocoder(options: Options, gpu: int = 0) -> VocoderStage:
     """The vocoder of a rendered folder; see ``open_flow``."""
     sound, folder = options.token2wav, options.path(options.token2wav.dir)
-    if options.target != TENSORRT:
+    if options.target == CPU:
         return build_vocoder(folder, sound.threads, sound.max_streams)
+    if options.target == CUDA:
+        from runtime.token2wav.device_build import device_vocoder  # late: it needs torch
+
+        return device_vocoder(folder, options.path(options.cosyvoice), f"cuda:{gpu}", sound.max_streams)
     profiles, memory = plan_profiles(Sizes.read(folder), sound), _device_memory(gpu)
     return _vocoder(folder, _open_plan(folder, VOCODER_GRAPH, profiles, memory), sound.max_streams, memory)
 

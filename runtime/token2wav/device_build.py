@@ -51,16 +51,16 @@ def assemble_flow(
 def device_flow(
     folder: Path,
     cosyvoice: Path,
-    device: torch.device,
+    device: torch.device | str,
     max_streams: int,
     window: int,
     precision: str = "float16",
     executor: Executor | None = None,
 ) -> DeviceFlowStage:
     """The flow of an exported folder, with weights of ``cosyvoice``. Raises BuildError."""
+    executor = executor or executor_for(torch.device(device))
     flow = load_module(Flow(Token2WavConfig.read(cosyvoice).flow), cosyvoice / FLOW_FILE)
     voices, noise = read_voice_vectors(folder / VOICES), Noise(folder / MEL_NOISE, axis=1)
-    executor = executor or executor_for(device)
     return assemble_flow(flow, Sizes.read(folder), voices, noise, executor, max_streams, window, precision)
 
 
@@ -73,9 +73,10 @@ def vocoder_graph(vocoder: Vocoder, executor: Executor, ops: Ops) -> DeviceGraph
 
 
 def device_vocoder(
-    folder: Path, cosyvoice: Path, device: torch.device, max_streams: int, executor: Executor | None = None
+    folder: Path, cosyvoice: Path, device: torch.device | str, max_streams: int, executor: Executor | None = None
 ) -> VocoderStage:
     """The vocoder of an exported folder, with weights of ``cosyvoice``. Raises BuildError."""
-    vocoder = load_module(Vocoder(Token2WavConfig.read(cosyvoice).hift), cosyvoice / VOCODER_FILE).to(device)
-    graph = vocoder_graph(vocoder, executor or executor_for(device), ops_for(device))
+    executor = executor or executor_for(torch.device(device))
+    vocoder = load_module(Vocoder(Token2WavConfig.read(cosyvoice).hift), cosyvoice / VOCODER_FILE).to(executor.device)
+    graph = vocoder_graph(vocoder, executor, ops_for(executor.device))
     return VocoderStage(Sizes.read(folder), graph.run, Noise(folder / SOURCE_NOISE, axis=0), max_streams)

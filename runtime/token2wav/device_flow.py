@@ -121,7 +121,7 @@ class DeviceFlowStage(FlowStage):
             x[row] = self._noise.window(piece.first, piece.first + total)
         width = total // sizes.frames_per_token
         front = self._tokens(pieces, width) if pieces else {}
-        blank: dict[str, np.ndarray] = {
+        blank: Arrays = {
             "tokens": np.zeros((rows, sizes.lookbehind + width + sizes.lookahead), np.int64),
             "valid": np.zeros((rows, sizes.lookbehind + width + sizes.lookahead), np.float32),
             "embedding": np.ones((rows, self._speaker_width), np.float32),
@@ -144,7 +144,7 @@ class DeviceFlowStage(FlowStage):
         if found is None:
             device = self._executor.device
             empty = self._inputs((), rows, total)
-            inputs = {name: torch.from_numpy(values).to(device) for name, values in empty.items()}
+            inputs = {name: torch.tensor(values, device=device) for name, values in empty.items()}
             mel = torch.zeros_like(inputs["x"])
             run = self._executor.record(lambda: self._work(inputs, mel), lambda: None)
             found = self._recordings[rows, total] = Recording(inputs, mel, run)

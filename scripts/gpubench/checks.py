@@ -91,7 +91,7 @@ def run_checks(sizes: BenchSizes, device: torch.device, dtype: torch.dtype) -> l
     found.append(("attention of chunks", mine.attend_chunks(q, pool, *args), twin.attend_chunks(q, pool, *args)))
     heads = config.num_heads + 2 * config.num_kv_heads
     mixed, norm = rand(ROWS, heads, config.head_dim), rand(config.num_heads + config.num_kv_heads, config.head_dim)
-    rope = rand(sizes.context + 1, 2, config.head_dim)
+    rope = rand(max(lengths), 2, config.head_dim)
     turn = (mixed, norm, rope, pool, slots, ends, 1, 1e-6)
     expected = twin.rotate_and_store(*turn)
     kept = pool.memory.clone()

@@ -26,6 +26,7 @@ from runtime.stream import Prompt, Stream
 
 NEVER = 1e9  # seconds: no stream stands back
 SEED = 0
+TOKENS_PER_BLOCK = 32
 
 
 def random_weights(
@@ -44,21 +45,17 @@ def random_weights(
 
 
 class LanguageBench:
-    """Both stacks on one device.
+    """Both stacks on one device, with room for all streams at once."""
 
-    Args:
-        positions: of the KV pools together.
-    """
-
-    def __init__(
-        self, sizes: BenchSizes, executor: Executor, ops: Ops, dtype: torch.dtype, linear: str, positions: int
-    ) -> None:
+    def __init__(self, sizes: BenchSizes, executor: Executor, ops: Ops, dtype: torch.dtype, linear: str) -> None:
         self.sizes, self.executor, self.ops = sizes, executor, ops
-        most = max(sizes.streams)
+        most = max(*sizes.streams, *sizes.sustained)
+        per_stream = -(-(sizes.question + sizes.context) // TOKENS_PER_BLOCK) * TOKENS_PER_BLOCK
         self.options = EngineOptions(
             max_streams=most,
             max_positions=sizes.positions,
-            kv_positions=max(positions, sizes.positions),
+            kv_positions=max(most * per_stream, sizes.positions),
+            tokens_per_block=TOKENS_PER_BLOCK,
             prefill_chunk=sizes.prefill,
             lead_s=NEVER,
         )
@@ -142,7 +139,7 @@ class LanguageBench:
         for count in self.sizes.streams:
             loop = self.loop()
             for key in range(count):
-                loop.add(self.stream(key, self.sizes.question, 2 * self.sizes.context))
+                loop.add(self.stream(key, self.sizes.question, self.sizes.context))
             while len(loop.scheduler.running) < count:
                 loop.step()
             slow = None

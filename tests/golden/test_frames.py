@@ -42,7 +42,7 @@ def test_sampled_run_with_the_recorded_random_numbers(name):
         return torch.tensor([row[number]], dtype=torch.float64)
 
     loop = build_overlap_loop(data.config(), OPTIONS, CPU, draws=draws)
-    state = loop._frames._steps.state
+    state = loop.model.steps.state
     # One frame more than the authors ran is queued before the end is known.
     numbers = np.concatenate([numbers, np.full((2, numbers.shape[1]), 0.5)])
     [(texts, codes)] = decode(loop, [name])

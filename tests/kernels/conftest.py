@@ -4,7 +4,9 @@ from pathlib import Path
 import pytest
 import torch
 
+TESTS = Path(__file__).parents[1]
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path += [str(TESTS / "golden"), str(TESTS.parent / "scripts")]
 
 
 @pytest.fixture(scope="session")

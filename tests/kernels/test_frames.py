@@ -1,10 +1,6 @@
 """Whole frames of the golden checkpoint through the kernels, and recordings that only see their buffers."""
 
-import sys
 from dataclasses import replace
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "golden"))
 
 import chat_data as data
 import numpy as np
@@ -41,7 +37,7 @@ def test_golden_ids_through_the_kernels(device):
     loop = build_overlap_loop(data.config(), options, device, ops=twin_ops())
     loop.add(stream)
     assert loop.step() == []
-    steps = loop._frames._steps
+    steps = loop.model.steps
     steps._ops = steps.backbone_stack.stack._ops = steps.speech_stack.stack._ops = kernel_ops()
     frames = []
     while len(frames) < FRAMES:
@@ -90,7 +86,7 @@ def test_replay_with_changed_inputs_equals_eager(monkeypatch):
         if recording:
             monkeypatch.setattr("runtime.frames.build.executor_for", lambda device: recorder)
         loop = build_overlap_loop(data.config(), EngineOptions(3, 256, 768, 64, lead_s=NEVER), CPU)
-        state = loop._frames._steps.state
+        state = loop.model.steps.state
         before, ids, waiting = addresses(state), {}, [golden_stream(n, i) for i, n in enumerate(names)]
         for step in range(40):
             if waiting and step % 5 == 0:
@@ -110,7 +106,7 @@ def test_rows_of_nobody_leave_no_trace():
         loop.add(golden_stream("s2s_chirp_0p5s", key))
     found = [item.frame for _ in range(4) for item in loop.step()]
     assert len(found) == 15 and len({(f.text_id, f.codes) for f in found}) == 3
-    state = loop._frames._steps.state
+    state = loop.model.steps.state
     assert int(state.position[state.nobody]) == 0 and not bool(state.speaks[state.nobody])
 
 
