@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import itertools
-import json
 import statistics
 import sys
 import time
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from bench_result import finish
 
 from runtime.errors import ServeError
 from runtime.options import Options
@@ -158,12 +158,7 @@ def main() -> int:
             for row in rows.values()
         ]
         print(f"{pace:8}  " + "  ".join(f"{cell:>34}" for cell in cells))
-    line = json.dumps(result)
-    if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(line + "\n")
-    print(line)
-    return 0
+    return finish(result, arguments.json)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ graphs as the server's, one thread, in process. The last line is one JSON object
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import time
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from bench_result import finish
 
 from builders.export_token2wav import export_token2wav
 from builders.steps import Builder
@@ -195,12 +195,7 @@ def main() -> int:
     result["real_time_factor"] = round(totals[0] / ANSWER_S, 3)
     print(f"{ANSWER_S} s answer, {len(cached)} chunks: {totals[0]:.2f} s with caches, {totals[1]:.2f} s anew each time")
     print(f"speed-up {result['speedup_30s']:.1f}")
-    line = json.dumps(result)
-    if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(line + "\n")
-    print(line)
-    return 0
+    return finish(result, arguments.json)
 
 
 if __name__ == "__main__":
