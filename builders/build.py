@@ -28,7 +28,7 @@ from runtime.checkpoint.weights import check_weights, weight_files
 from runtime.engines.options import DENSE, LINEARS, EngineOptions
 from runtime.errors import BuildError
 from runtime.manifest import Manifest
-from runtime.options import OPTIONS_FILE, TOKEN2WAV_FOLDER, EncoderOptions, Options
+from runtime.options import OPTIONS_FILE, TOKEN2WAV_FOLDER, EncoderOptions, Options, Token2WavOptions
 
 CPU, CUDA, TENSORRT = "cpu", "cuda", "tensorrt"
 TARGETS = (CPU, CUDA, TENSORRT)
@@ -109,7 +109,7 @@ def build(request: BuildRequest, say: Callable[[str], None]) -> Manifest:
         text_files,
         ["model_repository", "runtime/options.py", "builders/render.py", "builders/placement.py"],
         (str(model), request.target, request.linear, request.token2wav_apart),
-        lambda: _render(request, config),
+        lambda: _render(request, config, cosyvoice),
     )
     builder.manifest.write(out)
     return builder.manifest
@@ -173,12 +173,12 @@ def make_tiny(out: Path) -> list[Path]:
     return sorted(path for path in (out / "tiny").rglob("*") if path.is_file())
 
 
-def _render(request: BuildRequest, config: ModelConfig) -> list[Path]:
+def _render(request: BuildRequest, config: ModelConfig, cosyvoice: Path) -> list[Path]:
     out, encoder = request.out, config.encoder
-    inside = config.directory.is_relative_to(out)
+    on_gpu = request.target == CUDA
     Options(
         folder=out,
-        model=str(config.directory.relative_to(out) if inside else config.directory.resolve()),
+        model=_seen_from(out, config.directory),
         features=config.features,
         encoder=EncoderOptions(
             graph=ENCODER_GRAPH,
@@ -187,8 +187,15 @@ def _render(request: BuildRequest, config: ModelConfig) -> list[Path]:
             group_size=encoder.group_size,
             hidden=config.backbone.hidden_size,
         ),
-        engine=cuda_engine(request.linear) if request.target == CUDA else EngineOptions(),
+        engine=cuda_engine(request.linear) if on_gpu else EngineOptions(),
+        token2wav=Token2WavOptions(checkpoint=_seen_from(out, cosyvoice) if on_gpu else ""),
         target=request.target,
     ).write()
-    placement = cuda_placement(request.token2wav_apart) if request.target == CUDA else CPU_ONLY
+    placement = cuda_placement(request.token2wav_apart) if on_gpu else CPU_ONLY
     return [*render_repository(out, placement), out / OPTIONS_FILE]
+
+
+def _seen_from(out: Path, directory: Path) -> str:
+    """A path as options.json has it: a folder inside may be moved with it."""
+    inside = directory.is_relative_to(out)
+    return str(directory.relative_to(out) if inside else directory.resolve())

@@ -44,7 +44,7 @@ class Token2WavOptions:
     once, so that the vocoder of one overlaps the flow of the next. ``max_wait_s``: a chunk that waited
     so long goes ahead of others' first ones. ``slack_s``: while calls run, a listener who has so much to
     hear waits for larger chunks. ``full_attention``: the policy of the authors' demo server, with
-    ``hops`` (15,).
+    ``hops`` (15,). ``checkpoint``: CosyVoice3 directory, which target cuda reads its weights from.
     """
 
     dir: str = TOKEN2WAV_FOLDER
@@ -57,6 +57,7 @@ class Token2WavOptions:
     max_wait_s: float = 1.0
     slack_s: float = 2.0
     full_attention: bool = False
+    checkpoint: str = ""
 
     def __post_init__(self) -> None:
         HopPolicy(self.hops)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from runtime.checkpoint.config import FeatureConfig
+from runtime.checkpoint.config import FeatureConfig, ModelConfig
+from runtime.engines.options import CUDA
 from runtime.frontend.mel import log_mel, speech_frames
 from runtime.frontend.windows import WindowShape, encode_clips
-from runtime.onnx_session import OnnxGraph
+from runtime.onnx_session import CUDA_PROVIDER, OnnxGraph, has_provider
 from runtime.options import Options
+
+if TYPE_CHECKING:
+    from runtime.device_graphs import DeviceGraph
 
 Arrays = dict[str, np.ndarray]
 
@@ -24,14 +30,27 @@ def log_mel_batch(arrays: Arrays, features: FeatureConfig) -> Arrays:
     }
 
 
-class EncoderStage:
-    """The exported encoder over packed clips."""
+def _session(options: Options, gpu: int) -> OnnxGraph | DeviceGraph:
+    """The exported graph; on target cuda without ONNX Runtime's provider the torch module."""
+    if options.target != CUDA or has_provider(CUDA_PROVIDER):
+        return OnnxGraph(options.path(options.encoder.graph), options.threads)
+    from runtime.models.device_encoder import device_encoder
 
-    def __init__(self, options: Options) -> None:
+    return device_encoder(ModelConfig.read(options.path(options.model)), gpu)
+
+
+class EncoderStage:
+    """The encoder over packed clips.
+
+    Args:
+        gpu: number of the GPU that the model was placed on; not used on target cpu.
+    """
+
+    def __init__(self, options: Options, gpu: int = 0) -> None:
         encoder = options.encoder
         self._shape = WindowShape(encoder.frames, encoder.groups, encoder.group_size)
         self._hidden, self._max_windows = encoder.hidden, encoder.max_windows
-        self._session = OnnxGraph(options.path(encoder.graph), options.threads)
+        self._session = _session(options, gpu)
 
     def _graph(self, mel: np.ndarray, frames: np.ndarray, keep: np.ndarray) -> np.ndarray:
         return self._session.run({"mel": mel, "frames": frames, "keep": keep})["groups"]

@@ -39,6 +39,11 @@ def built_folder(args: dict[str, str]) -> Path:
     return Path(args["model_repository"]).parents[1]
 
 
+def gpu_number(args: dict[str, str]) -> int:
+    """The GPU that Triton placed this instance on; 0 for a model that is on the CPU."""
+    return int(args.get("model_instance_device_id") or 0)
+
+
 def inputs(request: Any, contract: ModelContract) -> dict[str, np.ndarray]:
     """The tensors that the request carries, as numpy arrays; optional ones may be missing.
 

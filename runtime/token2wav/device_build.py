@@ -9,6 +9,7 @@ import torch
 
 from kernels.ops import Ops, ops_for
 from runtime.device_graphs import DeviceGraph, vocoder_shapes
+from runtime.errors import BuildError
 from runtime.frames.executor import Executor, executor_for
 from runtime.token2wav.config import Token2WavConfig
 from runtime.token2wav.device_cache import DeviceFlowCache
@@ -22,6 +23,16 @@ from runtime.token2wav.vocoder_stage import VocoderStage
 from runtime.token2wav.weights import load_module
 
 FLOW_FILE, VOCODER_FILE = "flow.pt", "hift.pt"
+
+
+def gpu_device(number: int) -> torch.device:
+    """A GPU by its number. Raises BuildError when torch finds none."""
+    if not torch.cuda.is_available():
+        raise BuildError("target", "is cuda, but torch finds no GPU here", "run make build-engines TARGET=cpu")
+    device = torch.device("cuda", number)
+    torch.cuda.set_device(device)  # Triton launches on the current device
+    torch.backends.cudnn.allow_tf32 = False  # the pitch net must be float32
+    return device
 
 
 def assemble_flow(

@@ -21,8 +21,8 @@ class TritonPythonModel:
         return pb.auto_complete(config, AUDIO_ENCODER)
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Opens the exported graph."""
-        self._stage = EncoderStage(Options.read(pb.built_folder(args)))
+        """Opens the exported graph, or the module on the GPU that the model is placed on."""
+        self._stage = EncoderStage(Options.read(pb.built_folder(args)), pb.gpu_number(args))
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """One response per request."""

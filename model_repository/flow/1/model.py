@@ -10,7 +10,7 @@ from runtime.contracts import FLOW
 from runtime.options import Options
 from runtime.serving import pb
 from runtime.serving.gauges import StageGauges
-from runtime.token2wav.build import build_flow
+from runtime.token2wav.build import flow_for
 
 
 class TritonPythonModel:
@@ -22,12 +22,8 @@ class TritonPythonModel:
         return pb.auto_complete(config, FLOW)
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Opens the exported graphs."""
-        options = Options.read(pb.built_folder(args))
-        sound = options.token2wav
-        self._stage = build_flow(
-            options.path(sound.dir), sound.threads, sound.max_streams, sound.window, sound.full_attention
-        )
+        """Opens the exported graphs, or the modules on the GPU that the model is placed on."""
+        self._stage = flow_for(Options.read(pb.built_folder(args)), pb.gpu_number(args))
         self._gauges = StageGauges(pb_utils, FLOW.name, self._stage)
 
     def execute(self, requests: list[Any]) -> list[Any]:

@@ -10,7 +10,7 @@ from runtime.contracts import VOCODER
 from runtime.options import Options
 from runtime.serving import pb
 from runtime.serving.gauges import StageGauges
-from runtime.token2wav.build import build_vocoder
+from runtime.token2wav.build import vocoder_for
 
 
 class TritonPythonModel:
@@ -22,10 +22,8 @@ class TritonPythonModel:
         return pb.auto_complete(config, VOCODER)
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Opens the exported graphs."""
-        options = Options.read(pb.built_folder(args))
-        sound = options.token2wav
-        self._stage = build_vocoder(options.path(sound.dir), sound.threads, sound.max_streams)
+        """Opens the exported graphs, or the modules on the GPU that the model is placed on."""
+        self._stage = vocoder_for(Options.read(pb.built_folder(args)), pb.gpu_number(args))
         self._gauges = StageGauges(pb_utils, VOCODER.name, self._stage)
 
     def execute(self, requests: list[Any]) -> list[Any]:
