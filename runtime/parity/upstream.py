@@ -1,4 +1,6 @@
-"""Records greedy runs of the authors' code, in their environment: python upstream.py --upstream CLONE --model DIR --out DIR.
+"""Records greedy runs of the authors' code, in their environment.
+
+    python upstream.py --upstream CLONE --model DIR --out DIR
 
 Needs what the authors' code needs and nothing of this project. Writes the format that ``vectors.py`` reads:
 prompts, audio rows, ids, and hidden states and best logits of the first steps, taken with forward hooks.
