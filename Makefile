@@ -15,6 +15,10 @@ METRICS_PORT ?= 8002
 TWO_GPUS     ?=
 SERVE_ARGS   ?=
 PARITY_ARGS  ?=
+UPSTREAM     ?=
+UPSTREAM_PYTHON ?= python3
+VECTORS      ?=
+RECORDED     := $(or $(VECTORS),$(OUT)/authors)
 BENCH_ARGS   ?=
 BUILD_ARGS   ?=
 PERF_ARGS    ?=
@@ -87,9 +91,13 @@ else
 		--http-port $(HTTP_PORT) --metrics-port $(METRICS_PORT) $(SERVE_ARGS)
 endif
 
-parity: $(READY) ## Five cases: the engines of OUT against the torch engine, as a table
+parity: $(READY) ## Engines of OUT against the torch engine; with MODEL and UPSTREAM or VECTORS, against the authors' code
 ifeq ($(TARGET),tensorrt)
 	$(COMPOSE) run --rm parity
+else ifneq ($(UPSTREAM)$(VECTORS),)
+	$(if $(UPSTREAM),$(UPSTREAM_PYTHON) runtime/parity/upstream.py --upstream "$(UPSTREAM)" --model "$(MODEL)" \
+		--out "$(RECORDED)")
+	$(BIN)/python -m runtime.parity.authors --model "$(MODEL)" --vectors "$(RECORDED)" --device $(TARGET) $(PARITY_ARGS)
 else
 	$(BIN)/python -m runtime.parity --out $(OUT) --target $(TARGET) $(PARITY_ARGS)
 endif

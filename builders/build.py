@@ -92,23 +92,27 @@ def build(request: BuildRequest, say: Callable[[str], None]) -> Manifest:
     config = ModelConfig.read(model)
     check_weights(config.directory, all_shapes(config))
     _export_graphs(request, builder, config, cosyvoice)
-    options = Options(
-        folder=out,
-        model=_inside(out, config.directory),
-        features=config.features,
-        encoder=_encoder_options(config),
-        target=request.target,
-        cosyvoice=_inside(out, cosyvoice),
-    )
-    placement = CPU_ONLY
-    if request.target == CUDA:
-        apart = request.token2wav_apart
-        options = replace(options, engine=cuda_engine(request.linear), token2wav=cuda_sound(apart))
-        placement = cuda_placement(apart)
+    options, placement = portable_options(request, config, cosyvoice)
     say(_sound_capacity(options))
     _render(builder, model, options, placement)
     builder.manifest.write(out)
     return builder.manifest
+
+
+def portable_options(request: BuildRequest, config: ModelConfig, cosyvoice: Path) -> tuple[Options, Placement]:
+    """Options and placement of the targets that run without compiled engines."""
+    options = Options(
+        folder=request.out,
+        model=_inside(request.out, config.directory),
+        features=config.features,
+        encoder=_encoder_options(config),
+        target=request.target,
+        cosyvoice=_inside(request.out, cosyvoice),
+    )
+    if request.target != CUDA:
+        return options, CPU_ONLY
+    apart = request.token2wav_apart
+    return replace(options, engine=cuda_engine(request.linear), token2wav=cuda_sound(apart)), cuda_placement(apart)
 
 
 def _build_tensorrt(request: BuildRequest, say: Callable[[str], None]) -> Manifest:

@@ -9,6 +9,13 @@ import onnxruntime as ort
 
 from runtime.errors import BuildError
 
+CUDA_PROVIDER, CPU_PROVIDER = "CUDAExecutionProvider", "CPUExecutionProvider"
+
+
+def has_provider(name: str) -> bool:
+    """Whether this ONNX Runtime was built with an execution provider."""
+    return name in ort.get_available_providers()
+
 
 class OnnxGraph:
     """A session with named arrays in and out.
@@ -25,9 +32,8 @@ class OnnxGraph:
         options.inter_op_num_threads = 1
         if not path.exists():
             raise BuildError(path.name, f"not found in {path.parent}", "run make build-engines")
-        available = ort.get_available_providers()
-        wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
-        self._session = ort.InferenceSession(str(path), options, providers=[p for p in wanted if p in available])
+        providers = [name for name in (CUDA_PROVIDER, CPU_PROVIDER) if has_provider(name)]
+        self._session = ort.InferenceSession(str(path), options, providers=providers)
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     def run(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -15,6 +15,7 @@ from runtime.engines.device import CudaDevice, Device
 from runtime.engines.trt_plan import Plan, load_tensorrt
 from runtime.engines.trtllm_check import INPUT, OUTPUT, Shape, TensorFacts
 from runtime.errors import BuildError, EngineFault
+from runtime.frames.executor import gpu_device
 from runtime.memory import TorchMemory
 from runtime.shapes import Profile
 
@@ -96,7 +97,8 @@ def open_plan(path: Path, profile: Profile, memory: TorchMemory) -> PlanGraph:
     """
     if not path.exists():
         raise BuildError(path.name, f"not found in {path.parent}", "run make build-engines TARGET=tensorrt")
-    device = CudaDevice(memory.device.index or 0)
+    gpu_device(memory.device.index)
+    device = CudaDevice(memory.device.index)
     plan = Plan(load_tensorrt(), path.name, path.read_bytes(), device.stream)
 
     def allocate(shape: Shape, dtype: str) -> torch.Tensor:

@@ -19,6 +19,22 @@ TURNS = 2  # results on their way at once: of the frame that runs and of the one
 WARM_UPS = 2  # runs before a capture: kernels are compiled, libraries take their workspaces
 
 
+def gpu_device(number: int) -> torch.device:
+    """A GPU by its number, which is the process's current one from now on.
+
+    Raises:
+        BuildError: torch finds none.
+    """
+    if not torch.cuda.is_available():
+        raise BuildError(
+            f"GPU {number}", "torch finds no GPU here", "give the container one, or run make build-engines TARGET=cpu"
+        )
+    device = torch.device("cuda", number)
+    torch.cuda.set_device(device)  # Triton launches, and TensorRT loads, on the current device
+    torch.backends.cudnn.allow_tf32 = False  # the pitch net must be float32
+    return device
+
+
 class Ticket(Protocol):
     """Results that are on their way."""
 
@@ -124,11 +140,5 @@ class CudaExecutor:
 
 
 def executor_for(device: torch.device, graphs: bool = True) -> Executor:
-    """What suits a device.
-
-    Raises:
-        BuildError: it is a GPU, and torch finds none.
-    """
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise BuildError(str(device), "is asked for, but torch finds no GPU here", "run make build-engines TARGET=cpu")
+    """What suits a device."""
     return CudaExecutor(device) if device.type == "cuda" and graphs else EagerExecutor(device)

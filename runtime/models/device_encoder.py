@@ -14,13 +14,13 @@ from runtime.frames.executor import executor_for
 from runtime.models.audio_encoder import AudioEncoder
 
 
-def device_encoder(checkpoint: Path, device: str) -> DeviceGraph:
+def device_encoder(checkpoint: Path, device: torch.device) -> DeviceGraph:
     """Float32 on ``device``, with weights of a Fun-Audio-Chat checkpoint.
 
     Raises:
         BuildError: a tensor is missing or mis-shaped.
     """
-    executor = executor_for(torch.device(device))
+    executor = executor_for(device)
     config = ModelConfig.read(checkpoint)
     hidden = config.backbone.hidden_size
     weights = load_weights(checkpoint, weight_shapes(config.encoder, hidden), torch.float32)

@@ -24,6 +24,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--target", choices=TARGETS, default="tensorrt", help="cpu: the torch engine on both sides")
     made.add_argument("--reference-dtype", default="float32", help="bfloat16 halves the memory of the reference")
     made.add_argument("--graphs", type=int, default=0, help="captured CUDA graphs that an engine may keep")
+    made.add_argument("--device", default="cuda", help="of target cuda; on cpu the twins of its kernels run")
     return made
 
 
@@ -31,7 +32,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 when every case passes, 1 otherwise."""
     given = parser().parse_args(arguments)
     try:
-        comparison = Comparison(Options.read(given.out), given.target, given.reference_dtype, given.graphs)
+        comparison = Comparison(
+            Options.read(given.out), given.target, given.reference_dtype, given.graphs, given.device
+        )
         findings = comparison.run(lambda line: print(line, flush=True))
     except ServeError as error:
         print(error, file=sys.stderr)

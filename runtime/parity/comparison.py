@@ -11,19 +11,19 @@ from runtime.checkpoint.config import ModelConfig
 from runtime.checkpoint.layout import backbone_shapes, speech_shapes
 from runtime.checkpoint.weights import load_weights
 from runtime.engines.base import Engine
-from runtime.engines.options import DTYPES
+from runtime.engines.options import DENSE, DTYPES
 from runtime.engines.trtllm_files import BACKBONE_ENGINE, SPEECH_ENGINE
 from runtime.engines.trtllm_spec import EngineProfile
 from runtime.errors import BuildError
 from runtime.models.speech_head import Projections
 from runtime.options import Options
 from runtime.parity.cases import Case, five_cases
-from runtime.parity.engines import Weights, compiled_engine, parity_profile, precision_of, torch_engine
+from runtime.parity.engines import Weights, compiled_engine, kernel_engine, parity_profile, precision_of, torch_engine
 from runtime.parity.play import Output, Player, Trace
 from runtime.parity.report import BOUNDS, Finding, compare
 from runtime.parity.traces import backbone_traces, prompt_lengths, prompt_states, speech_traces
 
-TARGETS = ("cpu", "tensorrt")
+TARGETS = ("cpu", "cuda", "tensorrt")
 Say = Callable[[str], None]
 
 
@@ -32,18 +32,28 @@ class Comparison:
 
     Args:
         options: of the folder.
-        target: ``cpu`` compares the torch engine in the folder's dtype, ``tensorrt`` the compiled engines.
+        target: ``cpu`` compares the torch engine in the folder's dtype, ``cuda`` the kernels of the frames,
+            ``tensorrt`` the compiled engines.
         reference_dtype: of the torch engine that they are compared with.
         graphs: see ``TrtLlmEngine``.
+        device: of target cuda; on a CPU the kernels' twins run.
 
     Raises:
         BuildError: the checkpoint, a dtype or a precision does not suit.
     """
 
-    def __init__(self, options: Options, target: str, reference_dtype: str = "float32", graphs: int = 0) -> None:
+    def __init__(
+        self,
+        options: Options,
+        target: str,
+        reference_dtype: str = "float32",
+        graphs: int = 0,
+        device: torch.device | str = "cuda",
+    ) -> None:
         if reference_dtype not in DTYPES:
             raise BuildError("reference-dtype", f"{reference_dtype!r} is unknown", f"use {', '.join(DTYPES)}")
         self._options, self._target, self._graphs = options, target, graphs
+        self._device = torch.device(device)
         self._config = ModelConfig.read(options.path(options.model))
         self._weights = self._load(reference_dtype)
 
@@ -87,10 +97,15 @@ class Comparison:
     def _candidate(self, stack: str, profile: EngineProfile) -> tuple[Engine, str]:
         """The engine under test and its precision."""
         folder = self._options.folder
+        if self._target == "cuda":
+            linear = self._options.engine.linear
+            weights = self._load(profile.dtype, self._device)
+            engine = kernel_engine(stack, self._config, profile, weights, linear)
+            return engine, profile.dtype if linear == DENSE else linear
         if self._target != "cpu":
             return compiled_engine(stack, folder, profile, self._graphs), precision_of(folder, stack, profile)
         return torch_engine(stack, self._config, profile, self._load(profile.dtype)), profile.dtype
 
-    def _load(self, dtype: str) -> Weights:
+    def _load(self, dtype: str, device: torch.device | str = "cpu") -> Weights:
         shapes = backbone_shapes(self._config) | speech_shapes(self._config)
-        return load_weights(self._config.directory, shapes, getattr(torch, dtype))
+        return load_weights(self._config.directory, shapes, getattr(torch, dtype), device)

@@ -9,14 +9,18 @@ from pathlib import Path
 
 import torch
 
+from kernels.ops import ops_for
 from runtime.checkpoint.config import ModelConfig
 from runtime.checkpoint.layout import BACKBONE, CODEBOOK, SPEECH_STACK
 from runtime.engines.base import Engine
 from runtime.engines.device import CudaDevice
+from runtime.engines.kernel_engine import KernelEngine
 from runtime.engines.sizes import backbone_profile, speech_profile
+from runtime.engines.stack import DecoderStack
 from runtime.engines.torch_engine import TorchEngine
 from runtime.engines.trtllm_files import BACKBONE_ENGINE, CONFIG_FILE, ENGINES, load_engine
 from runtime.engines.trtllm_spec import EngineProfile
+from runtime.frames.build import matrix_for
 from runtime.options import Options
 from runtime.parity.cases import TRACES
 
@@ -46,6 +50,21 @@ def torch_engine(stack: str, config: ModelConfig, profile: EngineProfile, weight
         return TorchEngine(config.backbone, profile.shape, weights, BACKBONE, head)
     head = [weights["audio_invert_tower.output_matching.weight"], weights[CODEBOOK]]
     return TorchEngine(config.speech_head, profile.shape, weights, SPEECH_STACK, head)
+
+
+def kernel_engine(
+    stack: str, config: ModelConfig, profile: EngineProfile, weights: Weights, linear: str
+) -> KernelEngine:
+    """The stack of target cuda over weights that lie on its device."""
+    is_backbone = stack == BACKBONE_ENGINE
+    decoder, prefix = (config.backbone, BACKBONE) if is_backbone else (config.speech_head, SPEECH_STACK)
+    names = (
+        ["language_model.lm_head.weight"] if is_backbone else ["audio_invert_tower.output_matching.weight", CODEBOOK]
+    )
+    device = weights[names[0]].device
+    matrix = matrix_for(linear, device)
+    made = DecoderStack(decoder, profile.shape, weights, prefix, ops_for(device), matrix)
+    return KernelEngine(made, [matrix(weights[name]) for name in names])
 
 
 def compiled_engine(stack: str, out: Path, profile: EngineProfile, graphs: int) -> Engine:

@@ -71,9 +71,10 @@ def encoder_profile(encoder: EncoderOptions, features: FeatureConfig) -> Profile
 def _open(options: Options, memory: Memory, gpu: int) -> Callable[[Arrays], Arrays]:
     path = options.path(options.encoder.graph)
     if options.target == CUDA:
-        from runtime.models.device_encoder import device_encoder  # late: it needs torch
+        from runtime.frames.executor import gpu_device  # late: it needs torch
+        from runtime.models.device_encoder import device_encoder
 
-        return device_encoder(options.path(options.model), f"cuda:{gpu}").run
+        return device_encoder(options.path(options.model), gpu_device(gpu)).run
     if not isinstance(memory, TorchMemory):
         return OnnxGraph(path, options.threads).run
     from runtime.plan_graph import PLAN_SUFFIX, open_plan  # late: it needs torch

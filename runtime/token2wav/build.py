@@ -39,10 +39,11 @@ def open_flow(options: Options, gpu: int = 0) -> FlowStage:
     if options.target == CPU:
         return build_flow(folder, sound.threads, sound.max_streams, sound.window, sound.full_attention, sound.precision)
     if options.target == CUDA:
-        from runtime.token2wav.device_build import device_flow  # late: it needs torch
+        from runtime.frames.executor import gpu_device  # late: it needs torch
+        from runtime.token2wav.device_build import device_flow
 
         weights = options.path(options.cosyvoice)
-        return device_flow(folder, weights, f"cuda:{gpu}", sound.max_streams, sound.window, sound.precision)
+        return device_flow(folder, weights, gpu_device(gpu), sound.max_streams, sound.window, sound.precision)
     profiles, memory = plan_profiles(Sizes.read(folder), sound), _device_memory(gpu)
     front, step = (_open_plan(folder, name, profiles, memory) for name in (FRONT_GRAPH, STEP_GRAPHS[sound.precision]))
     return _flow(folder, front, step, sound.max_streams, sound.window, False, sound.precision, memory)
@@ -54,9 +55,10 @@ def open_vocoder(options: Options, gpu: int = 0) -> VocoderStage:
     if options.target == CPU:
         return build_vocoder(folder, sound.threads, sound.max_streams)
     if options.target == CUDA:
-        from runtime.token2wav.device_build import device_vocoder  # late: it needs torch
+        from runtime.frames.executor import gpu_device  # late: it needs torch
+        from runtime.token2wav.device_build import device_vocoder
 
-        return device_vocoder(folder, options.path(options.cosyvoice), f"cuda:{gpu}", sound.max_streams)
+        return device_vocoder(folder, options.path(options.cosyvoice), gpu_device(gpu), sound.max_streams)
     profiles, memory = plan_profiles(Sizes.read(folder), sound), _device_memory(gpu)
     return _vocoder(folder, _open_plan(folder, VOCODER_GRAPH, profiles, memory), sound.max_streams, memory)
 

@@ -1,0 +1,70 @@
+"""What only a GPU can show: recorded frames equal eager ones, one synchronisation per frame, golden ids in float32."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.append(str(Path(__file__).parents[1] / "golden"))
+
+import chat_data as data
+import numpy as np
+
+from runtime.engines.options import EngineOptions
+from runtime.frames.build import build_overlap_loop
+from runtime.frames.executor import CudaExecutor, EagerExecutor
+from runtime.parity import authors
+from runtime.stream import Prompt, Stream
+
+pytestmark = [
+    pytest.mark.requires_gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+NAMES = ["s2s_chirp_0p5s", "s2s_noise_2p3s", "s2s_tones_7s"]
+OPTIONS = EngineOptions(3, 256, 768, 64, lead_s=1e9)
+
+
+def stream(name, key):
+    ids, embeds = data.run(name)["prompt_ids"], data.prefill(name)["audio_embeds"]
+    prompt = Prompt(ids, embeds, np.flatnonzero(ids == data.config().text_ids.audio))
+    return Stream(key, prompt, data.stream(name, embeds).answer)
+
+
+def decode(executor):
+    loop = build_overlap_loop(data.config(), OPTIONS, torch.device("cuda"), executor=executor)
+    for key, name in enumerate(NAMES):
+        loop.add(stream(name, key))
+    found = {}
+    while loop.scheduler.live or loop.scheduler.waiting:
+        for item in loop.step():
+            found.setdefault(item.stream.key, []).append((item.frame.text_id, item.frame.codes))
+    return found
+
+
+def test_recorded_frames_equal_eager_ones_and_the_golden_ids():
+    recorded = decode(CudaExecutor())
+    assert recorded == decode(EagerExecutor("cuda"))
+    for key, name in enumerate(NAMES):
+        assert [text for text, _ in recorded[key]] == data.run(name)["text_ids"].tolist()
+        assert [c for _, codes in recorded[key] for c in codes] == data.run(name)["speech_ids"].tolist()
+
+
+def test_a_frame_asks_the_device_once():
+    """Torch itself counts: with synchronisations forbidden only the wait for the ids before is left."""
+    loop = build_overlap_loop(data.config(), OPTIONS, torch.device("cuda"))
+    loop.prepare()
+    loop.add(stream(NAMES[0], 0))
+    for _ in range(4):
+        loop.step()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        assert all(len(loop.step()) == 1 for _ in range(4))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("options", [["--dtype", "float32"], ["--dtype", "bfloat16"], ["--linear", "fp8"]])
+def test_the_authors_runs(options):
+    arguments = ["--model", str(data.CHECKPOINT), "--vectors", str(data.FOLDER), "--device", "cuda", *options]
+    assert authors.main(arguments) == 0

@@ -1,0 +1,60 @@
+"""Target cuda as far as it can be built and refused without a GPU."""
+
+import pytest
+import torch
+
+from builders.build import BuildRequest, portable_options
+from builders.cuda import cuda_engine
+from builders.render import render_repository
+from builders.tiny_chat import write_tiny_chat
+from runtime.checkpoint.config import ModelConfig
+from runtime.engines.build import build_frame_loop
+from runtime.engines.options import EngineOptions
+from runtime.errors import BuildError
+from runtime.options import CUDA, Options
+from runtime.token2wav.build import open_flow
+
+needs_no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+
+
+@pytest.fixture
+def rendered(tmp_path):
+    write_tiny_chat(tmp_path / "chat")
+    config = ModelConfig.read(tmp_path / "chat")
+    options, placement = portable_options(BuildRequest(CUDA, tmp_path, linear="int8"), config, tmp_path / "voice")
+    options.write()
+    render_repository(tmp_path, placement)
+    return tmp_path, config
+
+
+def test_options_and_placement(rendered):
+    folder, _ = rendered
+    options = Options.read(folder)
+    assert options.target == "cuda" and options.engine == cuda_engine("int8")
+    assert options.engine.device == "cuda" and options.engine.dtype == "bfloat16"
+    assert options.cosyvoice == "voice" and options.model == "chat", "inside the folder, which may be moved"
+    assert options.token2wav.precision == "float16" and options.token2wav.max_streams > options.engine.max_streams
+    for model, place in (("fun_audio_chat", "KIND_GPU"), ("flow", "KIND_GPU"), ("log_mel", "KIND_CPU")):
+        assert place in (folder / "model_repository" / model / "config.pbtxt").read_text()
+
+
+@needs_no_gpu
+def test_without_a_gpu_the_server_says_so(rendered):
+    folder, config = rendered
+    options = Options.read(folder)
+    for start in (lambda: build_frame_loop(config, options.engine), lambda: open_flow(options, 0)):
+        with pytest.raises(BuildError, match=r"torch finds no GPU here; .*run make build-engines TARGET=cpu"):
+            start()
+
+
+def test_what_is_refused(tmp_path):
+    with pytest.raises(BuildError, match="'int8' on target cpu"):
+        BuildRequest("cpu", tmp_path, linear="int8")
+    with pytest.raises(BuildError, match="'int4' on target cuda"):
+        BuildRequest(CUDA, tmp_path, linear="int4")
+    with pytest.raises(BuildError, match="target cuda has no profiles"):
+        BuildRequest(CUDA, tmp_path, profile="h100-bf16")
+    with pytest.raises(ValueError, match="needs device cuda"):
+        EngineOptions(linear="fp8")
+    with pytest.raises(ValueError, match="device: 'tpu' is not one of"):
+        EngineOptions(device="tpu")
