@@ -15,7 +15,6 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from bench_result import finish
 
 from runtime.errors import ServeError
 from runtime.options import Options
+from runtime.playback import Playback
 from runtime.serving.sound import Dispatcher, Sound
 from runtime.serving.stages import SpeechChunk, pack_chunks, unpack_audio
 from runtime.token2wav.build import build_flow, build_vocoder
@@ -59,26 +59,18 @@ class LocalStages:
         raise NotImplementedError
 
 
-@dataclass(slots=True)
 class Listener:
     """Plays every sample as soon as it can."""
 
-    rate: int
-    began: float
-    first: float | None = None
-    heard_until: float = 0.0
-    gaps: list[float] = field(default_factory=list)
+    def __init__(self, rate: int) -> None:
+        self.playback, self.began, self.first = Playback(rate), time.monotonic(), 0.0
 
     def hear(self, samples: np.ndarray) -> None:
         """Takes the next samples."""
         now = time.monotonic()
-        if not len(samples):
-            return
-        if self.first is None:
-            self.first = self.heard_until = now
-        if now > self.heard_until:
-            self.gaps.append(now - self.heard_until)
-        self.heard_until = max(now, self.heard_until) + len(samples) / self.rate
+        if len(samples) and not self.playback.samples:
+            self.first = now
+        self.playback.hear(now, len(samples))
 
 
 def fail(error: ServeError) -> None:
@@ -101,10 +93,10 @@ class Room:
         heard: dict[str, list[Listener]] = {name: [] for name in POLICIES}
         tasks = []
         for seed, (name, hops) in itertools.product(range(self._count), POLICIES.items()):
-            listener = Listener(self._sizes.sample_rate, time.monotonic())
+            listener = Listener(self._sizes.sample_rate)
             heard[name].append(listener)
             policy = HopPolicy(hops, self._sizes.lookahead, self._sizes.block_tokens)
-            sound = Sound(self._ids, self._sizes.voices[0], policy, listener.rate, listener.hear, fail)
+            sound = Sound(self._ids, self._sizes.voices[0], policy, listener.playback.rate, listener.hear, fail)
             times = np.random.default_rng(seed).lognormal(-(jitter**2) / 2, jitter, frames) * pace_ms / 1000
             tasks.append(self._speak(sound, dispatcher, times))
         await asyncio.gather(*tasks)
@@ -126,8 +118,8 @@ class Room:
 
 def summary(listeners: list[Listener]) -> dict[str, float]:
     """First audio, share of listeners who heard silence, and how much they heard."""
-    silence = [1000 * sum(listener.gaps) for listener in listeners]
-    first = [1000 * (listener.first - listener.began) for listener in listeners if listener.first is not None]
+    silence = [1000 * listener.playback.silence_s for listener in listeners]
+    first = [1000 * (listener.first - listener.began) for listener in listeners]
     return {
         "first_audio_ms": round(statistics.median(first), 1),
         "with_silence": round(sum(ms > 0 for ms in silence) / len(silence), 3),

@@ -52,8 +52,6 @@ class Sound:
         self._stream_id = 0
         self._open = False  # token2wav may hold state of the current stream
         self._releasing = False
-        self._started = 0.0
-        self._samples = 0
         self._pending: deque[Cut] = deque()
         self._waiting_since = 0.0
         self._playback = Playback(sample_rate)
@@ -73,7 +71,7 @@ class Sound:
     @property
     def dry_at(self) -> float:
         """When the listener, who plays at once, has heard everything; the moment of waiting before the first sound."""
-        return self._started + self._samples / self.rate if self._samples else self._waiting_since
+        return self._playback.dry_at if self._playback.samples else self._waiting_since
 
     def rank(self, now: float, bound_s: float) -> Rank:
         """Sort key of the waiting chunk.
@@ -85,12 +83,12 @@ class Sound:
             return RELEASING, 0.0
         if now - self._waiting_since > bound_s:
             return OVERDUE, self._waiting_since
-        return (LATER if self._samples else FIRST), self.dry_at
+        return (LATER if self._playback.samples else FIRST), self.dry_at
 
     def patient(self, now: float, slack_s: float) -> bool:
         """Whether the waiting chunk may wait for more tokens to join it, because its listener has enough to hear."""
         last, policy = self._pending[-1], self._policy
-        if not self._samples or last.flag & (ChunkFlag.FINAL | ChunkFlag.RELEASE):
+        if not self._playback.samples or last.flag & (ChunkFlag.FINAL | ChunkFlag.RELEASE):
             return False
         joins = policy.block and last.end % policy.block == 0 and sum(cut.hop for cut in self._pending) < policy.most
         return bool(joins) and self.dry_at - now > slack_s
@@ -131,9 +129,6 @@ class Sound:
     def give(self, samples: np.ndarray) -> float:
         """The chunk in flight came back; returns the seconds of silence that its listener heard before it."""
         self.in_flight = False
-        if not self._samples:
-            self._started = time.monotonic()
-        self._samples += len(samples)
         self.chunks += 1
         self._on_audio(samples)
         return self._playback.hear(time.monotonic(), len(samples))
