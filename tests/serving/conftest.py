@@ -1,6 +1,7 @@
 """A real tritonserver on the golden checkpoints, shared by all tests of this folder."""
 
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ def built(tmp_path_factory):
 @pytest.fixture(scope="session")
 def server(triton, built):
     with ServerProcess(built) as running:
+        time.sleep(1.0)  # the gauges are set at every poll; nobody else has asked anything yet
         running.frames_when_ready = gauges(running)["frames"]
         yield running
 
