@@ -42,11 +42,4 @@ def warm_up(url: str) -> None:
     with ChatClient(url) as client:
         for number in range(WARM_UP):
             for mode in ("s2s", "s2t"):
-                client.ask(
-                    made_question(WARM_UP_CLIP_S),
-                    DEFAULT_RATE,
-                    mode=mode,
-                    max_tokens=16,
-                    seed=number,
-                    timeout=WARM_UP_S,
-                )
+                client.ask(clip, DEFAULT_RATE, mode=mode, max_tokens=16, seed=number, timeout=WARM_UP_S)
