@@ -14,7 +14,7 @@ from tritonclient.grpc import service_pb2_grpc
 from client.answer import Answer
 from client.call import chunk_in
 from client.chunks import Chunk
-from client.connection import DEFAULT_URL, GRPC_ERRORS, KeepAlive, channel_options
+from client.connection import DEFAULT_URL, KeepAlive, channel_options
 from client.errors import Cancelled, ChatError, ServerLost, from_rpc, lost
 from client.request import DEFAULT_RATE, Audio, Scalar, make_request
 from client.retry import Attempts, RetryPolicy
@@ -33,12 +33,15 @@ class AsyncCall:
             response = await self._read()
             if response is grpc.aio.EOF:
                 raise lost(self._url, "the stream ended without its last response")
-            chunk, self._answered = chunk_in(response, self._url)
+            try:
+                chunk, self._answered = chunk_in(response, self._url)
+            except ChatError:
+                self._answered = True
+                await self._read_out()
+                raise
             if chunk is not None:
                 return chunk
-        # A finished call is left to end by itself: Triton mishandles a cancellation that meets its end.
-        with contextlib.suppress(grpc.RpcError, asyncio.CancelledError):
-            await self._call.read()
+        await self._read_out()
         return None
 
     def cancel(self) -> None:
@@ -46,6 +49,11 @@ class AsyncCall:
         if not self._answered:
             self._cancelled = True
             self._call.cancel()
+
+    async def _read_out(self) -> None:
+        # A finished call is left to end by itself: Triton mishandles a cancellation that meets its end.
+        with contextlib.suppress(grpc.RpcError):
+            await self._call.read()
 
     async def _read(self) -> Any:
         try:
@@ -180,7 +188,7 @@ class AsyncChatClient:
         async def start(left: float | None) -> AsyncCall:
             if self._lost:
                 await self._reconnect(left)
-            call = self._stub.ModelStreamInfer(iter((request,)), timeout=left, metadata=GRPC_ERRORS)
+            call = self._stub.ModelStreamInfer(iter((request,)), timeout=left)
             return AsyncCall(call, self.url, self._mark_lost)
 
         return AsyncChatStream(start, Attempts(self._retry, timeout))

@@ -13,7 +13,7 @@ from tritonclient.grpc import service_pb2_grpc
 from client.answer import Answer
 from client.call import Call
 from client.chunks import Chunk
-from client.connection import DEFAULT_URL, GRPC_ERRORS, KeepAlive, channel_options
+from client.connection import DEFAULT_URL, KeepAlive, channel_options
 from client.errors import Cancelled, ChatError, lost
 from client.request import DEFAULT_RATE, Audio, Scalar, make_request
 from client.retry import Attempts, RetryPolicy
@@ -169,7 +169,7 @@ class ChatClient:
     def _begin(self, request: Any, left: float | None) -> Call:
         if self._lost:
             self._reconnect(left)
-        call = self._stub.ModelStreamInfer(iter((request,)), timeout=left, metadata=GRPC_ERRORS)
+        call = self._stub.ModelStreamInfer(iter((request,)), timeout=left)
         return Call(call, self.url, self._mark_lost)
 
     def _mark_lost(self) -> None:

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from runtime.keepalive import KEEPALIVE_MS, KEEPALIVE_TIMEOUT_MS, MIN_PING_INTERVAL_MS
 
 DEFAULT_URL = "127.0.0.1:8001"
-# Without this header Triton reports errors inside the stream and their status code is lost.
-GRPC_ERRORS = (("triton_grpc_error", "true"),)
 # After a restart of the server the next request should not wait for gRPC's default of up to two minutes.
 MIN_RECONNECT_MS, MAX_RECONNECT_MS = 200, 1_000
 RECONNECT_S = 3 * MAX_RECONNECT_MS / 1000  # gRPC varies its delays by a fifth, and an attempt takes time itself

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import shlex
 import sys
 from collections.abc import Iterator
 from functools import partial
@@ -84,7 +85,7 @@ def _numbers(text: str) -> tuple[float, ...]:
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0; 1 after an error, with one line on stderr; 3 when `agree` finds that they do not."""
     options = parser().parse_args(arguments)
-    command = "python -m client.perf " + " ".join(sys.argv[1:] if arguments is None else arguments)
+    command = "python -m client.perf " + shlex.join(sys.argv[1:] if arguments is None else arguments)
     try:
         if options.command == "report":
             return report.write(options.runs, options.to, command)

@@ -65,7 +65,7 @@ class LoopThread:
         try:
             while self._obey(wait):
                 scheduler, began = self._loop.scheduler, time.perf_counter()
-                busy = scheduler.live or scheduler.waiting
+                busy = bool(scheduler.live or scheduler.waiting)  # now: the step empties the queue
                 frames = self._loop.step()
                 if busy:
                     self._stepped(time.perf_counter() - began, len(frames))

@@ -224,6 +224,7 @@ class ChatService:
 
     def _on_frames(self, frames: list[StreamFrame]) -> None:
         began = time.perf_counter()
+        self.frames += 1
         for item in frames:
             session = self._sessions.get(item.stream)
             if session is None:
@@ -236,7 +237,6 @@ class ChatService:
                 logger.exception("a response could not be made")
                 session.fail(error)
         self.frame_seconds += time.perf_counter() - began
-        self.frames += 1
 
     def _forget(self, session: Session) -> None:
         """The session sent its last response, or its client is gone: free what it holds."""
@@ -249,6 +249,7 @@ class ChatService:
         if session.sound is not None:
             session.sound.cancel()
             self._dispatcher.offer(session.sound)
+        self._observe()  # the numbers of an answer are there before its last response
 
     async def _watch(self) -> None:
         """Polls cancellation of all live requests together and keeps the supervisor's count."""

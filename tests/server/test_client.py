@@ -97,6 +97,16 @@ def test_typed_errors_keep_code_and_field(chat, name, code):
     assert list(stream) == []
 
 
+def test_refused_requests_do_not_kill_the_server(stub_server, chat):
+    """With the header `triton_grpc_error` Triton 2.51 died after some seventy of them."""
+    (before,) = children(stub_server.pid)
+    for _ in range(300):
+        with pytest.raises(ServerError, match="INVALID_ARG"):
+            chat.ask(text=script(error="InvalidRequest"))
+    (after,) = children(stub_server.pid)
+    assert before.pid == after.pid
+
+
 @pytest.mark.parametrize("how", ["close", "drop", "with", "channel"])
 def test_ending_early_reaches_the_model(stub_server, chat, cancelled, how):
     if how == "channel":
