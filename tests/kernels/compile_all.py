@@ -5,10 +5,6 @@ JSON object: by kernel and GPU architecture, shared memory and the size of the c
 """
 
 import json
-import sys
-from pathlib import Path
-
-sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[2] / "scripts")]
 
 import torch
 import triton
