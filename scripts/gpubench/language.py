@@ -58,6 +58,7 @@ class LanguageBench:
             tokens_per_block=TOKENS_PER_BLOCK,
             prefill_chunk=sizes.prefill,
             lead_s=NEVER,
+            fused=fused,
         )
         weights = random_weights(all_shapes(sizes.model), executor.device, dtype)
         self.encoder_weights = {name: weights.pop(name) for name in list(weights) if "continu" in name}
