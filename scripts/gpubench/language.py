@@ -47,7 +47,9 @@ def random_weights(
 class LanguageBench:
     """Both stacks on one device, with room for all streams at once."""
 
-    def __init__(self, sizes: BenchSizes, executor: Executor, ops: Ops, dtype: torch.dtype, linear: str) -> None:
+    def __init__(
+        self, sizes: BenchSizes, executor: Executor, ops: Ops, dtype: torch.dtype, linear: str, fused: bool
+    ) -> None:
         self.sizes, self.executor, self.ops = sizes, executor, ops
         most = max(*sizes.streams, *sizes.sustained)
         per_stream = -(-(sizes.question + sizes.context) // TOKENS_PER_BLOCK) * TOKENS_PER_BLOCK
