@@ -65,11 +65,15 @@ class LanguageBench:
         weights = random_weights(all_shapes(sizes.model), executor.device, dtype)
         self.encoder_weights = {name: weights.pop(name) for name in list(weights) if "continu" in name}
         self.steps = build_steps(sizes.model, self.options, weights, ops, matrix_for(linear, executor.device))
+        self._loop: OverlapLoop | None = None
         self.weights = {name: t for name, t in weights.items() if ".layers." not in name}
 
     def loop(self) -> OverlapLoop:
-        """A fresh frame loop over the same stacks and state."""
-        return assemble_overlap(self.sizes.model, self.options, self.steps, self.weights, self.executor)
+        """The frame loop, always the same and with everything recorded: no figure holds a recording."""
+        if self._loop is None:
+            self._loop = assemble_overlap(self.sizes.model, self.options, self.steps, self.weights, self.executor)
+            self._loop.prepare()
+        return self._loop
 
     def stream(self, key: int, prompt: int, tokens: int, greedy: bool = False) -> Stream:
         """A speaking stream that nothing but its length ends."""
