@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import torch
 
-from kernels import choice, decoder, embedding, paged_rows, token2wav
+from kernels import choice, decoder, embedding, fused, paged_rows, token2wav
 from kernels.choice import Choices
 from kernels.linear import Matrix
 from kernels.paged_rows import Pool
@@ -75,6 +75,17 @@ class Ops(Protocol):
     ) -> torch.Tensor:
         """See ``kernels.choice``."""
 
+    def fused_linear(
+        self,
+        x: torch.Tensor,
+        matrix: Matrix,
+        gain: torch.Tensor | None = None,
+        eps: float = 0.0,
+        residual: torch.Tensor | None = None,
+        gated: bool = False,
+    ) -> torch.Tensor:
+        """See ``kernels.fused``."""
+
     def guided_step(
         self, x: torch.Tensor, velocity: torch.Tensor, width: torch.Tensor, guidance: float
     ) -> torch.Tensor:
@@ -99,7 +110,7 @@ class _Table:
 
 def twin_ops() -> Ops:
     """Plain torch, on any device."""
-    ops: Any = _Table(decoder, paged_rows, embedding, choice, token2wav)
+    ops: Any = _Table(decoder, paged_rows, embedding, choice, token2wav, fused)
     return ops
 
 
@@ -109,9 +120,10 @@ def kernel_ops() -> Ops:
     from kernels.gpu import chunk_attention, rows_attention
     from kernels.gpu import decoder as gpu_decoder
     from kernels.gpu import embedding as gpu_embedding
+    from kernels.gpu import fused as gpu_fused
     from kernels.gpu import token2wav as gpu_token2wav
 
-    ops: Any = _Table(gpu_decoder, rows_attention, chunk_attention, gpu_embedding, gpu_choice, gpu_token2wav)
+    ops: Any = _Table(gpu_decoder, rows_attention, chunk_attention, gpu_embedding, gpu_choice, gpu_token2wav, gpu_fused)
     return ops
 
 

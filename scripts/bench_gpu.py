@@ -30,6 +30,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--tiny", action="store_true", help="sizes that run anywhere")
     parser.add_argument("--linear", default="dense", choices=("dense", "int8", "fp8"))
+    parser.add_argument("--fused", action="store_true", help="matrices of few rows with what stands beside them")
     parser.add_argument("--no-naive", action="store_true", help="leave the baseline out")
     parser.add_argument("--no-sound", action="store_true", help="leave encoder, flow and vocoder out")
     parser.add_argument("--window", type=int, default=4, help="blocks of 1 s that the flow sees before its own")
@@ -72,7 +73,10 @@ def main() -> int:
 
     result, text = run(given, facts)
     print(text)
-    path = given.json or RESULTS / f"gpu_{result['size']}_{_slug(result['device'])}_{result['linear']}.json"
+    path = (
+        given.json
+        or RESULTS / f"gpu_{result['size']}_{_slug(result['device'])}_{result['linear']}{'_fused' * given.fused}.json"
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
     print(json.dumps(result))

@@ -1,8 +1,9 @@
 """The sampler in one launch: penalty, bans, temperature, top-k, top-p and the seeded draw of every row.
 
-One program per row and no sorting: the thresholds of top-k and top-p are found bit by bit in the ordered
-bit patterns of the scores. Nothing comes to the host. Twin: ``kernels.choice.choose``, from which it
-differs only where scores are equal at a threshold: here equal scores stay or go together.
+One program per row, which holds a short row (the codebook) in registers, and no sorting: the thresholds of
+top-k and top-p are found bit by bit in the ordered bit patterns of the scores. Nothing comes to the host.
+Twin: ``kernels.choice.choose``, from which it differs only where scores are equal at a threshold: here
+equal scores stay or go together.
 """
 
 from __future__ import annotations
@@ -37,13 +38,95 @@ def _processed(
 
 @triton.jit
 def _key(value):
-    """Bit patterns in the order of their numbers, from 0 on."""
+    """Bit patterns of numbers as integers in the numbers' order."""
     bits = value.to(tl.int32, bitcast=True)
-    return (bits ^ ((bits >> 31) & 0x7FFFFFFF)).to(tl.int64) + 2147483648
+    return bits ^ ((bits >> 31) & 0x7FFFFFFF)
 
 
 @triton.jit
-def _choose(
+def _uniform(seed, step, number):
+    """The random number [1] of a draw: word ``number`` of Philox 4x32-10, as ``kernels.sampler`` counts them."""
+    zero = tl.full([1], 0, tl.uint32)
+    w0, w1, w2, w3 = tl.philox(
+        seed.to(tl.uint64),
+        zero + (number // 4).to(tl.uint32),
+        zero + (step & 0xFFFFFFFF).to(tl.uint32),
+        zero + (step >> 32).to(tl.uint32),
+        zero,
+    )
+    word = number % 4
+    bits = tl.where(word == 0, w0, tl.where(word == 1, w1, tl.where(word == 2, w2, w3)))
+    return bits.to(tl.float64) / 4294967296.0
+
+
+@triton.jit(do_not_specialize=["number"])
+def _choose_short(
+    scores,
+    slots,
+    seen,
+    greedy,
+    penalty,
+    temperature,
+    top_k,
+    top_p,
+    seeds,
+    steps,
+    bans,
+    last,
+    earlier,
+    out,
+    ids,
+    earlier_stride,
+    number,
+    COUNT: tl.constexpr,
+    BANS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    row = tl.program_id(0).to(tl.int64)
+    slot = tl.load(slots + row).to(tl.int64)
+    is_greedy = tl.load(greedy + slot) != 0
+    heat = tl.where(is_greedy, 1.0, tl.load(temperature + slot))
+    lane = tl.arange(0, BLOCK)
+    value = _processed(
+        scores + row * ids, seen + slot * ids, earlier + row * earlier_stride, bans + slot * BANS * 2,
+        tl.load(last + slot), tl.load(penalty + slot), heat, lane, ids, COUNT, BANS,
+    )  # fmt: skip
+    peak = tl.max(value, 0)
+    if is_greedy:
+        tl.store(out + row, tl.min(tl.where(value == peak, lane, 2147483647), 0).to(tl.int64))
+    else:
+        key = _key(value)
+        inside = lane < ids
+        lowest = tl.full([1], -2147483648, tl.int64)  # thresholds are built bit by bit from here
+        top = tl.max(key, 0).to(tl.int64)
+        least = lowest
+        wanted = tl.load(top_k + slot)
+        if (wanted > 0) & (wanted < ids):
+            for i in range(32):
+                higher = least + (lowest * 0 + 1 << (31 - i))
+                count = tl.sum(((key >= higher.to(tl.int32)) & inside).to(tl.int32), 0)
+                least = tl.where(count >= wanted, higher, least)
+        weight = tl.where((key >= least.to(tl.int32)) & inside, tl.exp(value - peak), 0.0)
+        share = tl.load(top_p + slot)
+        if share < 1.0:
+            # The highest threshold below which no more than 1 - top_p of the mass lies.
+            spare = (1.0 - share) * tl.sum(weight, 0)
+            threshold = lowest
+            for i in range(32):
+                higher = threshold + (lowest * 0 + 1 << (31 - i))
+                below = tl.sum(tl.where(key < higher.to(tl.int32), weight, 0.0), 0)
+                threshold = tl.where(below <= spare, higher, threshold)
+            # At least one id stays.
+            weight = tl.where(key >= tl.minimum(threshold, top).to(tl.int32), weight, 0.0)
+        exact = weight.to(tl.float64)
+        share_below = tl.cumsum(exact, 0) / tl.sum(exact, 0)
+        uniform = _uniform(tl.load(seeds + slot), tl.load(steps + slot), number)
+        chosen = tl.sum(((share_below <= uniform) & inside).to(tl.int32), 0)
+        tl.store(out + row, tl.minimum(chosen, ids - 1).to(tl.int64))
+
+
+@triton.jit(do_not_specialize=["number"])
+def _choose_long(
     scores,
     slots,
     seen,
@@ -88,60 +171,54 @@ def _choose(
     if is_greedy:
         tl.store(out + row, best.to(tl.int64))
     else:
-        top = tl.max(_key(tl.full([1], 0.0, tl.float32) + peak), 0)
-        floor = top * 0
+        lowest = tl.full([1], -2147483648, tl.int64)  # thresholds are built bit by bit from here
+        top = _key(tl.full([1], 0.0, tl.float32) + peak).to(tl.int64)
+        floor = lowest
         wanted = tl.load(top_k + slot)
         if (wanted > 0) & (wanted < ids):
             for i in range(32):
-                higher = floor | (top * 0 + 1) << (31 - i)
+                higher = floor + (lowest * 0 + 1 << (31 - i))
                 count = 0
                 for start in range(0, ids, BLOCK):
                     value = _processed(
                         scores, seen, earlier, bans, before, factor, heat, start + lane, ids, COUNT, BANS
                     )
-                    count += tl.sum(((_key(value) >= higher) & (start + lane < ids)).to(tl.int32), 0)
+                    count += tl.sum(((_key(value) >= higher.to(tl.int32)) & (start + lane < ids)).to(tl.int32), 0)
                 floor = tl.where(count >= wanted, higher, floor)
         mass = 0.0
         for start in range(0, ids, BLOCK):
             value = _processed(scores, seen, earlier, bans, before, factor, heat, start + lane, ids, COUNT, BANS)
-            mass += tl.sum(tl.where(_key(value) >= floor, tl.exp(value - peak), 0.0), 0)
+            mass += tl.sum(tl.where(_key(value) >= floor.to(tl.int32), tl.exp(value - peak), 0.0), 0)
         share = tl.load(top_p + slot)
         if share < 1.0:
             # The highest threshold below which no more than 1 - top_p of the mass lies.
             spare = (1.0 - share) * mass
             least = floor
-            threshold = top * 0
+            threshold = lowest
             for i in range(32):
-                higher = threshold | (top * 0 + 1) << (31 - i)
+                higher = threshold + (lowest * 0 + 1 << (31 - i))
                 below = 0.0
                 for start in range(0, ids, BLOCK):
                     value = _processed(
                         scores, seen, earlier, bans, before, factor, heat, start + lane, ids, COUNT, BANS
                     )
                     key = _key(value)
-                    below += tl.sum(tl.where((key >= least) & (key < higher), tl.exp(value - peak), 0.0), 0)
+                    below += tl.sum(
+                        tl.where((key >= least.to(tl.int32)) & (key < higher.to(tl.int32)), tl.exp(value - peak), 0.0),
+                        0,
+                    )
                 threshold = tl.where(below <= spare, higher, threshold)
             floor = tl.minimum(tl.maximum(threshold, least), top)  # at least one id stays
         total = tl.zeros([1], tl.float64)
         for start in range(0, ids, BLOCK):
             value = _processed(scores, seen, earlier, bans, before, factor, heat, start + lane, ids, COUNT, BANS)
-            total += tl.sum(tl.where(_key(value) >= floor, tl.exp(value - peak), 0.0).to(tl.float64), 0)
-        step = tl.load(steps + slot)
-        w0, w1, w2, w3 = tl.philox(
-            tl.load(seeds + slot).to(tl.uint64),
-            tl.full([1], number // 4, tl.uint32),
-            tl.full([1], 0, tl.uint32) + (step & 0xFFFFFFFF).to(tl.uint32),
-            tl.full([1], 0, tl.uint32) + (step >> 32).to(tl.uint32),
-            tl.full([1], 0, tl.uint32),
-        )
-        word = number % 4
-        bits = tl.where(word == 0, w0, tl.where(word == 1, w1, tl.where(word == 2, w2, w3)))
-        uniform = bits.to(tl.float64) / 4294967296.0
+            total += tl.sum(tl.where(_key(value) >= floor.to(tl.int32), tl.exp(value - peak), 0.0).to(tl.float64), 0)
+        uniform = _uniform(tl.load(seeds + slot), tl.load(steps + slot), number)
         passed = tl.zeros([1], tl.float64)
         chosen = tl.zeros([1], tl.int32)
         for start in range(0, ids, BLOCK):
             value = _processed(scores, seen, earlier, bans, before, factor, heat, start + lane, ids, COUNT, BANS)
-            weight = tl.where(_key(value) >= floor, tl.exp(value - peak), 0.0).to(tl.float64)
+            weight = tl.where(_key(value) >= floor.to(tl.int32), tl.exp(value - peak), 0.0).to(tl.float64)
             cumulative = tl.cumsum(weight, 0) + passed
             chosen += tl.sum(((cumulative / total <= uniform) & (start + lane < ids)).to(tl.int32), 0)
             passed += tl.sum(weight, 0)
@@ -156,7 +233,8 @@ def choose(
     rows, ids = scores.shape
     count = 0 if earlier is None else earlier.shape[1]
     out = torch.empty(rows, dtype=torch.int64, device=scores.device)
-    _choose[(rows,)](
+    kernel = _choose_short if ids <= MAX_BLOCK else _choose_long
+    kernel[(rows,)](
         scores, slots, choices.seen, choices.greedy, choices.penalty, choices.temperature, choices.top_k,
         choices.top_p, choices.seeds, choices.steps, choices.bans, choices.last,
         out if earlier is None else earlier, out, ids, 0 if earlier is None else earlier.stride(0), number,

@@ -20,7 +20,7 @@ class EngineOptions:
     ``kv_positions`` backbone positions are shared by all streams; the speech head's cache holds
     ``group_size`` times as many. ``lead_s``: see ``runtime.scheduler.Limits``. ``device``: ``cuda`` decides
     its frames on the device and runs one ahead (``runtime.frames``). ``linear``: how the stacks' matrices are
-    stored, ``int8`` and ``fp8`` are weight-only and for ``cuda``.
+    stored, ``int8`` and ``fp8`` are weight-only and for ``cuda``. ``fused``: see ``kernels.fused``.
     """
 
     max_streams: int = 16
@@ -32,6 +32,7 @@ class EngineOptions:
     dtype: str = "float32"
     device: str = CPU
     linear: str = DENSE
+    fused: bool = False
 
     def __post_init__(self) -> None:
         for name, known in (("device", DEVICES), ("linear", LINEARS)):

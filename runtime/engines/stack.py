@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
+from kernels.fused import FUSED_ROWS
 from kernels.linear import Dense, Matrix
 from kernels.ops import Ops
 from kernels.paged_rows import Pool
@@ -66,6 +67,7 @@ class DecoderStack:
         ops: what runs between the matrices.
         matrix: makes a matrix of a weight [out, in].
         spare_blocks: blocks of the pool beyond those that the cache hands out.
+        fused: few rows take ``kernels.fused`` in place of a library's matrices.
     """
 
     def __init__(
@@ -77,8 +79,9 @@ class DecoderStack:
         ops: Ops,
         matrix: MakeMatrix = Dense,
         spare_blocks: int = 0,
+        fused: bool = False,
     ) -> None:
-        self.config, self.shape, self._ops = config, shape, ops
+        self.config, self.shape, self._ops, self._fused = config, shape, ops, fused
         self._norm = weights[f"{prefix}norm.weight"]
         self.layers = [self._layer(weights, f"{prefix}layers.{i}.", matrix) for i in range(config.num_layers)]
         blocks, *rest = shape.pool_shape
@@ -103,6 +106,8 @@ class DecoderStack:
         """
         ops, eps, pool = self._ops, self.config.rms_norm_eps, Pool(self.memory, tables)
         heads = self.config.num_heads + 2 * self.config.num_kv_heads
+        if self._fused and len(x) <= FUSED_ROWS and not store_only:
+            return self._few_rows(x, rows, pool, heads)
         normed = ops.rms_norm(x, self.layers[0].input_norm, eps)
         for number, layer in enumerate(self.layers):
             mixed = layer.qkv(normed).view(len(x), heads, self.config.head_dim)
@@ -115,6 +120,17 @@ class DecoderStack:
             following = self._norm if last else self.layers[number + 1].input_norm
             x, normed = ops.add_rms_norm(x, grown, following, eps)
         return normed
+
+    def _few_rows(self, x: torch.Tensor, rows: Rows, pool: Pool, heads: int) -> torch.Tensor:
+        """The same with everything next to a matrix in the matrix's launch."""
+        ops, eps = self._ops, self.config.rms_norm_eps
+        for number, layer in enumerate(self.layers):
+            mixed = ops.fused_linear(x, layer.qkv, layer.input_norm, eps).view(len(x), heads, self.config.head_dim)
+            q = ops.rotate_and_store(mixed, layer.qk_norm, self._rope, pool, rows.slots, rows.positions, number, eps)
+            x = ops.fused_linear(self._attend(q, pool, rows, number), layer.out, residual=x)
+            active = ops.fused_linear(x, layer.gate_up, layer.post_norm, eps, gated=True)
+            x = ops.fused_linear(active, layer.down, residual=x)
+        return ops.rms_norm(x, self._norm, eps)
 
     def _attend(self, q: torch.Tensor, pool: Pool, rows: Rows, layer: int) -> torch.Tensor:
         """[rows, heads * head size]; contexts come first."""

@@ -56,7 +56,7 @@ def build_steps(
     def stack(decoder: str, prefix: str, positions: int) -> StackTables:
         sizes = getattr(config, decoder)
         shape = engine_shape(sizes, options, positions)
-        made = DecoderStack(sizes, shape, weights, prefix, ops, matrix, SPARE_BLOCKS)
+        made = DecoderStack(sizes, shape, weights, prefix, ops, matrix, SPARE_BLOCKS, options.fused)
         return StackTables.of(made, options.max_streams)
 
     sizes = StateSizes(

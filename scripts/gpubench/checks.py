@@ -124,6 +124,11 @@ def run_checks(sizes: BenchSizes, device: torch.device, dtype: torch.dtype) -> l
                 scaled_product(rows, matrix.weight, matrix.scale),
             )
         )
+    matrix, rows, gain = Dense(rand(2 * 96, width) / width**0.5), rand(ROWS, width), 1 + 0.1 * rand(width)
+    found.append(
+        ("norm, matrix, SwiGLU", mine.fused_linear(rows, matrix, gain, 1e-6, None, True),
+         twin.fused_linear(rows, matrix, gain, 1e-6, None, True))
+    )  # fmt: skip
     checks = [Check(name, _error(a, b), bound) for name, a, b in found]
     choices, scores = _choices(codes, device), 3 * torch.randn(ROWS, codes, device=device)
     same = mine.choose(scores, slots, choices, group, 2) == twin.choose(scores, slots, choices, group, 2)

@@ -47,7 +47,9 @@ def random_weights(
 class LanguageBench:
     """Both stacks on one device, with room for all streams at once."""
 
-    def __init__(self, sizes: BenchSizes, executor: Executor, ops: Ops, dtype: torch.dtype, linear: str) -> None:
+    def __init__(
+        self, sizes: BenchSizes, executor: Executor, ops: Ops, dtype: torch.dtype, linear: str, fused: bool
+    ) -> None:
         self.sizes, self.executor, self.ops = sizes, executor, ops
         most = max(*sizes.streams, *sizes.sustained)
         per_stream = -(-(sizes.question + sizes.context) // TOKENS_PER_BLOCK) * TOKENS_PER_BLOCK
@@ -58,15 +60,20 @@ class LanguageBench:
             tokens_per_block=TOKENS_PER_BLOCK,
             prefill_chunk=sizes.prefill,
             lead_s=NEVER,
+            fused=fused,
         )
         weights = random_weights(all_shapes(sizes.model), executor.device, dtype)
         self.encoder_weights = {name: weights.pop(name) for name in list(weights) if "continu" in name}
         self.steps = build_steps(sizes.model, self.options, weights, ops, matrix_for(linear, executor.device))
+        self._loop: OverlapLoop | None = None
         self.weights = {name: t for name, t in weights.items() if ".layers." not in name}
 
     def loop(self) -> OverlapLoop:
-        """A fresh frame loop over the same stacks and state."""
-        return assemble_overlap(self.sizes.model, self.options, self.steps, self.weights, self.executor)
+        """The frame loop, always the same and with everything recorded: no figure holds a recording."""
+        if self._loop is None:
+            self._loop = assemble_overlap(self.sizes.model, self.options, self.steps, self.weights, self.executor)
+            self._loop.prepare()
+        return self._loop
 
     def stream(self, key: int, prompt: int, tokens: int, greedy: bool = False) -> Stream:
         """A speaking stream that nothing but its length ends."""

@@ -32,13 +32,13 @@ def run(given: argparse.Namespace, facts: Callable[[torch.device], dict[str, Any
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False  # the pitch net is float32 for a reason
-    result: dict[str, Any] = {"size": sizes.name, "linear": given.linear, **facts(device)}
+    result: dict[str, Any] = {"size": sizes.name, "linear": given.linear, "fused": given.fused, **facts(device)}
     say(f"{sizes.name} sizes on {result['device']}: checks of kernels")
     checks = run_checks(sizes, device, dtype)
     clock = Clock(device, sizes.runs)
     floor = Floor.of(device, clock)
     say("language: weights and recordings")
-    bench = LanguageBench(sizes, executor_for(device), ops_for(device), dtype, given.linear)
+    bench = LanguageBench(sizes, executor_for(device), ops_for(device), dtype, given.linear, given.fused)
     same, what = same_frames(bench, EagerExecutor(device), min(3, max(sizes.streams)), 6)
     checks.append(Check(f"recorded frames, {what}", 0.0 if same else 1.0, 0.0))
     say("\n".join(f"{'pass' if c.passed else 'FAIL'}  {c.name}: {c.error:.2e} ({c.bound:.0e})" for c in checks))
@@ -65,6 +65,8 @@ def _sound(
     precision = "float16" if given.device == "cuda" else "float32"
     streams = max(8, *sizes.sustained)
     sound = SoundBench(sizes, bench, bench.executor, streams, given.window, precision)
+    for hops in HOPS.values():
+        sound.prepare(hops)
     rows = sound.encoder_rows(clock) + sound.chunk_rows(sizes.runs)
     for name, hops in HOPS.items():
         taken = first_audio_ms(bench, sound, clock, hops, min(sizes.runs, 10))

@@ -47,7 +47,8 @@ def _model(backbone: DecoderConfig, speech: DecoderConfig, encoder: EncoderConfi
         encoder=encoder,
         features=FeatureConfig(SAMPLE_RATE, encoder.num_mel_bins, 400, 160, 300 * SAMPLE_RATE),
         text_ids=TextIds(audio=top - 4, audio_bos=top - 3, audio_eos=top - 2, stop=(top - 1,)),
-        speech_ids=SpeechIds(codes, bos=first, eos=first + 1, pad=first + 2, group_size=5),
+        # The end of speech is no code that could be drawn: random weights would fall silent.
+        speech_ids=SpeechIds(codes, bos=first, eos=codes, pad=first + 2, group_size=5),
     )
 
 

@@ -100,6 +100,14 @@ class SoundBench:
         audio = self.vocoder.run(keys | mel)["audio_lengths"]
         return taken, [max(0, int(n)) / self._sizes.hift.sample_rate for n in audio]
 
+    def prepare(self, hops: tuple[int, ...]) -> None:
+        """Records every size of call that answers with these hops can need: no figure holds a recording."""
+        tokens = range(sum(hops) + 2 * hops[-1] + 3)
+        for count in (1, 2, 4, MOST_IN_CALL):
+            for cut in ChunkCutter(HopPolicy(hops)).push(tokens):
+                self.speak([(i, cut.flag, cut.tokens) for i in range(count)])
+            self.speak([(i, ChunkFlag.RELEASE, ()) for i in range(count)])
+
     def chunk_rows(self, runs: int) -> list[Measured]:
         """Chunks of 25 tokens in mid-answer, of one stream and of eight in one call."""
         rows = []

@@ -34,7 +34,7 @@ def test_rehearsal(tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     result = json.loads((tmp_path / "result.json").read_text())
     assert result == json.loads(done.stdout.splitlines()[-1])
-    assert result["passed"] and len(result["checks"]) == 14 and result["commit"]
+    assert result["passed"] and len(result["checks"]) == 15 and result["commit"]
     names = [row["name"] for row in result["rows"]]
     for part in ("backbone step", "speech group", "frame", "prefill", "encoder", "flow", "vocoder", "first audio"):
         assert any(name.startswith(part) for name in names), part
@@ -48,7 +48,7 @@ def test_a_wrong_kernel_is_noticed(monkeypatch):
     monkeypatch.setattr(decoder, "swiglu", lambda x: right(x) * 1.01)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     failed = [check.name for check in run_checks(tiny(), device, torch.float32) if not check.passed]
-    assert failed == ["SwiGLU"]
+    assert failed == ["SwiGLU"], "the fused matrix has a SwiGLU of its own"
 
 
 def test_percent_of_the_floor():

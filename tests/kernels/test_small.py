@@ -58,4 +58,4 @@ def test_both_sets_hold_every_operation():
         assert all(callable(getattr(table, name)) for name in names)
         with pytest.raises(AttributeError):
             table.nothing  # noqa: B018
-    assert len(names) == 11
+    assert len(names) == 12

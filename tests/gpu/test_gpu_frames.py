@@ -1,15 +1,9 @@
 """What only a GPU can show: recorded frames equal eager ones, one synchronisation per frame, golden ids in float32."""
 
-import sys
-from pathlib import Path
-
-import pytest
-import torch
-
-sys.path.append(str(Path(__file__).parents[1] / "golden"))
-
 import chat_data as data
 import numpy as np
+import pytest
+import torch
 
 from runtime.engines.options import EngineOptions
 from runtime.frames.build import build_overlap_loop

@@ -1,0 +1,74 @@
+"""Compiles every kernel for real GPUs, on a machine without one: launches are caught and compiled, not run.
+
+Run by ``test_compile.py`` in a process of its own, because there the interpreter must be off. Prints one
+JSON object: by kernel and GPU architecture, shared memory and the size of the code.
+"""
+
+import json
+
+import torch
+import triton
+from gpubench import checks
+from gpubench.sizes import full
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from triton.runtime.jit import JITFunction
+
+ARCHITECTURES = {"A100": 80, "H100": 90}
+WARP = 32
+TYPES = {
+    torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16", torch.int32: "i32", torch.int64: "i64",
+    torch.uint8: "u8", torch.int8: "i8", torch.bool: "i1", torch.float8_e4m3fn: "fp8e4nv",
+}  # fmt: skip
+DIVISIBLE = [["tt.divisibility", 16]]
+found = {}
+
+
+def caught(kernel, *args, grid, warmup, **options):
+    """Stands for a launch."""
+    names = [param.name for param in kernel.params]
+    values = dict(zip(names, args, strict=False)) | {k: v for k, v in options.items() if k in names}
+    signature, constants, attrs = {}, {}, {}
+    for i, param in enumerate(kernel.params):
+        value = values[param.name]
+        if param.is_constexpr:
+            signature[param.name] = "constexpr"
+            constants[param.name] = value
+        elif isinstance(value, torch.Tensor):
+            signature[param.name] = "*" + TYPES[value.dtype]
+            attrs[(i,)] = DIVISIBLE
+        else:
+            signature[param.name] = "fp32" if isinstance(value, float) else "i32"
+    settings = {k: v for k, v in options.items() if k in ("num_warps", "num_stages")}
+    key = f"{kernel.fn.__module__.removeprefix('kernels.gpu.')}.{kernel.fn.__name__}"
+    kind = "/".join(sorted({t for t in signature.values() if t.startswith(("*bf", "*fp", "*i8"))}))
+    for name, architecture in ARCHITECTURES.items():
+        if architecture < 89 and "*fp8e4nv" in signature.values():
+            continue  # the format is Hopper's
+        source = ASTSource(kernel, signature, constants, attrs)
+        made = triton.compile(source, target=GPUTarget("cuda", architecture, WARP), options=settings)
+        sizes = {"shared": made.metadata.shared, "bytes": len(made.asm["cubin"]), "warps": made.metadata.num_warps}
+        found[f"{key} {kind} {name} {sorted(constants.values(), key=str)}"] = sizes
+
+
+def main():
+    JITFunction.run = caught
+    # The tensors are small and on the CPU; only their types and the constants of the full sizes matter.
+    checks.run_checks(full(), torch.device("cpu"), torch.bfloat16)
+    # Codes and text, first and last code of a group, and both stacks' heads with one split and with several.
+    from kernels.gpu import choice, rows_attention
+
+    slots = torch.zeros(3, dtype=torch.int32)
+    for ids in (6565, 151936):
+        choices = checks._choices(ids, torch.device("cpu"))
+        for count in (0, 4) if ids == 6565 else (0,):
+            choice.choose(torch.zeros(3, ids).bfloat16(), slots, choices, torch.zeros(3, count).long(), count)
+    pool = checks._pool(full(), [5, 9, 7], torch.device("cpu"), torch.bfloat16)
+    for heads in (16, 32):
+        for splits in (1, 16):
+            rows_attention.attend_rows(torch.zeros(3, heads, 128).bfloat16(), pool, slots, slots, 0, splits)
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
