@@ -28,6 +28,7 @@ TEST_ARGS    ?=
 VENV  := .venv
 BIN   := $(VENV)/bin
 LOCK  := requirements-cpu.lock
+TRITON := triton==3.6.0
 STAMP := $(VENV)/.installed
 
 # Target tensorrt runs in its container, all others in .venv. Compose wants whole paths, and the container's
@@ -70,6 +71,8 @@ $(STAMP): $(LOCK) pyproject.toml
 		     "name one: make setup PYTHON=/path/to/python3.11" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --requirement $(LOCK)
+	@# The kernels' compiler. A CUDA build of torch has brought the version that it needs; a CPU build brings none.
+	$(BIN)/python -c 'import triton' 2>/dev/null || $(BIN)/python -m pip install --quiet $(TRITON)
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
