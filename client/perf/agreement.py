@@ -54,7 +54,8 @@ def compare(
         for turn in turns if number % 2 == 0 else reversed(turns):
             turn()
     levels = {
-        name: level(point.kind, point.value, side.outcomes, side.seconds, parameters)
+        # Arrivals would count the other's turns as pauses.
+        name: level(point.kind, point.value, side.outcomes, side.seconds, parameters) | {"arrivals_per_s": None}
         for name, side in zip(NAMES, (theirs, ours), strict=True)
     }
     medians = [levels[name]["first_audio_ms"]["p50"] for name in NAMES]
