@@ -24,6 +24,7 @@ SPEECH_MODE, TEXT_MODE = "s2s", "s2t"
 RENAMED = {"speaker": "voice"}
 PARAMETERS = (
     "mode", "system", "speaker", "temperature", "top_p", "top_k", "repetition_penalty", "max_tokens", "seed", "greedy",
+    "hops", "earliest",
 )  # fmt: skip
 
 
@@ -45,6 +46,8 @@ def parser() -> argparse.ArgumentParser:
     add("--max-tokens", type=int)
     add("--seed", type=int)
     add("--greedy", action="store_true", default=None, help="always the most probable token")
+    add("--hops", help="tokens of the chunks of sound, such as 15,10,25; the last number repeats")
+    add("--earliest", action="store_true", default=None, help="first sound after two frames instead of four")
     add("--timeout", type=float, help="seconds for the whole answer (no limit)")
     add("--output-dir", type=Path, default=Path("output"), help="folder for request_0.* (%(default)s)")
     add("--enable-stats", action="store_true", help="ask for the server's counts and timings")
