@@ -43,7 +43,7 @@ class LocalStages:
         self.busy_s = 0.0
 
     async def speak(self, chunks: Sequence[SpeechChunk]) -> list[np.ndarray | None]:
-        """See ``runtime.serving.stages.Stages``."""
+        """See ``runtime.serving.stages.Speaker``."""
         return await asyncio.get_running_loop().run_in_executor(None, self._speak, chunks)
 
     def _speak(self, chunks: Sequence[SpeechChunk]) -> list[np.ndarray | None]:
@@ -53,10 +53,6 @@ class LocalStages:
         found = self._vocoder.run(keys | self._flow.run(arrays))
         self.busy_s += time.perf_counter() - began
         return unpack_audio(found["audio"], found["audio_lengths"])
-
-    async def encode(self, clips: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Not part of this measurement."""
-        raise NotImplementedError
 
 
 class Listener:

@@ -18,7 +18,7 @@ from runtime.errors import EngineFault, ServeError
 from runtime.options import Token2WavOptions
 from runtime.playback import Playback
 from runtime.serving.metrics import Metrics
-from runtime.serving.stages import SpeechChunk, Stages
+from runtime.serving.stages import Speaker, SpeechChunk
 from runtime.token2wav.hops import ChunkCutter, Cut, HopPolicy, take_joined
 
 Rank = tuple[int, float]
@@ -165,7 +165,7 @@ class Dispatcher:
         metrics: told of calls, sound and silence.
     """
 
-    def __init__(self, stages: Stages, options: Token2WavOptions, metrics: Metrics | None = None) -> None:
+    def __init__(self, stages: Speaker, options: Token2WavOptions, metrics: Metrics | None = None) -> None:
         self._stages, self._options, self._running = stages, options, 0
         self._metrics = metrics or Metrics()
         self._ready: list[Sound] = []

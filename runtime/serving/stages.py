@@ -23,14 +23,18 @@ class SpeechChunk:
     tokens: Sequence[int]
 
 
-class Stages(Protocol):
-    """Feed-forward stages, each call one batch."""
-
-    async def encode(self, clips: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Clips at the model's rate to [placeholders, hidden] each."""
+class Speaker(Protocol):
+    """Tokens to sound, each call one batch."""
 
     async def speak(self, chunks: Sequence[SpeechChunk]) -> list[np.ndarray | None]:
         """Chunks to their new 24 kHz samples; None where the stream's state was lost."""
+
+
+class Stages(Speaker, Protocol):
+    """All feed-forward stages."""
+
+    async def encode(self, clips: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Clips at the model's rate to [placeholders, hidden] each."""
 
 
 class BlsStages:

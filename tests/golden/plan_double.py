@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import onnxruntime as ort
 import torch
+from onnxruntime.capi.onnxruntime_pybind11_state import InvalidProtobuf
 
 TYPES = {
     "tensor(float)": ("FLOAT", np.float32),
@@ -182,7 +183,7 @@ class OnnxParser:
     def parse_from_file(self, path):
         try:
             ort.InferenceSession(path, providers=["CPUExecutionProvider"])
-        except Exception:
+        except InvalidProtobuf:
             return False
         self._network.onnx = path
         return True
