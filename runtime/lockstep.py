@@ -40,7 +40,7 @@ class Lockstep:
         projections: Projections,
         speech_ids: SpeechIds,
     ) -> None:
-        self._backbone, self._speech = backbone[0], speech[0]
+        self._backbone, self._speech = self._engines = backbone[0], speech[0]
         self._packer = Packer(backbone[0].shape, backbone[1], backbone[0].pool_address())
         self._speech_packer = Packer(speech[0].shape, speech[1], speech[0].pool_address())
         self._projections, self._ids = projections, speech_ids
@@ -50,7 +50,9 @@ class Lockstep:
 
     @torch.inference_mode()
     def run_backbone(self, plan: Plan) -> BackboneRows:
-        """One packed call for every context chunk and every generating stream."""
+        """One packed call for every context chunk and every generating stream, and the plan's copies before it."""
+        for copy in plan.copies:
+            self._engines[copy.cache].copy_block(copy.source, copy.target)
         pairs = [self._projections.embed_prompt(c.stream.prompt, c.begin, c.length) for c in plan.contexts]
         if plan.generations:
             pairs.append(self._embed_generations(plan.generations))

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from runtime.errors import InvalidRequest
 from runtime.kv_cache import KvCache
+from runtime.kv_memory import BlockCopy, KvMemory
 from runtime.stream import Stream
 
 
@@ -26,6 +27,11 @@ class Chunk:
     length: int
 
     @property
+    def first(self) -> bool:
+        """Whether the stream begins with this chunk: whatever lies before it was there already."""
+        return self.begin == self.stream.skipped
+
+    @property
     def last(self) -> bool:
         """Whether the prompt is complete after this chunk."""
         return self.begin + self.length == len(self.stream.prompt)
@@ -33,10 +39,11 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One step: context chunks first, then streams that generate one frame."""
+    """One step: blocks to copy before it, context chunks, then streams that generate one frame."""
 
     contexts: tuple[Chunk, ...]
     generations: tuple[Stream, ...]
+    copies: tuple[BlockCopy, ...] = ()
 
     @property
     def deciding(self) -> list[Stream]:
@@ -49,14 +56,18 @@ class Limits:
     """Streams at once, prompt positions prefilled per step, positions of one sequence.
 
     ``lead_s``: a running stream stands back for joining ones when its listener has so many seconds left.
+    ``max_prefixes``: beginnings of prompts kept for others (``runtime.kv_memory``).
     """
 
     max_streams: int
     prefill_chunk: int
     max_positions: int
     lead_s: float = 1.5
+    max_prefixes: int = 8
 
     def __post_init__(self) -> None:
+        if self.max_prefixes < 0:
+            raise ValueError(f"max_prefixes: {self.max_prefixes} is below 0")
         for name in ("max_streams", "prefill_chunk", "max_positions", "lead_s"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name}: {getattr(self, name)} is not positive")
@@ -75,6 +86,7 @@ class Scheduler:
     def __init__(self, limits: Limits, backbone: KvCache, speech: KvCache, group_size: int) -> None:
         self.limits = limits
         self._backbone, self._speech, self._group = backbone, speech, group_size
+        self._memory = KvMemory(backbone, speech, group_size, limits.max_prefixes)
         self._free_slots = list(range(limits.max_streams - 1, -1, -1))
         self.waiting: deque[Stream] = deque()
         self.prefilling: list[Stream] = []
@@ -87,19 +99,24 @@ class Scheduler:
 
     @property
     def free_blocks(self) -> tuple[int, int]:
-        """Free blocks of the backbone's and of the speech head's cache."""
-        return self._backbone.free_blocks, self._speech.free_blocks
+        """Blocks of the backbone's and of the speech head's cache that no stream holds."""
+        return self._memory.free_blocks
 
     @property
     def used_blocks(self) -> tuple[int, int]:
         """Blocks of the backbone's and of the speech head's cache that streams hold."""
-        return self._backbone.used_blocks, self._speech.used_blocks
+        return self._memory.used_blocks
+
+    @property
+    def prefix_hits(self) -> int:
+        """Streams so far whose prompt's beginning was there already."""
+        return self._memory.hits
 
     def check_fits(self, stream: Stream) -> None:
         """Raises InvalidRequest when the stream could not run even on an idle server."""
         positions = stream.max_positions
-        pool = self._backbone.shape.num_blocks >= self._backbone.blocks_for(positions)
-        pool = pool and self._speech.shape.num_blocks >= self._speech.blocks_for(positions * self._group)
+        pools = (self._backbone.shape.num_blocks, self._speech.shape.num_blocks)
+        pool = all(need <= pool for need, pool in zip(self._memory.blocks_for(stream), pools, strict=False))
         if positions > self.limits.max_positions or not pool:
             raise InvalidRequest(
                 "max_tokens",
@@ -112,16 +129,20 @@ class Scheduler:
         """Queues a stream that ``check_fits`` accepted."""
         self.waiting.append(stream)
 
-    def remove(self, stream: Stream) -> None:
-        """Takes a stream out, wherever it is, and frees what it holds. Removing twice is harmless."""
+    def remove(self, stream: Stream, tainted: bool = False) -> None:
+        """Takes a stream out, wherever it is, and frees what it holds. Removing twice is harmless.
+
+        Args:
+            tainted: what was computed for it cannot be trusted, so nobody may share its beginning.
+        """
+        if tainted:
+            self._memory.unlearn(stream)
         if stream in self.waiting:
             self.waiting.remove(stream)
         if stream.slot < 0:
             return
         (self.running if stream in self.running else self.prefilling).remove(stream)
-        self._backbone.release(stream.slot)
-        if stream.params.speaks:
-            self._speech.release(stream.slot)
+        self._memory.release(stream)
         self._free_slots.append(stream.slot)
         stream.slot = -1
 
@@ -135,28 +156,27 @@ class Scheduler:
         joining = bool(self.prefilling)
         generations = tuple(s for s in self.running if not (joining and s.lead(now) > self.limits.lead_s))
         contexts = tuple(self._chunks())
+        if not contexts and not generations:
+            return None
+        copies = self._memory.take_copies()  # before `learn`, whose copies are of what this step computes
         for stream in generations:
             stream.position += 1
         for chunk in contexts:
             chunk.stream.position += chunk.length
+            if chunk.begin < chunk.stream.prompt.shared <= chunk.stream.position:
+                self._memory.learn(chunk.stream)
             if chunk.last:
                 self.prefilling.remove(chunk.stream)
                 self.running.append(chunk.stream)
-        return Plan(contexts, generations) if contexts or generations else None
+        return Plan(contexts, generations, copies)
 
     def _admit(self) -> None:
         # Strictly in order: a long request is never overtaken for ever by short ones.
-        while self.waiting and self._free_slots and self._has_blocks(self.waiting[0]):
+        while self.waiting and self._free_slots and self._memory.make_room(self.waiting[0]):
             stream = self.waiting.popleft()
             stream.slot = self._free_slots.pop()
-            self._backbone.allocate(stream.slot, stream.max_positions)
-            if stream.params.speaks:
-                self._speech.allocate(stream.slot, stream.max_positions * self._group)
+            self._memory.admit(stream)
             self.prefilling.append(stream)
-
-    def _has_blocks(self, stream: Stream) -> bool:
-        speech = not stream.params.speaks or self._speech.fits(stream.max_positions * self._group)
-        return speech and self._backbone.fits(stream.max_positions)
 
     def _chunks(self) -> list[Chunk]:
         budget, chunks = self.limits.prefill_chunk, []

@@ -14,11 +14,19 @@ FRAME_S = 0.2  # seconds of speech in one frame: five codes at 25 Hz
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """Ids [length] int64 and the rows that replace its audio placeholders, in order [placeholders, hidden]."""
+    """Ids [length] int64 and the rows that replace its audio placeholders, in order [placeholders, hidden].
+
+    ``shared``: so many first ids are a system message, which other prompts may begin with too.
+    """
 
     ids: np.ndarray
     audio_embeds: np.ndarray
     audio_positions: np.ndarray  # [placeholders] int64
+    shared: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.shared < max(1, len(self.ids)):
+            raise ValueError(f"shared: {self.shared} is not a beginning of {len(self.ids)} ids")
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -33,6 +41,7 @@ class Stream:
     answer: Answer
     slot: int = -1
     position: int = 0
+    skipped: int = 0  # first positions that a shared prefix holds already
     started: float | None = None  # when its first frame was made, in the clock of the loop
     text_context: set[int] = field(default_factory=set)  # distinct prompt and answer ids, for the penalty
 

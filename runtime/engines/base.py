@@ -72,6 +72,9 @@ class Engine(Protocol):
     def pool_address(self) -> int:
         """Address that ``host_kv_cache_pool_pointers`` must carry."""
 
+    def copy_block(self, source: int, target: int) -> None:
+        """Queues a copy of one block of the pool, all layers, behind the steps so far."""
+
     def run(self, inputs_embeds: torch.Tensor, bindings: Mapping[str, np.ndarray]) -> EngineOutputs:
         """One packed step.
 

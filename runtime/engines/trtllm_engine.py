@@ -60,6 +60,11 @@ class TrtLlmEngine:
         """Address of the KV pool."""
         return self._pool.data_ptr()
 
+    def copy_block(self, source: int, target: int) -> None:
+        """See ``Engine.copy_block``. The engine's own stream keeps the order."""
+        blocks = self._pool.view(self.shape.num_blocks, -1)
+        self._device.copy(blocks[target], blocks[source])
+
     @torch.inference_mode()
     def run(self, inputs_embeds: torch.Tensor, bindings: Mapping[str, np.ndarray]) -> EngineOutputs:
         """See ``Engine.run``. Rows of another dtype are converted.

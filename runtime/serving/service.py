@@ -25,7 +25,7 @@ from runtime.checkpoint.config import ModelConfig
 from runtime.errors import Draining, EngineFault, NotFound, Overloaded, ServeError
 from runtime.frame_loop import FrameLoop, StreamFrame
 from runtime.frontend.audio import split_clips, to_model_rate
-from runtime.frontend.prompt import PromptBuilder
+from runtime.frontend.prompt import PromptBuilder, shared_length
 from runtime.frontend.tokenizer import ChatTokenizer
 from runtime.options import Options
 from runtime.serving.encoding import EncodeQueue
@@ -176,10 +176,9 @@ class ChatService:
         ids = self._prompts.build(request.messages, [len(clip) for clip in clips])
         positions = np.flatnonzero(ids == self._config.text_ids.audio)
         answer = Answer(self._config.text_ids, self._config.speech_ids, request.params)
-        hidden = self._config.backbone.hidden_size
-        stream = Stream(
-            next(self._keys), Prompt(ids, np.zeros((len(positions), hidden), np.float32), positions), answer
-        )
+        rows = np.zeros((len(positions), self._config.backbone.hidden_size), np.float32)
+        shared = shared_length(request.messages, ids, self._config.text_ids.stop)
+        stream = Stream(next(self._keys), Prompt(ids, rows, positions, shared), answer)
         self._scheduler.check_fits(stream)
         if len(positions):
             embeds = [part for part in await self._encoder.encode(clips) if len(part)]

@@ -160,6 +160,7 @@ class Session:
     def _stats(self) -> str:
         facts = {
             "prompt_positions": len(self.stream.prompt),
+            "shared_positions": self.stream.skipped,
             "seed": self.stream.params.sampling.seed,
             **self._counts,
             "audio_chunks": 0 if self.sound is None else self.sound.chunks,

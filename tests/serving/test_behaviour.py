@@ -153,6 +153,17 @@ def test_control_tokens_in_user_text_are_text(client):
     assert extra > 20, "each control token takes as many positions as its characters need"
 
 
+def test_streams_share_the_keys_and_values_of_their_system_message(client, server):
+    """The second of two begins behind it, says the same, and blocks are counted as if nobody shared."""
+    before = wait_idle(server)
+    request = request_of("s2s_multiturn")
+    answers = [collect(client, **request) for _ in range(2)]
+    for answer in answers:
+        check("s2s_multiturn", answer)
+    assert 0 < answers[1].stats["shared_positions"] < answers[1].stats["prompt_positions"]
+    frees_everything(server, before)
+
+
 def test_every_output_of_the_contract_is_sent(client):
     [*_, last] = client.stream(timeout=60, audio=CLIP, greedy=True, max_tokens=12)
     assert set(last.stats) >= {"seed", "text_tokens", "speech_tokens", "first_audio_ms", "total_ms"}
