@@ -73,4 +73,4 @@ class Queues(RuleBasedStateMachine):
 
 
 TestQueues = Queues.TestCase
-TestQueues.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+TestQueues.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
