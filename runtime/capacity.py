@@ -1,4 +1,4 @@
-"""What a request takes of the frame loop, and how fast it becomes free. Plain Python: no threads, no clock of its own."""
+"""What a request takes of the frame loop, and how fast it becomes free. No threads, no clock of its own."""
 
 from __future__ import annotations
 
@@ -42,18 +42,23 @@ class Pace:
         self._waited_s, self._looked, self._short = 0.0, 0.0, False
 
     def look(self, now: float, short: bool) -> None:
-        """Call at every event: somebody waits from now on, or nobody does."""
+        """From now on somebody waits for more than there is, or nobody does."""
+        self._advance(now)
+        self._short = short
+
+    def freed(self, now: float, what: Amounts) -> None:
+        """So much became free. Whether somebody waits is not asked again: several streams may end in one step."""
+        self._advance(now)
+        if self._short:
+            self._releases.append((self._waited_s, now, what))
+
+    def _advance(self, now: float) -> None:
         if self._short:
             self._waited_s += max(0.0, now - self._looked)
-        self._looked, self._short = max(now, self._looked), short
-
-    def freed(self, what: Amounts) -> None:
-        """So much became free at the last look."""
-        if self._short:
-            self._releases.append((self._waited_s, self._looked, what))
+        self._looked = max(now, self._looked)
 
     def rates(self) -> Amounts | None:
-        """Amounts per second at the last look; None while too little is known. Falls while nothing becomes free."""
+        """Amounts per second at the last event; None while too little is known. Falls while nothing becomes free."""
         while self._releases and self._looked - self._releases[0][1] > WINDOW_S:
             self._releases.popleft()
         if len(self._releases) < LEAST_RELEASES:
