@@ -16,7 +16,7 @@ from client.call import chunk_in
 from client.chunks import Chunk
 from client.connection import DEFAULT_URL, KeepAlive, channel_options
 from client.errors import Cancelled, ChatError, ServerLost, from_rpc, lost
-from client.request import DEFAULT_RATE, Audio, Scalar, make_request
+from client.request import DEFAULT_RATE, Audio, Scalar, make_request, set_deadline
 from client.retry import Attempts, RetryPolicy
 
 
@@ -188,6 +188,7 @@ class AsyncChatClient:
         async def start(left: float | None) -> AsyncCall:
             if self._lost:
                 await self._reconnect(left)
+            set_deadline(request, left)
             call = self._stub.ModelStreamInfer(iter((request,)), timeout=left)
             return AsyncCall(call, self.url, self._mark_lost)
 

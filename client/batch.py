@@ -21,6 +21,7 @@ from client.errors import ChatError
 from client.parameters import parameter_set
 from client.request import Scalar
 from client.retry import RetryPolicy
+from runtime.waiting import PRIORITIES
 
 FAILURES = "failed.jsonl"
 DONE, FAILED, INTERRUPTED = 0, 1, 130
@@ -46,6 +47,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--concurrency", type=int, default=4, help="requests at once (%(default)s)")
     made.add_argument("--url", default=DEFAULT_URL, help="host:port of the gRPC endpoint (%(default)s)")
     made.add_argument("--parameters", type=parameter_set, default={}, metavar="A=1,B=2", help="of every request")
+    made.add_argument(
+        "--priority", choices=PRIORITIES, default=PRIORITIES[-1], help="of requests without one (%(default)s)"
+    )
     made.add_argument("--timeout", type=float, help="seconds for one answer, repeats included (no limit)")
     made.add_argument("--again", action="store_true", help="ask what is answered already, too")
     return made
@@ -94,7 +98,7 @@ async def run(options: argparse.Namespace, items: Sequence[Item]) -> Tally:
 
 
 async def _ask(chat: AsyncChatClient, item: Item, options: argparse.Namespace, tally: Tally) -> None:
-    parameters: dict[str, Any] = {**options.parameters, **item.parameters}
+    parameters: dict[str, Any] = {"priority": options.priority, **options.parameters, **item.parameters}
     speaks = parameters.get("mode", "s2s") == "s2s"
     wanted = ["text", "finish_reason", "text_token_ids", "stats", *(("audio", "speech_token_ids") if speaks else ())]
     try:

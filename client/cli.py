@@ -16,15 +16,17 @@ from client.connection import DEFAULT_URL
 from client.errors import ChatError
 from client.request import DEFAULT_RATE
 from client.sinks import ChunkFolder, Loudspeaker, Sink, TextSink
+from runtime.waiting import PRIORITIES
 
 OTHERS = "Many questions: python -m client batch --help. What is wrong here: python -m client doctor."
 FAILED, USAGE, INTERRUPTED = 1, 2, 130  # 130 = 128 + SIGINT, as shells count
+INTERACTIVE, BATCH = PRIORITIES
 SPEECH_MODE, TEXT_MODE = "s2s", "s2t"
 # Option of the command line -> request parameter, where the names differ.
 RENAMED = {"speaker": "voice"}
 PARAMETERS = (
     "mode", "system", "speaker", "temperature", "top_p", "top_k", "repetition_penalty", "max_tokens", "seed", "greedy",
-    "hops", "earliest",
+    "hops", "earliest", "priority",
 )  # fmt: skip
 
 
@@ -48,6 +50,7 @@ def parser() -> argparse.ArgumentParser:
     add("--greedy", action="store_true", default=None, help="always the most probable token")
     add("--hops", help="tokens of the chunks of sound, such as 15,10,25; the last number repeats")
     add("--earliest", action="store_true", default=None, help="first sound after two frames instead of four")
+    add("--priority", choices=PRIORITIES, help=f"{BATCH} requests let others go first ({INTERACTIVE})")
     add("--timeout", type=float, help="seconds for the whole answer (no limit)")
     add("--output-dir", type=Path, default=Path("output"), help="folder for request_0.* (%(default)s)")
     add("--enable-stats", action="store_true", help="ask for the server's counts and timings")

@@ -15,7 +15,7 @@ from client.call import Call
 from client.chunks import Chunk
 from client.connection import DEFAULT_URL, KeepAlive, channel_options
 from client.errors import Cancelled, ChatError, lost
-from client.request import DEFAULT_RATE, Audio, Scalar, make_request
+from client.request import DEFAULT_RATE, Audio, Scalar, make_request, set_deadline
 from client.retry import Attempts, RetryPolicy
 
 
@@ -140,7 +140,8 @@ class ChatClient:
             outputs: names of the outputs wanted; None gets all.
             timeout: seconds for the whole answer, repeats included.
             parameters: mode, voice, system, max_tokens, seed, greedy, text_greedy, force_audio_start,
-                temperature, top_p, top_k, repetition_penalty; None leaves the server's default.
+                temperature, top_p, top_k, repetition_penalty, hops, earliest, and priority ("interactive", or
+                "batch" for what may wait); None leaves the server's default.
 
         Raises:
             ChatError: at once for arguments that cannot be sent and when a lost server stays away, while
@@ -169,6 +170,7 @@ class ChatClient:
     def _begin(self, request: Any, left: float | None) -> Call:
         if self._lost:
             self._reconnect(left)
+        set_deadline(request, left)
         call = self._stub.ModelStreamInfer(iter((request,)), timeout=left)
         return Call(call, self.url, self._mark_lost)
 

@@ -10,7 +10,7 @@ import re
 
 import grpc
 
-from runtime.errors import TRITON_CODES
+from runtime.errors import RETRY_HINT, TRITON_CODES
 
 # Triton puts the request id before the message when the request has one.
 _CODED = re.compile(
@@ -33,7 +33,13 @@ class ChatError(Exception):
 
 
 class ServerError(ChatError):
-    """The server answered with an error."""
+    """The server answered with an error. Of a refusal for want of room, `field` is the bound that was met."""
+
+    @property
+    def retry_after_s(self) -> float | None:
+        """When the server says that another attempt is worth while; None when it does not say."""
+        hint = RETRY_HINT.search(self.message)
+        return float(hint["seconds"]) if hint else None
 
 
 class ServerLost(ChatError):

@@ -6,6 +6,11 @@ an error inside a stream, so the code is also the first word of the message.
 
 from __future__ import annotations
 
+import re
+
+# The one form in which a refusal says when to come back; clients read it (``client.errors``).
+RETRY_HINT = re.compile(r"retry in (?P<seconds>\d+\.\d) s$")
+
 
 class ServeError(Exception):
     """Base of all typed errors. Use a subclass.
@@ -22,9 +27,14 @@ class ServeError(Exception):
         self.field, self.problem, self.remedy = field, problem, remedy
         super().__init__(f"{self.code}: {field}: {problem}; {remedy}")
 
-    def __reduce__(self) -> tuple[type[ServeError], tuple[str, str, str]]:
+    def __reduce__(self) -> tuple[type[ServeError], tuple[object, ...]]:
         """So that an error may come from another process."""
         return type(self), (self.field, self.problem, self.remedy)
+
+
+# What admission refuses for. An expected wait that is too long: no slot, no KV blocks of one of the caches;
+# the queue is full; somebody of the higher class took the place; it waited too long.
+OVERLOADS = ("slots", "kv_backbone", "kv_speech", "queue", "displaced", "wait")
 
 
 class InvalidRequest(ServeError):
@@ -40,9 +50,22 @@ class NotFound(ServeError):
 
 
 class Overloaded(ServeError):
-    """No room now; the same request may succeed later."""
+    """No room now; the same request may succeed later.
+
+    Args:
+        field: the bound that was met, a word of ``OVERLOADS`` where admission refuses.
+        retry_after_s: when it is worth trying again; then the remedy reads ``retry in 2.5 s``.
+    """
 
     code = "UNAVAILABLE"
+
+    def __init__(self, field: str, problem: str, remedy: str = "", retry_after_s: float | None = None) -> None:
+        self.retry_after_s = retry_after_s
+        super().__init__(field, problem, remedy if retry_after_s is None else f"retry in {retry_after_s:.1f} s")
+
+    def __reduce__(self) -> tuple[type[ServeError], tuple[object, ...]]:
+        """See ``ServeError``."""
+        return type(self), (self.field, self.problem, self.remedy, self.retry_after_s)
 
 
 class Draining(Overloaded):

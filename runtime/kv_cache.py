@@ -27,6 +27,7 @@ class KvCache:
         self._free = list(reversed(range(shape.num_blocks) if order is None else order))
         self._holders = [0] * shape.num_blocks
         self._kept: set[int] = set()
+        self._idle = 0  # kept blocks that no sequence holds; counted, so that other threads may ask
         self._owned: dict[int, list[int]] = {}
         #: [slots, K or V, blocks of a sequence]; unused entries are 0, which is a valid offset.
         self.offsets = np.zeros((shape.max_batch_size, 2, shape.max_blocks_per_seq), np.int32)
@@ -39,7 +40,7 @@ class KvCache:
     @property
     def free_blocks(self) -> int:
         """Blocks that no sequence holds: those nobody holds, and those that are only kept."""
-        return len(self._free) + self.idle(self._kept)
+        return len(self._free) + self._idle
 
     @property
     def used_blocks(self) -> int:
@@ -84,19 +85,23 @@ class KvCache:
         kept = [*blocks, *(self._free.pop() for _ in range(fresh))]
         self._hold(kept)
         self._kept.update(kept)
+        self._idle += self.idle(kept)
         return kept
 
     def drop(self, kept: Sequence[int]) -> None:
         """Ends ``keep``."""
+        self._idle -= self.idle(kept)
         self._kept.difference_update(kept)
         self._let_go(kept)
 
     def _hold(self, blocks: Sequence[int]) -> None:
         for block in blocks:
+            self._idle -= block in self._kept and self._holders[block] == 1
             self._holders[block] += 1
 
     def _let_go(self, blocks: Sequence[int]) -> None:
         for block in reversed(blocks):
             self._holders[block] -= 1
+            self._idle += block in self._kept and self._holders[block] == 1
             if not self._holders[block]:
                 self._free.append(block)

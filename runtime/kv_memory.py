@@ -10,7 +10,6 @@ Only system messages are shared (``Prompt.shared``): nothing that a user said is
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from runtime.kv_cache import KvCache

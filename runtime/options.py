@@ -73,18 +73,29 @@ class Token2WavOptions:
 
 @dataclass(frozen=True, slots=True)
 class ServingOptions:
-    """Bounds of the public model. Times in seconds.
+    """Bounds of the public model (``docs/overload.md``). Times in seconds.
 
+    ``max_waiting``: requests beyond those that hold a slot; None for as many as there are slots.
+    ``max_wait_s``, ``batch_wait_s``: longest wait for a slot of the two classes.
     ``encode_s``: seconds of sound in one encoder call. Larger calls are cheaper, smaller ones let the
     prefill of some requests overlap the encoding of the next. ``gather_s``: the first call after a
     pause waits so long for company.
     """
 
-    max_waiting: int = 64
+    max_waiting: int | None = None
+    max_wait_s: float = 10.0
+    batch_wait_s: float = 60.0
     gather_s: float = 0.002
     encode_s: float = 10.0
     cancel_poll_s: float = 0.1
     heartbeat_s: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.max_waiting is not None and self.max_waiting < 0:
+            raise ValueError(f"max_waiting: {self.max_waiting} is below 0")
+        for name in ("max_wait_s", "batch_wait_s", "encode_s", "cancel_poll_s", "heartbeat_s"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name}: {getattr(self, name)} is not above 0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +121,12 @@ class Options:
             raise ValueError(
                 f"token2wav.full_attention: its shapes are not bounded, which {self.target} needs; use cpu"
             )
+
+    @property
+    def max_live(self) -> int:
+        """Most requests without a last response: one for each slot, and those that wait."""
+        slots, waiting = self.engine.max_streams, self.serving.max_waiting
+        return slots + (slots if waiting is None else waiting)
 
     def path(self, name: str) -> Path:
         """A path of this file, seen from the folder."""

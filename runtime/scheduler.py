@@ -1,7 +1,7 @@
 """Who runs in the next step. Plain Python: no tensors, no clock, no threads.
 
-Streams join and leave at step boundaries. A waiting stream is admitted, first come first served,
-when a slot and the blocks of both caches for its longest possible answer are free. Prompts are
+Streams join and leave at step boundaries. A waiting stream is admitted, in the order of
+``runtime.waiting``, when a slot and the blocks of both caches for its longest possible answer are free. Prompts are
 prefilled in chunks: all contexts of a step share one budget, so however many streams join, the
 running ones wait for at most one chunk. While streams are joining, running ones that are well ahead
 of their listener stand back: nobody waits for their frames, somebody waits for a first word.
@@ -9,13 +9,14 @@ of their listener stand back: nobody waits for their frames, somebody waits for 
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
 
+from runtime.capacity import Amounts
 from runtime.errors import InvalidRequest
 from runtime.kv_cache import KvCache
 from runtime.kv_memory import BlockCopy, KvMemory
 from runtime.stream import Stream
+from runtime.waiting import WaitingQueue
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,7 @@ class Scheduler:
         self._backbone, self._speech, self._group = backbone, speech, group_size
         self._memory = KvMemory(backbone, speech, group_size, limits.max_prefixes)
         self._free_slots = list(range(limits.max_streams - 1, -1, -1))
-        self.waiting: deque[Stream] = deque()
+        self.waiting: WaitingQueue[Stream] = WaitingQueue()
         self.prefilling: list[Stream] = []
         self.running: list[Stream] = []
 
@@ -112,22 +113,45 @@ class Scheduler:
         """Streams so far whose prompt's beginning was there already."""
         return self._memory.hits
 
+    @property
+    def free(self) -> Amounts:
+        """What nobody holds. Any thread may ask; the answer is as old as the last step."""
+        return Amounts(len(self._free_slots), *self.free_blocks)
+
+    def need(self, positions: int, speaks: bool) -> Amounts:
+        """What a stream of so many positions takes at most."""
+        speech = self._speech.blocks_for(positions * self._group) if speaks else 0
+        return Amounts(1, self._backbone.blocks_for(positions), speech)
+
+    def check_size(self, prompt: int, answer: int, speaks: bool) -> None:
+        """Raises InvalidRequest, naming the limit, when such a stream could not run even on an idle server.
+
+        Args:
+            prompt: positions of the prompt, at least.
+            answer: the most tokens of the answer.
+        """
+        positions = prompt + answer
+        need = self.need(positions, speaks)
+        for what, needed, limit in (
+            ("positions", positions, self.limits.max_positions),
+            ("KV blocks of the backbone", need.kv_backbone, self._backbone.shape.num_blocks),
+            ("KV blocks of the speech head", need.kv_speech, self._speech.shape.num_blocks),
+        ):
+            if needed > limit:
+                raise InvalidRequest(
+                    "max_tokens",
+                    f"{prompt} prompt positions and {answer} answer tokens need {needed} {what}, more than the "
+                    f"{limit} {what} of this server",
+                    "ask for fewer tokens or send less audio",
+                )
+
     def check_fits(self, stream: Stream) -> None:
         """Raises InvalidRequest when the stream could not run even on an idle server."""
-        positions = stream.max_positions
-        pools = (self._backbone.shape.num_blocks, self._speech.shape.num_blocks)
-        pool = all(need <= pool for need, pool in zip(self._memory.blocks_for(stream), pools, strict=False))
-        if positions > self.limits.max_positions or not pool:
-            raise InvalidRequest(
-                "max_tokens",
-                f"{len(stream.prompt)} prompt positions and {stream.params.max_tokens} answer tokens exceed the "
-                f"{self.limits.max_positions} positions of this server",
-                "ask for fewer tokens or send less audio",
-            )
+        self.check_size(len(stream.prompt), stream.params.max_tokens, stream.params.speaks)
 
     def add(self, stream: Stream) -> None:
         """Queues a stream that ``check_fits`` accepted."""
-        self.waiting.append(stream)
+        self.waiting.push(stream, stream.priority)
 
     def remove(self, stream: Stream, tainted: bool = False) -> None:
         """Takes a stream out, wherever it is, and frees what it holds. Removing twice is harmless.
@@ -137,14 +161,13 @@ class Scheduler:
         """
         if tainted:
             self._memory.unlearn(stream)
-        if stream in self.waiting:
-            self.waiting.remove(stream)
-        if stream.slot < 0:
+        if self.waiting.remove(stream) or stream.slot < 0:
             return
         (self.running if stream in self.running else self.prefilling).remove(stream)
         self._memory.release(stream)
         self._free_slots.append(stream.slot)
         stream.slot = -1
+        stream.on_slot(False)
 
     def plan(self, now: float = 0.0) -> Plan | None:
         """The next step, or None when there is nothing to do. The step must then be run.
@@ -171,12 +194,13 @@ class Scheduler:
         return Plan(contexts, generations, copies)
 
     def _admit(self) -> None:
-        # Strictly in order: a long request is never overtaken for ever by short ones.
-        while self.waiting and self._free_slots and self._memory.make_room(self.waiting[0]):
-            stream = self.waiting.popleft()
+        # Strictly in order: a long request is never overtaken for ever by short ones of its class.
+        while self.waiting and self._free_slots and self._memory.make_room(self.waiting.head()):
+            stream = self.waiting.pop()
             stream.slot = self._free_slots.pop()
             self._memory.admit(stream)
             self.prefilling.append(stream)
+            stream.on_slot(True)
 
     def _chunks(self) -> list[Chunk]:
         budget, chunks = self.limits.prefill_chunk, []

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from runtime.answer import Answer
 from runtime.params import AnswerParams
+from runtime.waiting import DEFAULT_PRIORITY, Priority
 
 FRAME_S = 0.2  # seconds of speech in one frame: five codes at 25 Hz
 
@@ -34,11 +36,16 @@ class Prompt:
 
 @dataclass(slots=True, eq=False)
 class Stream:
-    """A request's place in the loop. ``position`` is the next backbone position to be computed."""
+    """A request's place in the loop. ``position`` is the next backbone position to be computed.
+
+    ``on_slot`` is told, in the thread of the loop, True when the stream gets a slot and False when the slot is free.
+    """
 
     key: int
     prompt: Prompt
     answer: Answer
+    priority: Priority = DEFAULT_PRIORITY
+    on_slot: Callable[[bool], None] = lambda held: None
     slot: int = -1
     position: int = 0
     skipped: int = 0  # first positions that a shared prefix holds already

@@ -191,6 +191,7 @@ def test_whatever_happens_every_stream_reads_what_it_would_have_computed(actions
             rig.scheduler.remove(streams.pop(number % len(streams)), tainted=action == "taint")
         for cache in rig.caches:
             owners = Counter(block for blocks in cache._owned.values() for block in blocks)
+            assert cache.free_blocks == cache.unheld_blocks + cache.idle(cache._kept)
             assert all(count == 1 or block in cache._kept for block, count in owners.items())
     for one in streams:
         rig.scheduler.remove(one)
