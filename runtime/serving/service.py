@@ -25,13 +25,15 @@ from runtime.checkpoint.config import ModelConfig
 from runtime.errors import Draining, EngineFault, NotFound, Overloaded, ServeError
 from runtime.frame_loop import FrameLoop, StreamFrame
 from runtime.frontend.audio import split_clips, to_model_rate
+from runtime.frontend.mel import position_hz
 from runtime.frontend.prompt import PromptBuilder
 from runtime.frontend.tokenizer import ChatTokenizer
 from runtime.options import Options
 from runtime.serving.encoding import EncodeQueue
+from runtime.serving.keys import KeyCounts
 from runtime.serving.loop_thread import LoopThread
 from runtime.serving.metrics import Metrics
-from runtime.serving.request import ChatRequest, parse_request
+from runtime.serving.request import ChatRequest, parse_parameters, parse_request
 from runtime.serving.session import CANCELLED, Reply, Session, Timings
 from runtime.serving.sound import Dispatcher, Sound
 from runtime.serving.stages import Stages
@@ -86,6 +88,10 @@ class ChatService:
         self._run = options.path(RUN_FOLDER)
         self._run.mkdir(exist_ok=True)
         serving = options.serving
+        self._limits = options.limits.for_model(
+            options.engine.max_positions, position_hz(config.speech_ids.group_size), float(config.features.seconds)
+        )
+        self._key_counts = KeyCounts(self._limits)
         self.metrics = Metrics()
         self._loop_thread = LoopThread(
             loop, self._frames, self._fault, self._run / "heartbeat", serving.heartbeat_s, self.metrics.step
@@ -123,6 +129,14 @@ class ChatService:
         """Takes a request; its answer goes to its reply. Thread-safe, returns at once."""
         self._aio.call_soon_threadsafe(self._accept, incoming, Timings(on_mark=self.metrics.moment))
 
+    def check(self, arrays: Mapping[str, np.ndarray], parameters: Mapping[str, Any]) -> None:
+        """Raises InvalidRequest for what is too large. Cheap, from any thread; for before the request is copied."""
+        self._limits.check(arrays, parse_parameters(parameters), self._config.features.sample_rate)
+
+    def refuse(self, reply: Reply, error: BaseException) -> None:
+        """Answers a request that was not submitted. Thread-safe."""
+        self._aio.call_soon_threadsafe(self._reject, reply, error)
+
     def observe(self, observer: Callable[[], None]) -> None:
         """Has ``observer`` called in the asyncio thread at every poll."""
         self._observe = observer
@@ -137,6 +151,7 @@ class ChatService:
         free, used = self._scheduler.free_blocks, self._scheduler.used_blocks
         return {
             "live_requests": self.live,
+            "counted_requests": self._key_counts.live,
             "live_streams": self._scheduler.live,
             "queue_length": self._incoming + len(self._scheduler.waiting),
             "kv_free_backbone": free[0],
@@ -157,22 +172,27 @@ class ChatService:
 
     async def _answer(self, incoming: Incoming, timings: Timings) -> None:
         try:
+            incoming = replace(incoming, reply=self._key_counts.enter(incoming.parameters, incoming.reply))
             await self._prepare(incoming, timings)
         except Exception as error:
-            if not isinstance(error, ServeError):
-                logger.exception("a request failed")
-            self.metrics.rejected(error)
-            incoming.reply.fail(error)
+            self._reject(incoming.reply, error)
         finally:
             self._incoming -= 1
+
+    def _reject(self, reply: Reply, error: BaseException) -> None:
+        if not isinstance(error, ServeError):
+            logger.error("a request failed", exc_info=error)
+        self.metrics.rejected(error)
+        reply.fail(error)
 
     async def _prepare(self, incoming: Incoming, timings: Timings) -> None:
         """Checks the request, encodes its sound and hands it to the frame loop."""
         self._admit()
         clips = split_clips(incoming.arrays.get("audio"), incoming.arrays.get("audio_lengths"))
         request = parse_request(incoming.arrays, incoming.parameters, clips, self._config.features.sample_rate)
+        self._limits.check_messages(request.messages)
         voice = self._voice(request)
-        clips = to_model_rate(list(request.clips), request.sample_rate, self._config.features)
+        clips = to_model_rate(list(request.clips), request.sample_rate, self._config.features, self._limits.clip_s)
         ids = self._prompts.build(request.messages, [len(clip) for clip in clips])
         positions = np.flatnonzero(ids == self._config.text_ids.audio)
         answer = Answer(self._config.text_ids, self._config.speech_ids, request.params)

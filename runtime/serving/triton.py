@@ -53,12 +53,14 @@ class FrontDoor:
         """Hands a request to the service; one that cannot even be read is answered here."""
         reply = TritonReply(self._pb, request)
         try:
-            # Copies, because the request's memory is Triton's and this request outlives execute().
-            arrays = {name: np.array(array) for name, array in inputs(request, FUN_AUDIO_CHAT).items()}
+            given = inputs(request, FUN_AUDIO_CHAT)
             parameters = json.loads(request.parameters() or "{}")
+            self._service.check(given, parameters)
+            # Copies, because the request's memory is Triton's and this request outlives execute().
+            arrays = {name: np.array(array) for name, array in given.items()}
             outputs = frozenset(request.requested_output_names())
         except Exception as error:
-            reply.fail(error)
+            self._service.refuse(reply, error)
             return
         self._service.submit(Incoming(arrays, parameters, outputs, reply))
 
