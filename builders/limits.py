@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
+from typing import Any
 
 from runtime.errors import BuildError
 from runtime.serving.limits import RequestLimits
 
-_DEFAULTS = {item.name: item.default for item in dataclasses.fields(RequestLimits)}
+_KINDS: dict[str, type[int] | type[float]] = {
+    item.name: type(item.default)
+    for item in dataclasses.fields(RequestLimits)  # type: ignore[misc]
+}
 
 
 def limits_of(given: Iterable[str]) -> RequestLimits:
@@ -23,11 +27,11 @@ def limits_of(given: Iterable[str]) -> RequestLimits:
         raise BuildError("limit", str(error), "correct the value") from None
 
 
-def _pair(text: str) -> tuple[str, float]:
+def _pair(text: str) -> tuple[str, Any]:
     name, _, value = text.partition("=")
-    if not value or name not in _DEFAULTS:
-        raise BuildError("limit", f"{text!r} is not name=value", f"the names are {', '.join(_DEFAULTS)}")
+    if not value or name not in _KINDS:
+        raise BuildError("limit", f"{text!r} is not name=value", f"the names are {', '.join(_KINDS)}")
     try:
-        return name, type(_DEFAULTS[name])(value)  # type: ignore[call-overload,no-any-return]
+        return name, _KINDS[name](value)
     except ValueError:
         raise BuildError("limit", f"{name}: {value!r} is no number", "correct the value") from None

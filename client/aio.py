@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 from tritonclient.grpc import service_pb2_grpc
 
+from client.access import Tls, metadata_of
 from client.answer import Answer
 from client.call import chunk_in
 from client.chunks import Chunk
@@ -156,16 +157,18 @@ class AsyncChatClient:
         url: str = DEFAULT_URL,
         retry: RetryPolicy | None = None,
         keepalive: KeepAlive | None = None,
-        credentials: grpc.ChannelCredentials | None = None,
+        tls: Tls | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         self.url = url
         self._retry = retry or RetryPolicy()
         self._lost = False
         options = channel_options(keepalive or KeepAlive())
-        if credentials is None:
+        self._metadata = metadata_of(headers)
+        if tls is None:
             self._channel = grpc.aio.insecure_channel(url, options)
         else:
-            self._channel = grpc.aio.secure_channel(url, credentials, options)
+            self._channel = grpc.aio.secure_channel(url, tls.credentials(), options)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
 
     def stream(
@@ -188,7 +191,7 @@ class AsyncChatClient:
         async def start(left: float | None) -> AsyncCall:
             if self._lost:
                 await self._reconnect(left)
-            call = self._stub.ModelStreamInfer(iter((request,)), timeout=left)
+            call = self._stub.ModelStreamInfer(iter((request,)), timeout=left, metadata=self._metadata)
             return AsyncCall(call, self.url, self._mark_lost)
 
         return AsyncChatStream(start, Attempts(self._retry, timeout))

@@ -13,6 +13,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from client.access import access_of, add_access
 from client.aio import AsyncChatClient
 from client.batch_items import Item, read_items
 from client.chunks import OUTPUT_RATE
@@ -45,6 +46,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--output-dir", type=Path, default=Path("output/batch"), help="results (%(default)s)")
     made.add_argument("--concurrency", type=int, default=4, help="requests at once (%(default)s)")
     made.add_argument("--url", default=DEFAULT_URL, help="host:port of the gRPC endpoint (%(default)s)")
+    add_access(made)
     made.add_argument("--parameters", type=parameter_set, default={}, metavar="A=1,B=2", help="of every request")
     made.add_argument("--timeout", type=float, help="seconds for one answer, repeats included (no limit)")
     made.add_argument("--again", action="store_true", help="ask what is answered already, too")
@@ -79,7 +81,8 @@ def answered(folder: Path, item: Item) -> bool:
 async def run(options: argparse.Namespace, items: Sequence[Item]) -> Tally:
     """Asks all items."""
     tally, waiting = Tally(), iter(items)
-    async with AsyncChatClient(options.url, RETRY) as chat:
+    access = access_of(options)
+    async with AsyncChatClient(options.url, RETRY, tls=access.tls, headers=access.headers) as chat:
         with tqdm(total=len(items), unit="answer", disable=None) as bar:
 
             async def work() -> None:

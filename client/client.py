@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 from tritonclient.grpc import service_pb2_grpc
 
+from client.access import Tls, metadata_of
 from client.answer import Answer
 from client.call import Call
 from client.chunks import Chunk
@@ -99,7 +100,8 @@ class ChatClient:
         url: host:port of the gRPC endpoint.
         retry: how often a request is repeated while no sound of it was delivered; `NO_RETRY` for never.
         keepalive: when a dead connection is noticed.
-        credentials: of `grpc.ssl_channel_credentials`, for a server behind TLS.
+        tls: certificates, for a server behind TLS; None speaks plain.
+        headers: of every request; `token_headers` makes those of a token, `x-api-key` is counted by the server.
     """
 
     def __init__(
@@ -107,16 +109,18 @@ class ChatClient:
         url: str = DEFAULT_URL,
         retry: RetryPolicy | None = None,
         keepalive: KeepAlive | None = None,
-        credentials: grpc.ChannelCredentials | None = None,
+        tls: Tls | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         self.url = url
         self._retry = retry or RetryPolicy()
         self._lost = False
         options = channel_options(keepalive or KeepAlive())
-        if credentials is None:
+        self._metadata = metadata_of(headers)
+        if tls is None:
             self._channel = grpc.insecure_channel(url, options)
         else:
-            self._channel = grpc.secure_channel(url, credentials, options)
+            self._channel = grpc.secure_channel(url, tls.credentials(), options)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
 
     def stream(
@@ -169,7 +173,7 @@ class ChatClient:
     def _begin(self, request: Any, left: float | None) -> Call:
         if self._lost:
             self._reconnect(left)
-        call = self._stub.ModelStreamInfer(iter((request,)), timeout=left)
+        call = self._stub.ModelStreamInfer(iter((request,)), timeout=left, metadata=self._metadata)
         return Call(call, self.url, self._mark_lost)
 
     def _mark_lost(self) -> None:

@@ -49,11 +49,13 @@ class Life:
         stopping: threading.Event,
     ) -> None:
         self._config, self._run, self._stopping = config, run, stopping
-        self._api = RepositoryApi(config.addresses.http)
+        admin_key = config.access.admin_key()
+        self._api = RepositoryApi(config.addresses.http, admin_key)
         options = read_options(config)
         run.reset()
         prefix = shared_memory.new_prefix(run.path)
-        self._server = start_group(command(config, install, options, prefix), environment(install, options), output)
+        line = command(config, install, options, prefix, admin_key)
+        self._server = start_group(line, environment(install, options), output)
         self.watch = Watch(self._server, run, config.patience.heartbeat)
         logger.info("tritonserver started, process %d", self._server.pid)
 

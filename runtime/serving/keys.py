@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from runtime.errors import Overloaded
+from runtime.headers import KEY_HEADER
 from runtime.serving.limits import RequestLimits
 from runtime.serving.session import Reply
 
-KEY_HEADER = "x-api-key"  # Triton forwards it as a request parameter of this name
 NO_KEY = "requests without a key"
 SHOWN_DIGITS = 8  # of the hash; enough to tell keys apart in a message
 
