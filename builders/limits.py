@@ -9,10 +9,7 @@ from typing import Any
 from runtime.errors import BuildError
 from runtime.serving.limits import RequestLimits
 
-_KINDS: dict[str, type[int] | type[float]] = {
-    item.name: type(item.default)
-    for item in dataclasses.fields(RequestLimits)  # type: ignore[misc]
-}
+_KINDS: dict[str, Any] = {item.name: type(item.default) for item in dataclasses.fields(RequestLimits)}
 
 
 def limits_of(given: Iterable[str]) -> RequestLimits:

@@ -1,4 +1,4 @@
-"""TLS and headers of a connection, and how they are given on a command line."""
+"""TLS and headers of a connection, and how they are given on a command line. Runs without gRPC."""
 
 from __future__ import annotations
 
@@ -8,9 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import grpc
-
-from client.errors import ChatError
 from runtime.headers import token_headers
 
 TOKEN_VARIABLE = "FUN_AUDIO_CHAT_TOKEN"
@@ -32,11 +29,7 @@ class Tls:
 
     def __post_init__(self) -> None:
         if (self.cert is None) != (self.key is None):
-            raise ChatError("INVALID_ARG", "tls", "a certificate and its key belong together; give both or none")
-
-    def credentials(self) -> grpc.ChannelCredentials:
-        """Raises ChatError when a file cannot be read."""
-        return grpc.ssl_channel_credentials(_read(self.ca), _read(self.key), _read(self.cert))
+            raise ValueError("tls: a certificate and its key belong together; give both or none")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,21 +64,14 @@ def access_of(options: argparse.Namespace) -> Access:
     """What the options say.
 
     Raises:
-        ChatError: one of them cannot be used.
+        ValueError: one of them cannot be used.
     """
     token = options.token or os.environ.get(TOKEN_VARIABLE)
     headers = token_headers(token) if token else {}
     for given in options.header:
         name, equals, value = given.partition("=")
         if not name or not equals:
-            raise ChatError("INVALID_ARG", "header", f"{given!r} is not NAME=VALUE")
+            raise ValueError(f"header: {name!r} has no value; give NAME=VALUE")
         headers[name] = value
     with_tls = options.tls or options.ca or options.cert or options.key
     return Access(Tls(options.ca, options.cert, options.key) if with_tls else None, headers)
-
-
-def _read(path: Path | None) -> bytes | None:
-    try:
-        return None if path is None else path.read_bytes()
-    except OSError as error:
-        raise ChatError("INVALID_ARG", "tls", f"{path}: {error.strerror}; give a PEM file") from None

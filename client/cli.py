@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from client.access import access_of, add_access
+from client.access import Access, access_of, add_access
 from client.answer import Answer
 from client.audio_file import read_audio
 from client.client import ChatClient
@@ -86,7 +86,11 @@ def main(arguments: list[str] | None = None) -> int:
     if options.audio_path is None and options.text is None:
         made.error("nothing to ask: give --audio-path, --text or both")
     try:
-        answer = _ask(options)
+        access = access_of(options)
+    except ValueError as error:
+        made.error(str(error))
+    try:
+        answer = _ask(options, access)
         _report(answer, options)
     except ChatError as error:
         return _fail(str(error), FAILED)
@@ -102,11 +106,10 @@ def _fail(message: str, status: int) -> int:
     return status
 
 
-def _ask(options: argparse.Namespace) -> Answer:
+def _ask(options: argparse.Namespace, access: Access) -> Answer:
     audio, rate = (None, DEFAULT_RATE)
     if options.audio_path is not None:
         audio, rate = read_audio(options.audio_path, options.sampling_rate)
-    access = access_of(options)
     with ChatClient(options.url, tls=access.tls, headers=access.headers) as chat, _sinks(options) as put:
         answer = Answer()
         with chat.stream(

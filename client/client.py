@@ -14,8 +14,8 @@ from client.access import Tls, metadata_of
 from client.answer import Answer
 from client.call import Call
 from client.chunks import Chunk
-from client.connection import DEFAULT_URL, KeepAlive, channel_options
-from client.errors import Cancelled, ChatError, lost
+from client.connection import DEFAULT_URL, KeepAlive, open_channel
+from client.errors import Cancelled, ChatError, ServerLost, lost
 from client.request import DEFAULT_RATE, Audio, Scalar, make_request
 from client.retry import Attempts, RetryPolicy
 
@@ -114,13 +114,9 @@ class ChatClient:
     ) -> None:
         self.url = url
         self._retry = retry or RetryPolicy()
-        self._lost = False
-        options = channel_options(keepalive or KeepAlive())
+        self._lost: ServerLost | None = None
         self._metadata = metadata_of(headers)
-        if tls is None:
-            self._channel = grpc.insecure_channel(url, options)
-        else:
-            self._channel = grpc.secure_channel(url, tls.credentials(), options)
+        self._channel = open_channel(url, tls, keepalive)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
 
     def stream(
@@ -171,22 +167,22 @@ class ChatClient:
         self.close()
 
     def _begin(self, request: Any, left: float | None) -> Call:
-        if self._lost:
-            self._reconnect(left)
+        if self._lost is not None:
+            self._reconnect(self._lost, left)
         call = self._stub.ModelStreamInfer(iter((request,)), timeout=left, metadata=self._metadata)
         return Call(call, self.url, self._mark_lost)
 
-    def _mark_lost(self) -> None:
-        self._lost = True
+    def _mark_lost(self, loss: ServerLost) -> None:
+        self._lost = loss
 
-    def _reconnect(self, left: float | None) -> None:
+    def _reconnect(self, loss: ServerLost, left: float | None) -> None:
         # After a loss gRPC refuses calls until its next attempt to connect, even when the server is back.
         patience = self._retry.reconnect_s if left is None else min(self._retry.reconnect_s, left)
         ready = grpc.channel_ready_future(self._channel)
         try:
             ready.result(timeout=patience)
         except grpc.FutureTimeoutError:
-            raise lost(self.url, f"no connection within {patience:.3g} s after it was lost") from None
+            raise lost(self.url, f"no connection within {patience:.3g} s after it was lost: {loss.reason}") from None
         finally:
             ready.cancel()
-        self._lost = False
+        self._lost = None

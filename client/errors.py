@@ -19,7 +19,7 @@ _CODED = re.compile(
 
 
 _RESTRICTED = "protocol is restricted"  # Triton's words for a missing or wrong token
-_CLOSED = "Socket closed"
+_CONNECTING, _CLOSED = "failed to connect", "Socket closed"
 # Signs in gRPC's account of a failed handshake, and what to do.
 _HANDSHAKE = {
     "WRONG_VERSION_NUMBER": "the server does not speak TLS; leave tls out (--tls, --ca, --cert)",
@@ -51,11 +51,19 @@ class ServerError(ChatError):
 
 
 class ServerLost(ChatError):
-    """The server cannot be reached, or it went away in the middle of an answer."""
+    """The server cannot be reached, or it went away in the middle of an answer.
+
+    Args:
+        reason: in gRPC's words.
+    """
+
+    def __init__(self, code: str, field: str, message: str, reason: str = "") -> None:
+        super().__init__(code, field, message)
+        self.reason = reason
 
 
 class AccessDenied(ChatError):
-    """The server, or a proxy before it, does not let this caller in: TLS, certificate or token. Repeating cannot help."""
+    """The server, or a proxy before it, refuses the caller: TLS, certificate or token. Repeating cannot help."""
 
 
 class Cancelled(ChatError):
@@ -110,7 +118,8 @@ def _denied(status: grpc.StatusCode, details: str, url: str) -> AccessDenied | N
 
 def lost(url: str, details: str) -> ServerLost:
     """The error for a server that is not there."""
-    if _CLOSED in details:
-        # A connection that is closed before its first word: a server that dies, or one that expects TLS.
-        details += ". If it speaks TLS: give tls (--tls, --ca), and a certificate if it wants one (--cert, --key)"
-    return ServerLost("UNAVAILABLE", "server", f"{url} cannot be reached or went away ({details}); is it running?")
+    # A connection that is closed before its first word: a server that dies, or one that expects TLS.
+    unheard = _CLOSED in details and _CONNECTING in details
+    hint = " If it speaks TLS, give tls (--tls, --ca), and a certificate if it asks for one (--cert, --key)"
+    message = f"{url} cannot be reached or went away ({details}); is it running?{hint if unheard else ''}"
+    return ServerLost("UNAVAILABLE", "server", message, details)
