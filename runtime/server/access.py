@@ -75,10 +75,17 @@ class Access:
     def check_files(self) -> None:
         """Raises BadAccess for a file that cannot be used; of TLS, Triton only says that the port is taken."""
         self.admin_key()
-        if self.token_file:
-            read_secret("token_file", self.token_file)
+        self.token()
         if self.tls_cert:
             self._check_tls()
+
+    def token(self) -> str:
+        """The token of the file, or nothing.
+
+        Raises:
+            BadAccess: the file holds none.
+        """
+        return read_secret("token_file", self.token_file) if self.token_file else ""
 
     def arguments(self, admin_key: str) -> tuple[str, ...]:
         """Options of tritonserver."""
@@ -86,7 +93,7 @@ class Access:
         if self.restricted:
             doors.append(f"{self.restricted}:{ADMIN_HEADER}={admin_key}")
         if self.token_file:
-            doors.append(f"{WITH_TOKEN}:{TOKEN_HEADER}={bearer(read_secret('token_file', self.token_file))}")
+            doors.append(f"{WITH_TOKEN}:{TOKEN_HEADER}={bearer(self.token())}")
         return (
             *(f"--{option}={door}" for door in doors for option in ("grpc-restricted-protocol", "http-restricted-api")),
             *(f"--{kind}-header-forward-pattern=(?i){KEY_HEADER}" for kind in ("grpc", "http")),
