@@ -13,6 +13,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from client.access import OPEN, Access, access_of, add_access
 from client.aio import AsyncChatClient
 from client.batch_items import Item, read_items
 from client.chunks import OUTPUT_RATE
@@ -46,6 +47,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--output-dir", type=Path, default=Path("output/batch"), help="results (%(default)s)")
     made.add_argument("--concurrency", type=int, default=4, help="requests at once (%(default)s)")
     made.add_argument("--url", default=DEFAULT_URL, help="host:port of the gRPC endpoint (%(default)s)")
+    add_access(made)
     made.add_argument("--parameters", type=parameter_set, default={}, metavar="A=1,B=2", help="of every request")
     made.add_argument(
         "--priority", choices=PRIORITIES, default=PRIORITIES[-1], help="of requests without one (%(default)s)"
@@ -62,10 +64,14 @@ def main(arguments: list[str] | None = None) -> int:
     if options.concurrency < 1:
         made.error(f"--concurrency {options.concurrency} is below 1")
     try:
+        access = access_of(options)
+    except ValueError as error:
+        made.error(str(error))
+    try:
         items = read_items(options.source)
         options.output_dir.mkdir(parents=True, exist_ok=True)
         waiting = [item for item in items if options.again or not answered(options.output_dir, item)]
-        tally = asyncio.run(run(options, waiting))
+        tally = asyncio.run(run(options, waiting, access))
     except ChatError as error:
         print(" ".join(str(error).split()), file=sys.stderr)
         return FAILED
@@ -80,10 +86,10 @@ def answered(folder: Path, item: Item) -> bool:
     return (folder / f"{item.id}.json").is_file()
 
 
-async def run(options: argparse.Namespace, items: Sequence[Item]) -> Tally:
+async def run(options: argparse.Namespace, items: Sequence[Item], access: Access = OPEN) -> Tally:
     """Asks all items."""
     tally, waiting = Tally(), iter(items)
-    async with AsyncChatClient(options.url, RETRY) as chat:
+    async with AsyncChatClient(options.url, RETRY, tls=access.tls, headers=access.headers) as chat:
         with tqdm(total=len(items), unit="answer", disable=None) as bar:
 
             async def work() -> None:

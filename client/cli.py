@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from client.access import Access, access_of, add_access
 from client.answer import Answer
 from client.audio_file import read_audio
 from client.client import ChatClient
@@ -35,6 +36,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="python -m client", description=__doc__, epilog=OTHERS)
     add = made.add_argument
     add("--url", default=DEFAULT_URL, help="host:port of the gRPC endpoint (%(default)s)")
+    add_access(made)
     add("--mode", choices=(SPEECH_MODE, TEXT_MODE), help=f"answer in speech or in text only ({SPEECH_MODE})")
     add("--audio-path", "-a", type=Path, help="question: WAV, FLAC, MP3 or OGG; stereo is mixed to mono")
     add("--sampling-rate", type=_positive, help="resample the question to this rate before sending (its own rate)")
@@ -87,7 +89,11 @@ def main(arguments: list[str] | None = None) -> int:
     if options.audio_path is None and options.text is None:
         made.error("nothing to ask: give --audio-path, --text or both")
     try:
-        answer = _ask(options)
+        access = access_of(options)
+    except ValueError as error:
+        made.error(str(error))
+    try:
+        answer = _ask(options, access)
         _report(answer, options)
     except ChatError as error:
         return _fail(str(error), FAILED)
@@ -103,11 +109,11 @@ def _fail(message: str, status: int) -> int:
     return status
 
 
-def _ask(options: argparse.Namespace) -> Answer:
+def _ask(options: argparse.Namespace, access: Access) -> Answer:
     audio, rate = (None, DEFAULT_RATE)
     if options.audio_path is not None:
         audio, rate = read_audio(options.audio_path, options.sampling_rate)
-    with ChatClient(options.url) as chat, _sinks(options) as put:
+    with ChatClient(options.url, tls=access.tls, headers=access.headers) as chat, _sinks(options) as put:
         answer = Answer()
         with chat.stream(
             audio,

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from runtime.checkpoint.config import FeatureConfig
 from runtime.engines.options import EngineOptions
 from runtime.errors import BuildError
+from runtime.serving.limits import RequestLimits
 from runtime.token2wav.hops import DEFAULT_HOPS, HopPolicy
 from runtime.token2wav.layout import DEFAULT_WINDOW, STEP_GRAPHS
 
@@ -112,6 +113,7 @@ class Options:
     engine: EngineOptions = field(default_factory=EngineOptions)
     token2wav: Token2WavOptions = field(default_factory=Token2WavOptions)
     serving: ServingOptions = field(default_factory=ServingOptions)
+    limits: RequestLimits = field(default_factory=RequestLimits)
     threads: int = 1
     target: str = CPU
     cosyvoice: str = ""
@@ -155,6 +157,7 @@ _SECTIONS: dict[str, type] = {
     "engine": EngineOptions,
     "token2wav": Token2WavOptions,
     "serving": ServingOptions,
+    "limits": RequestLimits,
 }
 
 

@@ -19,6 +19,7 @@ from runtime.server.command import command, environment, read_options
 from runtime.server.config import LOAD_ORDER, PUBLIC_MODEL, ServerConfig
 from runtime.server.control import RunFolder
 from runtime.server.errors import StartFailed
+from runtime.server.hide import hide_arguments
 from runtime.server.process import end_group, kill_group, start_group
 from runtime.server.repository import RepositoryApi
 from runtime.server.watch import Watch
@@ -49,11 +50,13 @@ class Life:
         stopping: threading.Event,
     ) -> None:
         self._config, self._run, self._stopping = config, run, stopping
-        self._api = RepositoryApi(config.addresses.http)
+        self._admin_key = config.access.admin_key()
+        self._api = RepositoryApi(config.addresses.http, self._admin_key)
         options = read_options(config)
         run.reset()
         prefix = shared_memory.new_prefix(run.path)
-        self._server = start_group(command(config, install, options, prefix), environment(install, options), output)
+        line = command(config, install, options, prefix, self._admin_key)
+        self._server = start_group(line, environment(install, options), output)
         self.watch = Watch(self._server, run, config.patience.heartbeat)
         logger.info("tritonserver started, process %d", self._server.pid)
 
@@ -65,6 +68,8 @@ class Life:
             StopRequested: the supervisor was asked to stop.
         """
         self._wait_live()
+        if not hide_arguments(self._server.pid, (self._admin_key, self._config.access.token())):
+            logger.warning("WARNING: this system lets every user read the keys in the list of processes")
         loaded: list[str] = []
         for stage in LOAD_ORDER:
             names = [name for name in stage if (self._config.repository / name).is_dir()]

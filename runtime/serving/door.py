@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,14 @@ from runtime.options import Options
 from runtime.params import DEFAULT_MAX_TOKENS
 from runtime.scheduler import Scheduler
 from runtime.serving.admission import Admission, Bounds, Ticket
+from runtime.serving.keys import KeyCounts
+from runtime.serving.limits import RequestLimits
 from runtime.serving.metrics import Metrics
-from runtime.serving.request import outline
+from runtime.serving.request import outline, parse_parameters
 from runtime.serving.run_files import RunFiles
 from runtime.serving.session import Reply, Timings
+
+Arrays = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +43,7 @@ class Asked:
 class Incoming:
     """A request that was let in: its own tensors, its parameters, wanted outputs, where the answer goes."""
 
-    arrays: Mapping[str, np.ndarray]
+    arrays: Arrays
     outputs: frozenset[str]
     parameters: Mapping[str, Any]
     reply: Reply
@@ -46,7 +51,8 @@ class Incoming:
     timings: Timings
 
 
-Read = Callable[[], tuple[Mapping[str, np.ndarray], frozenset[str]]]
+Check = Callable[[Arrays], None]
+Read = Callable[[Check], tuple[Arrays, frozenset[str]]]
 
 
 class Door:
@@ -54,6 +60,7 @@ class Door:
 
     Args:
         options: of the rendered folder.
+        limits: of one request, and of the requests of one API key.
         rate: of the model's sound; the default of ``sample_rate``.
         scheduler: asked for what is free and for what can never fit.
         hand_over: takes a request that was let in; must be safe to call in Triton's thread.
@@ -63,6 +70,7 @@ class Door:
     def __init__(
         self,
         options: Options,
+        limits: RequestLimits,
         rate: int,
         scheduler: Scheduler,
         run: RunFiles,
@@ -70,8 +78,9 @@ class Door:
         hand_over: Callable[[Incoming], None],
         sent_away: Callable[[Ticket], None],
     ) -> None:
-        self._rate, self._scheduler, self._run, self._metrics = rate, scheduler, run, metrics
-        self._hand_over = hand_over
+        self._limits, self._rate, self._scheduler = limits, rate, scheduler
+        self._run, self._metrics, self._hand_over = run, metrics, hand_over
+        self.keys = KeyCounts(limits)
         bounds = Bounds(options.max_live, (options.serving.max_wait_s, options.serving.batch_wait_s))
         self.admission = Admission(bounds, lambda: scheduler.free, sent_away, metrics.waited)
 
@@ -79,12 +88,13 @@ class Door:
         """Takes a request or answers it with an error. Returns at once.
 
         Args:
-            read: copies the tensors; called only when the request is let in.
+            read: copies the tensors, when the check that it is given does not object to their sizes.
         """
         ticket, timings = None, Timings(on_mark=self._metrics.moment)
         try:
+            reply = self.keys.enter(asked.parameters, reply)
             ticket = self._enter(asked)
-            arrays, outputs = read()
+            arrays, outputs = read(partial(self._check, asked))
         except Exception as error:  # whatever it is, this request ends with it
             if ticket is not None:
                 self.admission.leave(ticket)
@@ -96,6 +106,9 @@ class Door:
         """Answers a request that is not let in."""
         self._metrics.rejected(error)
         reply.fail(error)
+
+    def _check(self, asked: Asked, arrays: Arrays) -> None:
+        self._limits.check(arrays, parse_parameters(asked.parameters), self._rate)
 
     def _enter(self, asked: Asked) -> Ticket:
         if self._run.draining:

@@ -19,6 +19,7 @@ from runtime.options import Options
 from runtime.scheduler import Scheduler
 from runtime.serving.door import Incoming
 from runtime.serving.encoding import EncodeQueue
+from runtime.serving.limits import RequestLimits
 from runtime.serving.request import ChatRequest, parse_request
 from runtime.serving.stages import Stages
 from runtime.stream import Prompt, Stream
@@ -41,6 +42,7 @@ class Intake:
     def __init__(
         self,
         options: Options,
+        limits: RequestLimits,
         config: ModelConfig,
         tokenizer: ChatTokenizer,
         scheduler: Scheduler,
@@ -48,6 +50,7 @@ class Intake:
         sound: Sizes,
     ) -> None:
         self._config, self._scheduler, self._voices = config, scheduler, sound.voices
+        self._limits = limits
         self._prompts = PromptBuilder(config, tokenizer)
         serving = options.serving
         self._encoder = EncodeQueue(stages, int(serving.encode_s * config.features.sample_rate), serving.gather_s)
@@ -62,8 +65,9 @@ class Intake:
         ticket.check()
         clips = split_clips(incoming.arrays.get("audio"), incoming.arrays.get("audio_lengths"))
         request = parse_request(incoming.arrays, incoming.parameters, clips, features.sample_rate)
+        self._limits.check_messages(request.messages)
         voice = self._voice(request)
-        clips = to_model_rate(list(request.clips), request.sample_rate, features)
+        clips = to_model_rate(list(request.clips), request.sample_rate, features, self._limits.clip_s)
         stream = self._stream(request, clips)
         stream.priority = ticket.priority
         self._scheduler.check_fits(stream)

@@ -67,6 +67,7 @@ FAMILIES = (
     Family("underruns_total", COUNTER, "Chunks that came after a listener without a buffer had run dry (estimate)"),
     Family("underrun_seconds_total", COUNTER, "Silence that such listeners heard (estimate)"),
     Family("live_requests", GAUGE, "Requests without a last response"),
+    Family("counted_requests", GAUGE, "Live requests that count towards a limit per API key"),
     Family("live_streams", GAUGE, "Requests that hold a slot of the frame loop"),
     Family("queue_length", GAUGE, "Requests that are encoded or wait for a slot or for KV blocks"),
     Family("queue_length_interactive", GAUGE, "Those of them of the higher class"),

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from runtime.checkpoint.config import ModelConfig
 from runtime.errors import EngineFault, Overloaded, ServeError
 from runtime.frame_loop import FrameLoop, StreamFrame
+from runtime.frontend.mel import position_hz
 from runtime.frontend.tokenizer import ChatTokenizer
 from runtime.options import Options
 from runtime.serving.admission import Ticket
@@ -68,8 +69,12 @@ class ChatService:
         )
         self._aio = asyncio.new_event_loop()
         self._aio_thread = threading.Thread(target=self._aio.run_forever, name="service", daemon=True)
+        limits = options.limits.for_model(
+            options.engine.max_positions, position_hz(config.speech_ids.group_size), float(config.features.seconds)
+        )
         self.door = Door(
             options,
+            limits,
             config.features.sample_rate,
             self._scheduler,
             self._run,
@@ -78,7 +83,7 @@ class ChatService:
             self._sent_away,
         )
         self._admission = self.door.admission
-        self._intake = Intake(options, config, self._tokenizer, self._scheduler, stages, sound)
+        self._intake = Intake(options, limits, config, self._tokenizer, self._scheduler, stages, sound)
         self._dispatcher = Dispatcher(stages, options.token2wav, self.metrics)
         self._sessions: dict[Stream, Session] = {}
         self._tickets: dict[Stream, Ticket] = {}
@@ -117,6 +122,7 @@ class ChatService:
         waiting = {f"queue_length_{p.name.lower()}": self._admission.waiting(p) for p in Priority}
         return {
             "live_requests": self.live,
+            "counted_requests": self.door.keys.live,
             "live_streams": self._scheduler.live,
             "queue_length": sum(waiting.values()),
             **waiting,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from runtime.contracts import FUN_AUDIO_CHAT
-from runtime.serving.door import Asked
+from runtime.serving.door import Asked, Check
 from runtime.serving.gauges import MetricBoard
 from runtime.serving.pb import fail, inputs, respond
 from runtime.serving.stages import BlsStages
@@ -60,7 +60,7 @@ class FrontDoor:
         except Exception as error:
             self._service.door.refuse(reply, error)
             return
-        self._service.door.receive(asked, reply, lambda: _read(request))
+        self._service.door.receive(asked, reply, lambda check: _read(request, check))
 
     def close(self) -> None:
         """Ends live requests with an error and joins the threads."""
@@ -77,7 +77,9 @@ def _asked(request: Any) -> Asked:
     )
 
 
-def _read(request: Any) -> tuple[dict[str, np.ndarray], frozenset[str]]:
+def _read(request: Any, check: Check) -> tuple[dict[str, np.ndarray], frozenset[str]]:
+    given = inputs(request, FUN_AUDIO_CHAT)
+    check(given)
     # Copies, because the request's memory is Triton's and this request outlives execute().
-    arrays = {name: np.array(array) for name, array in inputs(request, FUN_AUDIO_CHAT).items()}
+    arrays = {name: np.array(array) for name, array in given.items()}
     return arrays, frozenset(request.requested_output_names())

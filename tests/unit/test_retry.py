@@ -95,7 +95,7 @@ def test_another_answer_is_the_loss(first, second):
 
 def test_keep_alive_is_the_same_on_both_sides(tmp_path):
     options = dict(channel_options(KeepAlive()))
-    line = command(ServerConfig(tmp_path), TritonInstall(("tritonserver",)), {}, "x")
+    line = command(ServerConfig(tmp_path), TritonInstall(("tritonserver",)), {}, "x", "k")
     assert f"--grpc-keepalive-time={options['grpc.keepalive_time_ms']}" in line
     assert f"--grpc-keepalive-timeout={options['grpc.keepalive_timeout_ms']}" in line
     assert (KeepAlive().every_ms, KeepAlive().timeout_ms) == (KEEPALIVE_MS, KEEPALIVE_TIMEOUT_MS)
