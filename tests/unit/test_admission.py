@@ -102,7 +102,7 @@ def test_the_deadline_of_the_client_counts():
 
 @pytest.mark.parametrize(
     ("bound", "left"),
-    [("kv_backbone", {"slots": 5, "backbone": 25}), ("kv_speech", {"slots": 5, "speech": 120}), ("slots", {})],
+    [("kv_backbone", {"slots": 5, "backbone": 20}), ("kv_speech", {"slots": 5, "speech": 120}), ("slots", {})],
 )
 def test_the_scarcest_resource_is_named(bound, left):
     loop = Loop(live=100, wait_s=(1.5, 1.5), **left)
