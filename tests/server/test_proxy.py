@@ -1,4 +1,4 @@
-"""The nginx configuration of the documentation, with a real nginx where there is one (PATH, or variable NGINX_BINARY)."""
+"""The nginx configuration of the documentation, with a real nginx (on PATH, or variable NGINX_BINARY)."""
 
 from __future__ import annotations
 
