@@ -14,6 +14,7 @@ HTTP_PORT    ?= 8000
 METRICS_PORT ?= 8002
 TWO_GPUS     ?=
 SERVE_ARGS   ?=
+SECRETS      ?=
 PARITY_ARGS  ?=
 UPSTREAM     ?=
 UPSTREAM_PYTHON ?= python3
@@ -40,7 +41,7 @@ RUN_GID  := $(if $(filter 0,$(shell id -u)),1000,$(shell id -g))
 COMPOSE  := MODEL="$(abspath $(MODEL))" COSYVOICE="$(abspath $(COSYVOICE))" VOICES="$(abspath $(VOICES))" \
 	OUT="$(abspath $(OUT))" PROFILE="$(PROFILE)" RUN_UID=$(RUN_UID) RUN_GID=$(RUN_GID) BIND=$(HOST) \
 	GRPC_PORT=$(GRPC_PORT) HTTP_PORT=$(HTTP_PORT) METRICS_PORT=$(METRICS_PORT) PARITY_ARGS="$(PARITY_ARGS)" \
-	BUILD_ARGS="$(BUILD_ARGS)" \
+	BUILD_ARGS="$(BUILD_ARGS)" SERVE_ARGS="$(SERVE_ARGS)" SECRETS="$(abspath $(SECRETS))" \
 	docker compose
 GPUS     := $(if $(TWO_GPUS),-two-gpus)
 else
