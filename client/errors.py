@@ -10,12 +10,10 @@ import re
 
 import grpc
 
-from runtime.errors import TRITON_CODES
+from runtime.errors import CODED
 
 # Triton puts the request id before the message when the request has one.
-_CODED = re.compile(
-    rf"^(?:\[request id: [^\]]*\] )?(?P<code>{'|'.join(TRITON_CODES)}): (?P<field>[^:]+): (?P<rest>.*)$", re.S
-)
+_CODED = re.compile(rf"^(?:\[request id: [^\]]*\] )?{CODED.pattern}", re.S)
 
 
 class ChatError(Exception):

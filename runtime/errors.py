@@ -6,6 +6,8 @@ an error inside a stream, so the code is also the first word of the message.
 
 from __future__ import annotations
 
+import re
+
 
 class ServeError(Exception):
     """Base of all typed errors. Use a subclass.
@@ -75,3 +77,16 @@ TRITON_CODES: dict[str, str] = {
     "CANCELLED": "CANCELLED",
     "INTERNAL": "INTERNAL",
 }
+CODED = re.compile(rf"(?P<code>{'|'.join(TRITON_CODES)}): (?P<field>[^:]+): (?P<rest>.*)$", re.S)
+
+
+def stage_fault(message: str, stage: str) -> EngineFault:
+    """The error for a client whose request met a failed stage.
+
+    Args:
+        message: what the stage, or Triton in its place, answered; names the stage when it is ours.
+        stage: what was called.
+    """
+    match = CODED.search(message)
+    field, problem = (match["field"], match["rest"].partition(";")[0]) if match else (stage, message)
+    return EngineFault(field, problem, "this is a fault of the server: send the request again, and see its log")

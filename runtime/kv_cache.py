@@ -58,6 +58,10 @@ class KvCache:
         self.offsets[slot, 0, :count] = keys
         self.offsets[slot, 1, :count] = keys + 1
 
+    def blocks_of(self, slot: int) -> list[int]:
+        """Numbers of the blocks that a slot holds; none when it holds none."""
+        return list(self._owned.get(slot, ()))
+
     def release(self, slot: int) -> None:
         """Gives the slot's blocks back; blocks need no clearing."""
         self._free.extend(reversed(self._owned.pop(slot)))

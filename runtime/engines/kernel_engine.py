@@ -32,6 +32,10 @@ class KernelEngine:
         """Address of the KV pool."""
         return self._stack.memory.data_ptr()
 
+    def scrub(self, blocks: Sequence[int]) -> None:
+        """See ``Engine.scrub``."""
+        self._stack.memory[list(blocks)] = 0
+
     @torch.inference_mode()
     def run(self, inputs_embeds: torch.Tensor, bindings: Mapping[str, np.ndarray]) -> EngineOutputs:
         """See ``Engine.run``. Rows of another type or device are converted."""

@@ -60,6 +60,10 @@ class TrtLlmEngine:
         """Address of the KV pool."""
         return self._pool.data_ptr()
 
+    def scrub(self, blocks: Sequence[int]) -> None:
+        """See ``Engine.scrub``. On the caller's stream, which the engine's own waits for before its next step."""
+        self._pool.view(self.shape.num_blocks, -1)[list(blocks)] = 0
+
     @torch.inference_mode()
     def run(self, inputs_embeds: torch.Tensor, bindings: Mapping[str, np.ndarray]) -> EngineOutputs:
         """See ``Engine.run``. Rows of another dtype are converted.

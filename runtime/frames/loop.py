@@ -57,6 +57,10 @@ class OverlapLoop(FrameLoop):
                 self._flying = InFlight(plan.deciding, ids)
         return [] if before is None else self._settle(before)
 
+    def _scrub(self, slot: int) -> None:
+        # Queued behind the frame that already runs for this stream, and before anything of the slot's next one.
+        self.model.scrub(slot)
+
     def _settle(self, flight: InFlight) -> list[StreamFrame]:
         """Routes the ids of a frame, the one host synchronisation of a step."""
         rows = flight.ids.wait().tolist()

@@ -49,6 +49,13 @@ class FrameModel:
         speaking = [s.slot for s in deciding if s.params.speaks]
         return self._executor.fetch(self._frames.run([s.slot for s in deciding], speaking))
 
+    @torch.inference_mode()
+    def scrub(self, slot: int) -> None:
+        """Clears what a slot holds in both caches."""
+        stacks = self.steps.backbone_stack, self.steps.speech_stack
+        for stack, cache in zip(stacks, self._caches, strict=True):
+            stack.stack.memory[cache.blocks_of(slot)] = 0
+
     def _admit(self, stream: Stream) -> None:
         self.steps.state.admit(stream)
         backbone, speech = self._caches
