@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from runtime.checkpoint.config import SpeechIds, TextIds
 from runtime.params import AnswerParams
 
-
 FAULT = "fault"
 
 

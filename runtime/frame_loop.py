@@ -14,7 +14,6 @@ from runtime.sampling import Sampler
 from runtime.scheduler import Scheduler
 from runtime.stream import Stream
 
-
 LOST_FRAME = Frame(text_id=-1, codes=(), speech_ended=False, finish=FAULT)
 
 

@@ -77,7 +77,8 @@ class ServingOptions:
 
     ``encode_s``: seconds of sound in one encoder call. Larger calls are cheaper, smaller ones let the
     prefill of some requests overlap the encoding of the next. ``gather_s``: the first call after a
-    pause waits so long for company.
+    pause waits so long for company. ``stage_timeout_s``: a stage call that takes longer hangs, and the
+    server is restarted.
     """
 
     max_waiting: int = 64
@@ -85,6 +86,11 @@ class ServingOptions:
     encode_s: float = 10.0
     cancel_poll_s: float = 0.1
     heartbeat_s: float = 1.0
+    stage_timeout_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        if self.stage_timeout_s <= 0:
+            raise ValueError(f"stage_timeout_s: {self.stage_timeout_s} is not positive")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ that changed, and no wait for the device. Not yet run on a GPU; here a double ex
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import prod
 
 import numpy as np

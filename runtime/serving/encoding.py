@@ -7,9 +7,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from runtime.contracts import AUDIO_ENCODER
+from runtime.errors import EngineFault
+from runtime.serving.guarded import StageHangs
 from runtime.serving.stages import Stages
 
 Clips = Sequence[np.ndarray]
+Waiting = tuple[Clips, asyncio.Future[list[np.ndarray]]]
 
 
 class EncodeQueue:
@@ -23,7 +27,7 @@ class EncodeQueue:
 
     def __init__(self, stages: Stages, max_samples: int, gather_s: float) -> None:
         self._stages, self._max_samples, self._gather_s = stages, max_samples, gather_s
-        self._waiting: list[tuple[Clips, asyncio.Future[list[np.ndarray]]]] = []
+        self._waiting: list[Waiting] = []
         self._worker: asyncio.Task[None] | None = None
 
     async def encode(self, clips: Clips) -> list[np.ndarray]:
@@ -38,19 +42,30 @@ class EncodeQueue:
     async def _work(self) -> None:
         await asyncio.sleep(self._gather_s)
         while self._waiting:
-            batch = self._take()
-            try:
-                rows = await self._stages.encode([clip for clips, _ in batch for clip in clips])
-            except Exception as error:  # handed to every request of the call
-                for _, result in batch:
-                    result.set_exception(error)
-                continue
-            for clips, result in batch:
-                result.set_result(rows[: len(clips)])
-                rows = rows[len(clips) :]
+            await self._call(self._take())
         self._worker = None
 
-    def _take(self) -> list[tuple[Clips, asyncio.Future[list[np.ndarray]]]]:
+    async def _call(self, batch: list[Waiting]) -> None:
+        """One call for all; when it fails one for each, so that only the request at fault ends."""
+        try:
+            rows = await self._stages.encode([clip for clips, _ in batch for clip in clips])
+            if not all(np.isfinite(row).all() for row in rows):
+                raise EngineFault(AUDIO_ENCODER.name, "gave numbers that are not finite", "send the request again")
+        except Exception as error:  # handed to the request
+            if len(batch) > 1 and not isinstance(error, StageHangs):
+                for alone in batch:
+                    await self._call([alone])
+                return
+            for _, result in batch:
+                if not result.done():
+                    result.set_exception(error)
+            return
+        for clips, result in batch:
+            if not result.done():  # its request was ended meanwhile
+                result.set_result(rows[: len(clips)])
+            rows = rows[len(clips) :]
+
+    def _take(self) -> list[Waiting]:
         count, samples = 0, 0
         for clips, _ in self._waiting:
             samples += sum(map(len, clips))

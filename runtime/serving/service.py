@@ -7,15 +7,16 @@ from Triton's ``execute`` and returns at once.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import os
 import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,14 +24,18 @@ import numpy as np
 from runtime.answer import Answer
 from runtime.checkpoint.config import ModelConfig
 from runtime.errors import Draining, EngineFault, NotFound, Overloaded, ServeError
+from runtime.faults import kind, log_fault
 from runtime.frame_loop import FrameLoop, StreamFrame
 from runtime.frontend.audio import split_clips, to_model_rate
 from runtime.frontend.prompt import PromptBuilder
 from runtime.frontend.tokenizer import ChatTokenizer
 from runtime.options import Options
+from runtime.server.control import RUN_FOLDER
 from runtime.serving.encoding import EncodeQueue
+from runtime.serving.guarded import GuardedStages
 from runtime.serving.loop_thread import LoopThread
 from runtime.serving.metrics import Metrics
+from runtime.serving.orders import Orders, Pulse
 from runtime.serving.request import ChatRequest, parse_request
 from runtime.serving.session import CANCELLED, Reply, Session, Timings
 from runtime.serving.sound import Dispatcher, Sound
@@ -41,10 +46,9 @@ from runtime.token2wav.layout import Sizes
 
 logger = logging.getLogger(__name__)
 
-RUN_FOLDER = "run"  # what a running server and its supervisor tell each other
-DRAIN_FILE = "drain"  # while it exists, new requests are refused
 MakeSound = Callable[[Callable[[np.ndarray], None], Callable[[ServeError], None]], Sound]
 DEATH_DELAY_S = 0.5  # for the last error responses to leave the process
+FAULT_REMEDY = "the server restarts: send the request again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,15 +87,23 @@ class ChatService:
         self._tokenizer = ChatTokenizer(config.directory)
         self._prompts = PromptBuilder(config, self._tokenizer)
         self._scheduler = loop.scheduler
-        self._run = options.path(RUN_FOLDER)
-        self._run.mkdir(exist_ok=True)
         serving = options.serving
+        self._orders = Orders(options.path(RUN_FOLDER))
+        self._pulse = Pulse(serving.heartbeat_s)
         self.metrics = Metrics()
         self._loop_thread = LoopThread(
-            loop, self._frames, self._fault, self._run / "heartbeat", serving.heartbeat_s, self.metrics.step
+            loop,
+            self._frames,
+            self._fault,
+            self._orders.heartbeat,
+            serving.heartbeat_s,
+            self.metrics.step,
+            self._pulse.beats,
         )
         self._aio = asyncio.new_event_loop()
-        self._aio_thread = threading.Thread(target=self._aio.run_forever, name="service", daemon=True)
+        self._aio.set_exception_handler(_unhandled)
+        self._aio_thread = threading.Thread(target=self._run_aio, name="service", daemon=True)
+        stages = GuardedStages(stages, serving.stage_timeout_s, self._hung)
         self._encoder = EncodeQueue(stages, int(serving.encode_s * config.features.sample_rate), serving.gather_s)
         self._dispatcher = Dispatcher(stages, options.token2wav, self.metrics)
         # Under full attention a frame depends on its whole call, so there chunks are never joined.
@@ -102,6 +114,8 @@ class ChatService:
         self._keys, self._sound_ids = itertools.count(), _stream_ids()
         self._tasks: set[asyncio.Task[None]] = set()
         self._observe: Callable[[], None] = lambda: None
+        self._ending: ServeError | None = None  # nothing is answered any more, but with this
+        self._stopped = False
         self.frame_seconds = 0.0  # spent on frames in the asyncio thread: decoding text, building and sending responses
         self.frames = 0
 
@@ -109,13 +123,14 @@ class ChatService:
         """Starts both threads."""
         self._loop_thread.start()
         self._aio_thread.start()
-        asyncio.run_coroutine_threadsafe(self._watch(), self._aio)
+        asyncio.run_coroutine_threadsafe(self._watch(), self._aio).add_done_callback(self._watch_ended)
 
     def stop(self) -> None:
         """Ends both threads; live requests get an error."""
+        self._stopped = True
         self._loop_thread.stop()
-        stopped = Overloaded("server", "is stopping", "send the request again")
-        asyncio.run_coroutine_threadsafe(self._fail_all(stopped), self._aio).result()
+        stopped = Draining("server", "is stopping", "send the request again")
+        asyncio.run_coroutine_threadsafe(self._end_all(stopped), self._aio).result()
         self._aio.call_soon_threadsafe(self._aio.stop)
         self._aio_thread.join()
 
@@ -158,9 +173,11 @@ class ChatService:
     async def _answer(self, incoming: Incoming, timings: Timings) -> None:
         try:
             await self._prepare(incoming, timings)
-        except Exception as error:
-            if not isinstance(error, ServeError):
-                logger.exception("a request failed")
+        except (Exception, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError):  # by ``_end_all``
+                error = self._ending or error
+            elif not isinstance(error, ServeError):
+                log_fault(logger, "a request failed", error)
             self.metrics.rejected(error)
             incoming.reply.fail(error)
         finally:
@@ -209,7 +226,9 @@ class ChatService:
         self._loop_thread.add(stream)
 
     def _admit(self) -> None:
-        if (self._run / DRAIN_FILE).exists():
+        if self._ending is not None:
+            raise self._ending
+        if self._orders.draining:
             raise Draining("server", "is stopping", "send the request to another server or retry in a minute")
         bound = self._options.engine.max_streams + self._options.serving.max_waiting
         if self.live > bound:
@@ -229,13 +248,9 @@ class ChatService:
             session = self._sessions.get(item.stream)
             if session is None:
                 continue  # cancelled since
-            try:
-                session.on_frame(item.frame)
-                if session.sound is not None:
-                    self._dispatcher.offer(session.sound)
-            except Exception as error:
-                logger.exception("a response could not be made")
-                session.fail(error)
+            session.on_frame(item.frame)
+            if session.sound is not None:
+                self._dispatcher.offer(session.sound)
         self.frame_seconds += time.perf_counter() - began
 
     def _forget(self, session: Session) -> None:
@@ -253,20 +268,52 @@ class ChatService:
 
     async def _watch(self) -> None:
         """Polls cancellation of all live requests together and keeps the supervisor's count."""
-        shown = -1
         while True:
+            self._pulse.beat()
             for session in list(self._sessions.values()):
                 if session.reply.is_cancelled():
                     session.cancel()
+            if self._orders.overdue:
+                await self._fail_all(Draining("server", "stopped before this answer was complete", "send it again"))
             self._observe()
-            if self.live != shown or (self._run / DRAIN_FILE).exists():  # the supervisor believes fresh counts only
-                shown = self.live
-                _replace(self._run / "live", str(shown))
+            self._orders.show(self.live)
             await asyncio.sleep(self._options.serving.cancel_poll_s)
 
-    async def _fail_all(self, error: BaseException) -> None:
+    def _watch_ended(self, watch: Future[None]) -> None:
+        if not watch.cancelled() and (error := watch.exception()) is not None:
+            log_fault(logger, "the watch failed", error)
+            self._fault(error)
+
+    async def _fail_all(self, error: ServeError) -> None:
+        """Ends every request: those that are being prepared, waiting and running ones."""
+        before, self._ending = self._ending, error
+        for task in list(self._tasks):
+            task.cancel()
         for session in list(self._sessions.values()):
             session.fail(error)
+        await asyncio.sleep(0)  # the cancelled tasks answer with ``_ending``
+        self._ending = before
+
+    async def _end_all(self, error: ServeError) -> None:
+        await self._fail_all(error)
+        self._ending = error
+
+    def _hung(self, error: ServeError) -> None:
+        """A stage hangs. Triton does not start one again, so this process ends and the supervisor starts all."""
+        log_fault(logger, str(error), error)
+        task = self._aio.create_task(self._end_all(error))
+        task.add_done_callback(lambda _: self._aio.call_later(DEATH_DELAY_S, self._die))
+
+    def _run_aio(self) -> None:
+        try:
+            self._aio.run_forever()
+        except BaseException as error:  # the loop hands on what must end a process
+            log_fault(logger, "the asyncio thread failed", error)
+            for session in list(self._sessions.values()):
+                session.fail(EngineFault("server", f"failed ({kind(error)})", FAULT_REMEDY))
+        if not self._stopped:
+            time.sleep(DEATH_DELAY_S)
+            self._die()
 
     # ---- frame loop thread ----
 
@@ -274,8 +321,9 @@ class ChatService:
         self._aio.call_soon_threadsafe(self._on_frames, frames)
 
     def _fault(self, error: BaseException) -> None:
-        fault = EngineFault("engine", f"{type(error).__name__}: {error}", "the server restarts: send the request again")
-        asyncio.run_coroutine_threadsafe(self._fail_all(fault), self._aio).result()
+        fault = EngineFault("engine", f"failed ({kind(error)})", FAULT_REMEDY)
+        with contextlib.suppress(TimeoutError):  # the other thread may be dead too
+            asyncio.run_coroutine_threadsafe(self._end_all(fault), self._aio).result(DEATH_DELAY_S)
         time.sleep(DEATH_DELAY_S)
         self._die()
 
@@ -285,7 +333,6 @@ def _stream_ids() -> itertools.count[int]:
     return itertools.count(time.time_ns() // 1000 << 10)
 
 
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_suffix(".new")
-    temporary.write_text(text)
-    temporary.replace(path)
+def _unhandled(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Asyncio's own report would quote what the failed callback was given."""
+    log_fault(logger, "an asyncio callback failed", context.get("exception") or RuntimeError())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -23,17 +22,12 @@ from runtime.contracts import (
 from runtime.errors import EngineFault, stage_fault
 from runtime.serving.pb import tensors
 
-
 _FAILED = "failed at this answer, or made sound that is not finite"
 _LOST = {
     STATE_LOST: (TOKEN2WAV.name, "the state of this stream was lost"),
     FLOW_FAILED: (FLOW.name, _FAILED),
     VOCODER_FAILED: (VOCODER.name, _FAILED),
 }
-
-
-class StageHangs(EngineFault):
-    """A stage does not come back: only a restart of the server helps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +58,10 @@ class Stages(Speaker, Protocol):
 
 
 class BlsStages:
-    """``Stages`` over non-decoupled BLS calls of Triton's Python backend.
+    """``Stages`` over non-decoupled BLS calls of Triton's Python backend."""
 
-    Args:
-        timeout_s: a call that takes longer will not come back: its process hangs. Triton would wait for ever.
-    """
-
-    def __init__(self, pb_utils: Any, timeout_s: float) -> None:
-        self._pb, self._timeout_s = pb_utils, timeout_s
+    def __init__(self, pb_utils: Any) -> None:
+        self._pb = pb_utils
 
     async def encode(self, clips: Sequence[np.ndarray]) -> list[np.ndarray]:
         """See ``Stages``."""
@@ -91,13 +81,7 @@ class BlsStages:
             requested_output_names=names,
             inputs=tensors(self._pb, contract.inputs, arrays),
         )
-        try:
-            # The call itself cannot be cancelled: a thread of this process goes on waiting for it.
-            response = await asyncio.wait_for(request.async_exec(), self._timeout_s)
-        except TimeoutError:
-            raise StageHangs(
-                contract.name, f"gave no answer within {self._timeout_s:g} s", "the server restarts: send it again"
-            ) from None
+        response = await request.async_exec()
         if response.has_error():
             raise stage_fault(response.error().message(), contract.name)
         return {name: self._pb.get_output_tensor_by_name(response, name).as_numpy() for name in names}

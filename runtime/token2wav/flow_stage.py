@@ -131,7 +131,7 @@ class FlowStage:
         voices = [bytes(voice).decode("utf-8", "replace") for voice in arrays["voices"]]
         self._check(chunks, voices, arrays["tokens"])
         results = each_that_works(list(zip(chunks, voices, strict=True)), self._call)
-        found = [FLOW_FAILED if result is None else result for result in results]
+        found = [self._fail(c) if result is None else result for c, result in zip(chunks, results, strict=True)]
         mels = [result for result in found if isinstance(result, np.ndarray)]
         lengths = [result.shape[1] if isinstance(result, np.ndarray) else result for result in found]
         empty = np.zeros((self._sizes.mel_bins, 0), np.float32)
@@ -149,9 +149,12 @@ class FlowStage:
         if job is None and not chunk.flag & ChunkFlag.RELEASE:
             return STATE_LOST
         if job is not None and job.failed:
-            self.states.drop(chunk.stream_id)
-            return FLOW_FAILED
+            return self._fail(chunk)
         return np.concatenate([np.zeros((self._sizes.mel_bins, 0), np.float32), *(job.pieces if job else ())], axis=1)
+
+    def _fail(self, chunk: Chunk) -> int:
+        self.states.drop(chunk.stream_id)
+        return FLOW_FAILED
 
     def _check(self, chunks: Sequence[Chunk], voices: Sequence[str], tokens: np.ndarray) -> None:
         if len(voices) != len(chunks):

@@ -99,6 +99,9 @@ class VocoderStage:
     def run(self, arrays: Arrays) -> Arrays:
         """``runtime.contracts.VOCODER``: mel of several streams, packed, to their new samples, packed.
 
+        A stream that makes the call fail, or whose samples are not finite, ends with ``VOCODER_FAILED``; the
+        others of the call go on.
+
         Raises:
             InvalidRequest, Overloaded: the call as a whole is refused and changes nothing.
         """
@@ -107,7 +110,8 @@ class VocoderStage:
             raise InvalidRequest("mel", f"has shape {list(arrays['mel'].shape)}", f"send {self._sizes.mel_bins} rows")
         chunks = read_chunks(arrays, "mel", "mel_lengths")
         self.states.check_room(chunks)
-        found = [VOCODER_FAILED if result is None else result for result in each_that_works(chunks, self._call)]
+        results = each_that_works(chunks, self._call)
+        found = [self._fail(c) if result is None else result for c, result in zip(chunks, results, strict=True)]
         audio = np.concatenate([np.zeros(0, np.float32), *(x for x in found if isinstance(x, np.ndarray))])
         lengths = [len(x) if isinstance(x, np.ndarray) else x for x in found]
         return {"audio": audio, "audio_lengths": np.array(lengths, np.int32)}
@@ -126,6 +130,9 @@ class VocoderStage:
             return STATE_LOST
         if np.isfinite(sound).all() and (state is None or np.isfinite(state.turns).all()):
             return sound
+        return self._fail(chunk)
+
+    def _fail(self, chunk: Chunk) -> int:
         self.states.drop(chunk.stream_id)
         return VOCODER_FAILED
 
