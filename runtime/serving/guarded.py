@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 
 from runtime.contracts import SPEECH_ENCODER, TOKEN2WAV
-from runtime.errors import EngineFault, ServeError
+from runtime.errors import MEMORY_FULL, EngineFault, ServeError, stage_fault
 from runtime.faults import kind, log_fault
 from runtime.serving.stages import SpeechChunk, Spoken, Stages
 
@@ -55,4 +55,6 @@ class GuardedStages:
             raise
         except Exception as error:  # Triton's own, such as a shared memory that is full
             log_fault(logger, f"a call of {stage} failed", error)
+            if MEMORY_FULL in str(error):
+                raise stage_fault(str(error), stage) from None
             raise EngineFault(stage, f"could not be called ({kind(error)})", "send the request again") from None

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from runtime.contracts import NUMPY_TYPES, ModelContract, TensorSpec
-from runtime.errors import TRITON_CODES, EngineFault, InvalidRequest, ServeError
+from runtime.errors import MEMORY_FULL, TRITON_CODES, EngineFault, InvalidRequest, ServeError, stage_fault
 from runtime.faults import kind, log_fault
 
 logger = logging.getLogger(__name__)
@@ -77,6 +77,8 @@ def respond(pb_utils: Any, contract: ModelContract, arrays: dict[str, np.ndarray
 
 def fail(pb_utils: Any, error: BaseException, part: str = "server") -> Any:
     """An ``InferenceResponse`` that carries a typed error; any other exception becomes an EngineFault of ``part``."""
+    if MEMORY_FULL in str(error):
+        error = stage_fault(str(error), part)
     if not isinstance(error, ServeError):
         # Without its message: that may quote another request of the same call.
         error = EngineFault(part, f"failed ({kind(error)})", "this is a fault of the server: see its log")

@@ -36,6 +36,7 @@ from runtime.serving.guarded import GuardedStages
 from runtime.serving.loop_thread import LoopThread
 from runtime.serving.metrics import Metrics
 from runtime.serving.orders import Orders, Pulse
+from runtime.serving.owed import OwedReplies, SureReply
 from runtime.serving.request import ChatRequest, parse_request
 from runtime.serving.session import CANCELLED, Reply, Session, Timings
 from runtime.serving.sound import Dispatcher, Sound
@@ -114,6 +115,7 @@ class ChatService:
         self._keys, self._sound_ids = itertools.count(), _stream_ids()
         self._tasks: set[asyncio.Task[None]] = set()
         self._observe: Callable[[], None] = lambda: None
+        self._owed = OwedReplies()
         self._ending: ServeError | None = None  # nothing is answered any more, but with this
         self._stopped = False
         self.frame_seconds = 0.0  # spent on frames in the asyncio thread: decoding text, building and sending responses
@@ -145,7 +147,7 @@ class ChatService:
     @property
     def live(self) -> int:
         """Requests without a last response."""
-        return self._incoming + len(self._sessions)
+        return self._incoming + len(self._sessions) + len(self._owed)
 
     def gauges(self) -> dict[str, float]:
         """Numbers that show what is held now."""
@@ -166,6 +168,7 @@ class ChatService:
 
     def _accept(self, incoming: Incoming, timings: Timings) -> None:
         self._incoming += 1
+        incoming = replace(incoming, reply=SureReply(incoming.reply, self._owed))
         task = self._aio.create_task(self._answer(incoming, timings))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -275,6 +278,7 @@ class ChatService:
                     session.cancel()
             if self._orders.overdue:
                 await self._fail_all(Draining("server", "stopped before this answer was complete", "send it again"))
+            self._owed.retry()
             self._observe()
             self._orders.show(self.live)
             await asyncio.sleep(self._options.serving.cancel_poll_s)

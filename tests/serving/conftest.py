@@ -1,29 +1,12 @@
 """A real tritonserver on the golden checkpoints, shared by all tests of this folder."""
 
-import sys
 import time
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "golden"))
-
-import chat_data
-import token2wav_data
 from harness import gauges
 
-from builders.build import BuildRequest, build
 from client import ChatClient
 from runtime.server.launch import ServerProcess
-
-
-@pytest.fixture(scope="session")
-def built(tmp_path_factory):
-    """The golden checkpoints, built for the cpu target."""
-    folder = tmp_path_factory.mktemp("built")
-    token2wav_data.materialise_cosyvoice(folder / "cosyvoice")
-    build(BuildRequest("cpu", folder / "cpu", chat_data.CHECKPOINT, folder / "cosyvoice"), print)
-    return folder / "cpu"
 
 
 @pytest.fixture(scope="session")
