@@ -10,12 +10,10 @@ import re
 
 import grpc
 
-from runtime.errors import RETRY_HINT, TRITON_CODES
+from runtime.errors import CODED, MEMORY_FULL, RETRY_HINT
 
 # Triton puts the request id before the message when the request has one.
-_CODED = re.compile(
-    rf"^(?:\[request id: [^\]]*\] )?(?P<code>{'|'.join(TRITON_CODES)}): (?P<field>[^:]+): (?P<rest>.*)$", re.S
-)
+_CODED = re.compile(rf"^(?:\[request id: [^\]]*\] )?{CODED.pattern}", re.S)
 
 
 _RESTRICTED = "protocol is restricted"  # Triton's words for a missing or wrong token
@@ -91,6 +89,8 @@ def from_text(details: str, url: str) -> ChatError | None:
     coded = from_message(details)
     if coded is not None:
         return Cancelled(coded.code, coded.field, coded.message) if coded.code == "CANCELLED" else coded
+    if MEMORY_FULL in details:
+        return ServerError("UNAVAILABLE", "server", f"the shared memory of {url} is full; the operator gives it more")
     if "unknown model" in details or "is not ready" in details:
         return ServerError("UNAVAILABLE", "server", f"the model is not loaded (yet) at {url}: {details}")
     return None

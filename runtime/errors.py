@@ -98,3 +98,23 @@ TRITON_CODES: dict[str, str] = {
     "CANCELLED": "CANCELLED",
     "INTERNAL": "INTERNAL",
 }
+CODED = re.compile(rf"(?P<code>{'|'.join(TRITON_CODES)}): (?P<field>[^:]+): (?P<rest>.*)$", re.S)
+
+
+MEMORY_FULL = "shared memory pool"  # in Triton's words for it, which name regions and paths
+_MODEL = re.compile(r"model '(?P<name>\w+?)(?:_\d+)*'")
+
+
+def stage_fault(message: str, stage: str) -> ServeError:
+    """The error for a client whose request met a failed stage.
+
+    Args:
+        message: what the stage, or Triton in its place, answered; names the stage when it is ours.
+        stage: what was called.
+    """
+    if MEMORY_FULL in message:
+        at = _MODEL.search(message.rpartition("message:")[0])
+        return Overloaded(at["name"] if at else stage, "shared memory is full", "retry; the operator gives it more")
+    match = CODED.search(message)
+    field, problem = (match["field"], match["rest"].partition(";")[0]) if match else (stage, message)
+    return EngineFault(field, problem, "this is a fault of the server: send the request again, and see its log")

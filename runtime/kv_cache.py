@@ -51,6 +51,10 @@ class KvCache:
         """How many of these kept blocks no sequence holds."""
         return sum(self._holders[block] == 1 for block in kept)
 
+    def is_free(self, block: int) -> bool:
+        """Whether nobody holds the block."""
+        return not self._holders[block]
+
     def blocks_for(self, positions: int) -> int:
         """Blocks that a sequence of so many positions needs."""
         return -(-positions // self.shape.tokens_per_block)

@@ -121,10 +121,22 @@ class KvMemory:
                 self._copies.append(BlockCopy(number, own[full], blocks[number][full]))
         self._prefixes[key] = Prefix(positions, tuple(blocks))
 
-    def unlearn(self, stream: Stream) -> None:
-        """Forgets the stream's beginning: what it computed cannot be trusted."""
-        if self._key(stream) in self._prefixes:
+    def discard(self, stream: Stream) -> list[list[int]]:
+        """``release`` for a stream whose numbers cannot be trusted: nobody may begin with its beginning.
+
+        Returns:
+            Blocks of each cache that nobody holds any more. They must be cleared.
+        """
+        prefix, caches = self._find(stream), self._of(stream)
+        touched = [set(cache.blocks_of(stream.slot)) for cache, _ in caches]
+        if prefix is not None:
+            for blocks, kept in zip(touched, prefix.blocks, strict=True):
+                blocks.update(kept)
             self._drop(self._key(stream))
+        self.release(stream)
+        return [
+            sorted(b for b in blocks if cache.is_free(b)) for blocks, (cache, _) in zip(touched, caches, strict=True)
+        ]
 
     def take_copies(self) -> tuple[BlockCopy, ...]:
         """Copies that the next step begins with, in this order."""

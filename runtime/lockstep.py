@@ -65,6 +65,12 @@ class Lockstep:
             logits = logits[[i for i in range(len(rows)) if i >= len(plan.contexts) or plan.contexts[i].last]]
         return BackboneRows(out.hidden_states, text, logits)
 
+    @torch.inference_mode()
+    def scrub(self, blocks: Sequence[Sequence[int]]) -> None:
+        """Clears blocks of the backbone's cache and, where given, of the speech head's."""
+        for engine, which in zip(self._engines, blocks, strict=False):
+            engine.scrub(which)
+
     def _embed_generations(self, streams: Sequence[Stream]) -> tuple[torch.Tensor, torch.Tensor]:
         text = self._projections.embed_text(torch.tensor([s.answer.last_text_id for s in streams]))
         fed = [i for i, s in enumerate(streams) if s.answer.feeding]
@@ -97,7 +103,7 @@ class Lockstep:
         # From the second code on, streams that just finished their prompt generate like the others.
         bindings = self._speech_packer.pack(self._rows(streams, 1)) if contexts else advance(bindings)
         group = self._choose_group(streams, logits, _join([*last_spread, generation_spread]), bindings, sampler)
-        self._codes[[s.slot for s in streams]] = group
+        self._codes[[s.slot for s in streams]] = group.clamp(min=0)
         return dict(zip(streams, group.tolist(), strict=True))
 
     def _choose_group(
@@ -107,8 +113,9 @@ class Lockstep:
         choice = sampler.speech(streams, self._ids.codebook_size)
         codes = [choice.take(logits, 0)]
         for number in range(1, self._ids.group_size):
-            choice.remember(codes[-1])
-            inputs = self._projections.speech_inputs(spread[:, number], codes[-1])
+            last = codes[-1].clamp(min=0)  # a row that is not finite goes on until its stream is ended
+            choice.remember(last)
+            inputs = self._projections.speech_inputs(spread[:, number], last)
             codes.append(choice.take(self._speech.run(inputs, bindings).logits, number))
             bindings = advance(bindings)
         return torch.stack(codes, dim=1)

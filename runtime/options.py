@@ -80,7 +80,8 @@ class ServingOptions:
     ``max_wait_s``, ``batch_wait_s``: longest wait for a slot of the two classes.
     ``encode_s``: seconds of sound in one encoder call. Larger calls are cheaper, smaller ones let the
     prefill of some requests overlap the encoding of the next. ``gather_s``: the first call after a
-    pause waits so long for company.
+    pause waits so long for company. ``stage_timeout_s``: a stage call that takes longer hangs, and the
+    server is restarted.
     """
 
     max_waiting: int | None = None
@@ -90,8 +91,11 @@ class ServingOptions:
     encode_s: float = 10.0
     cancel_poll_s: float = 0.1
     heartbeat_s: float = 1.0
+    stage_timeout_s: float = 30.0
 
     def __post_init__(self) -> None:
+        if self.stage_timeout_s <= 0:
+            raise ValueError(f"stage_timeout_s: {self.stage_timeout_s} is not positive")
         if self.max_waiting is not None and self.max_waiting < 0:
             raise ValueError(f"max_waiting: {self.max_waiting} is below 0")
         for name in ("max_wait_s", "batch_wait_s", "encode_s", "cancel_poll_s", "heartbeat_s"):

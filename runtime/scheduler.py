@@ -153,18 +153,25 @@ class Scheduler:
         """Queues a stream that ``check_fits`` accepted."""
         self.waiting.push(stream, stream.priority)
 
-    def remove(self, stream: Stream, tainted: bool = False) -> None:
-        """Takes a stream out, wherever it is, and frees what it holds. Removing twice is harmless.
-
-        Args:
-            tainted: what was computed for it cannot be trusted, so nobody may share its beginning.
-        """
-        if tainted:
-            self._memory.unlearn(stream)
+    def remove(self, stream: Stream) -> None:
+        """Takes a stream out, wherever it is, and frees what it holds. Removing twice is harmless."""
         if self.waiting.remove(stream) or stream.slot < 0:
             return
-        (self.running if stream in self.running else self.prefilling).remove(stream)
         self._memory.release(stream)
+        self._unseat(stream)
+
+    def discard(self, stream: Stream) -> list[list[int]]:
+        """Takes a stream out whose numbers cannot be trusted; it has a slot.
+
+        Returns:
+            Blocks of the backbone's cache and, when it speaks, of the speech head's, which must be cleared.
+        """
+        freed = self._memory.discard(stream)
+        self._unseat(stream)
+        return freed
+
+    def _unseat(self, stream: Stream) -> None:
+        (self.running if stream in self.running else self.prefilling).remove(stream)
         self._free_slots.append(stream.slot)
         stream.slot = -1
         stream.on_slot(False)

@@ -15,7 +15,8 @@ if not torch.cuda.is_available():
     # Triton reads it when it is imported, which is later and only where kernels are used.
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
-SERVER_FOLDERS = {Path(__file__).parent / name for name in ("server", "serving")}
+BUILT_VARIABLE = "GOLDEN_BUILT"  # a folder that `built` made earlier, to save its minute
+SERVER_FOLDERS = {Path(__file__).parent / name for name in ("server", "serving", "faults")}
 
 
 def pytest_collection_modifyitems(items):
@@ -31,3 +32,23 @@ def triton():
         return find_install()
     except InstallError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory):
+    """The golden checkpoints, built for the cpu target."""
+    import chat_data
+    import token2wav_data
+    from harness import KEY_STREAMS, OTHER_STREAMS
+
+    from builders.build import BuildRequest, build
+    from runtime.serving.limits import RequestLimits
+
+    if BUILT_VARIABLE in os.environ:
+        return Path(os.environ[BUILT_VARIABLE])
+    folder = tmp_path_factory.mktemp("built")
+    token2wav_data.materialise_cosyvoice(folder / "cosyvoice")
+    # So high that only the tests of these limits meet them.
+    limits = RequestLimits(streams_per_key=KEY_STREAMS, streams_without_key=OTHER_STREAMS)
+    build(BuildRequest("cpu", folder / "cpu", chat_data.CHECKPOINT, folder / "cosyvoice", limits=limits), print)
+    return folder / "cpu"

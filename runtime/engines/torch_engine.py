@@ -93,6 +93,10 @@ class TorchEngine:
         """See ``Engine.copy_block``."""
         self._pool[target].copy_(self._pool[source])
 
+    def scrub(self, blocks: Sequence[int]) -> None:
+        """See ``Engine.scrub``."""
+        self._pool[list(blocks)] = 0
+
     @torch.inference_mode()
     def run(self, inputs_embeds: torch.Tensor, bindings: Mapping[str, np.ndarray]) -> EngineOutputs:
         """See ``Engine.run``."""

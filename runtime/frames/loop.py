@@ -9,6 +9,7 @@ of a stream that takes over its blocks, since all work is queued in order.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from runtime.frame_loop import FrameLoop, StreamFrame
@@ -56,6 +57,10 @@ class OverlapLoop(FrameLoop):
             if ids is not None:
                 self._flying = InFlight(plan.deciding, ids)
         return [] if before is None else self._settle(before)
+
+    def _scrub(self, blocks: Sequence[Sequence[int]]) -> None:
+        # Queued behind the frame that already runs for this stream, and before anything of the blocks' next owner.
+        self.model.scrub(blocks)
 
     def _settle(self, flight: InFlight) -> list[StreamFrame]:
         """Routes the ids of a frame, the one host synchronisation of a step."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from runtime.frames.executor import Executor, Ticket
@@ -51,6 +53,12 @@ class FrameModel:
             return None
         speaking = [s.slot for s in deciding if s.params.speaks]
         return self._executor.fetch(self._frames.run([s.slot for s in deciding], speaking))
+
+    @torch.inference_mode()
+    def scrub(self, blocks: Sequence[Sequence[int]]) -> None:
+        """Clears blocks of the backbone's cache and, where given, of the speech head's."""
+        for stack, which in zip(self._stacks, blocks, strict=False):
+            stack.stack.memory[list(which)] = 0
 
     def _admit(self, stream: Stream) -> None:
         self.steps.state.admit(stream)

@@ -14,6 +14,7 @@ import torch
 from kernels.choice import Choices, Draws
 from runtime.checkpoint.config import SpeechIds, TextIds
 from runtime.errors import InvalidRequest
+from runtime.sampling import NOT_FINITE
 from runtime.stream import Stream
 
 MAX_BANNED_PAIRS = 4
@@ -71,6 +72,7 @@ class SlotState:
         self.text_id, self.position, self.forwards, self.chosen = longs(), longs(), longs(), longs()
         self.codes = longs(group)
         self.forced, self.speaks, self.speaking, self.feeding = flags(), flags(), flags(), flags()
+        self.faulty = flags()  # an engine gave this slot's present frame scores that are not finite
         self.hidden = torch.zeros(slots, sizes.hidden, dtype=like.dtype, device=device)
         seeds, pairs = longs(), torch.full((slots, MAX_BANNED_PAIRS, 2), NO_PAIR, device=device)
         shared = {"seeds": seeds, "steps": self.forwards, "last": self.text_id}
@@ -119,11 +121,12 @@ class SlotState:
             slots: [rows] int64.
 
         Returns:
-            [rows, 1 + group] int64: text id and codes as they were chosen.
+            [rows, 1 + group] int64: text id and codes as they were chosen; NOT_FINITE as the text id of a faulty slot.
         """
         ids, text = self.sizes.text_ids, self.chosen[slots]
         codes, eos = self.codes[slots], self.sizes.speech_ids.eos
-        found = torch.cat([text[:, None], codes], dim=1)
+        shown = torch.where(self.faulty[slots], NOT_FINITE, text)
+        found = torch.cat([shown[:, None], codes], dim=1)
         text = torch.where((self.forwards[slots] == 0) & self.forced[slots], ids.audio_bos, text)
         speaks = self.speaks[slots]
         emitted = self.speaking[slots] & speaks

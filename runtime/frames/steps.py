@@ -68,8 +68,10 @@ class FrameSteps:
         hidden = self.backbone_stack.stack(x, rows, self.backbone_stack.tables)
         state.hidden.index_copy_(0, at, hidden)
         # Number ``group`` of a step's random numbers is the text's, after those of the codes.
-        chosen = self._ops.choose(w.text_head(hidden), slots, state.text, None, self._group)
-        state.chosen.index_copy_(0, at, chosen)
+        logits = w.text_head(hidden)
+        chosen = self._ops.choose(logits, slots, state.text, None, self._group)
+        state.faulty.index_copy_(0, at, ~logits.amax(dim=-1).isfinite())  # amax hands a NaN on
+        state.chosen.index_copy_(0, at, chosen.clamp(0, logits.shape[1] - 1))
 
     def speech(self, slots: torch.Tensor) -> None:
         """A group of every slot: one code after another, each fed by the one before."""
@@ -78,12 +80,16 @@ class FrameSteps:
         spread = (w.spread(rows) + w.spread_bias).view(len(rows), self._group, -1)
         first = state.position[at] * self._group
         previous = state.codes[at, -1]
-        group = torch.empty_like(state.codes[at])
+        group, largest = torch.empty_like(state.codes[at]), []
         for number in range(self._group):
             x = w.narrow(self._ops.add_embedding(spread[:, number], w.codebook, previous))
             logits = self.speech_stack.stack(x, Rows(slots, (first + number).int()), self.speech_stack.tables)
             for matrix in w.speech_head:
                 logits = matrix(logits)
             previous = self._ops.choose(logits, slots, state.speech, group[:, :number], number)
+            previous = previous.clamp(0, logits.shape[1] - 1)  # of scores that are not finite it may be anything
+            largest.append(logits.amax(dim=-1))
             group[:, number] = previous
+        faulty = ~torch.stack(largest).isfinite().all(dim=0)
+        state.faulty.index_copy_(0, at, state.faulty[at] | faulty)
         state.codes.index_copy_(0, at, group)

@@ -24,6 +24,7 @@ from runtime.server.process import end_group, kill_group, start_group
 from runtime.server.repository import RepositoryApi
 from runtime.server.watch import Watch
 
+END_S = 3.0  # for the model to end what the grace period left
 LIVE_S = 60.0  # an empty tritonserver answers within seconds; a slow disk gets a minute
 
 logger = logging.getLogger(__name__)
@@ -57,7 +58,7 @@ class Life:
         prefix = shared_memory.new_prefix(run.path)
         line = command(config, install, options, prefix, self._admin_key)
         self._server = start_group(line, environment(install, options), output)
-        self.watch = Watch(self._server, run, config.patience.heartbeat)
+        self.watch = Watch(self._server, run, config.patience.heartbeat, answers=self._api.live)
         logger.info("tritonserver started, process %d", self._server.pid)
 
     def load(self) -> None:
@@ -83,14 +84,27 @@ class Life:
         self.watch.expect_stubs(python)
 
     def drain(self, hurry: Callable[[], bool]) -> None:
-        """Has new requests refused and waits for the live ones until the grace period or `hurry` ends it."""
-        self._run.begin_drain()
+        """Has new requests refused and waits for the live ones until the grace period or `hurry` ends it.
+
+        What is live then gets a typed error from the model, which must happen before tritonserver stops.
+        """
+        grace = self._config.patience.drain
+        self._run.begin_drain(grace)
         logger.info("draining, %s live streams", self._run.live() or 0)
-        deadline = time.monotonic() + self._config.patience.drain
-        while time.monotonic() < deadline and not hurry() and self.watch.loss() is None:
-            if self._run.drained():
-                return
+        if self._await_drained(grace, hurry):
+            return
+        self._run.begin_drain(0.0)
+        if not self._await_drained(END_S, lambda: False):
+            logger.warning("%s live streams did not end", self._run.live() or 0)
+
+    def _await_drained(self, seconds: float, hurry: Callable[[], bool]) -> bool:
+        """Whether nothing is live any more, or nobody is left who could know."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline and not hurry():
+            if self._run.drained() or self.watch.loss() is not None:
+                return True
             time.sleep(self._config.patience.poll)
+        return False
 
     def end(self, gracefully: bool) -> None:
         """Ends the whole group and removes its shared memory."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from runtime.errors import Draining
+from runtime.errors import Draining, ServeError
 from runtime.options import Options
 from runtime.params import DEFAULT_MAX_TOKENS
 from runtime.scheduler import Scheduler
@@ -20,8 +20,9 @@ from runtime.serving.admission import Admission, Bounds, Ticket
 from runtime.serving.keys import KeyCounts
 from runtime.serving.limits import RequestLimits
 from runtime.serving.metrics import Metrics
+from runtime.serving.orders import Orders
+from runtime.serving.owed import OwedReplies, SureReply
 from runtime.serving.request import outline, parse_parameters
-from runtime.serving.run_files import RunFiles
 from runtime.serving.session import Reply, Timings
 
 Arrays = Mapping[str, np.ndarray]
@@ -73,14 +74,15 @@ class Door:
         limits: RequestLimits,
         rate: int,
         scheduler: Scheduler,
-        run: RunFiles,
+        orders: Orders,
         metrics: Metrics,
         hand_over: Callable[[Incoming], None],
         sent_away: Callable[[Ticket], None],
     ) -> None:
         self._limits, self._rate, self._scheduler = limits, rate, scheduler
-        self._run, self._metrics, self._hand_over = run, metrics, hand_over
-        self.keys = KeyCounts(limits)
+        self._orders, self._metrics, self._hand_over = orders, metrics, hand_over
+        self.keys, self.owed = KeyCounts(limits), OwedReplies()
+        self._closed: ServeError | None = None
         bounds = Bounds(options.max_live, (options.serving.max_wait_s, options.serving.batch_wait_s))
         self.admission = Admission(bounds, lambda: scheduler.free, sent_away, metrics.waited)
 
@@ -91,6 +93,7 @@ class Door:
             read: copies the tensors, when the check that it is given does not object to their sizes.
         """
         ticket, timings = None, Timings(on_mark=self._metrics.moment)
+        reply = SureReply(reply, self.owed)
         try:
             reply = self.keys.enter(asked.parameters, reply)
             ticket = self._enter(asked)
@@ -110,8 +113,18 @@ class Door:
     def _check(self, asked: Asked, arrays: Arrays) -> None:
         self._limits.check(arrays, parse_parameters(asked.parameters), self._rate)
 
+    def close(self, error: ServeError) -> None:
+        """Refuses all from now on with this error."""
+        self._closed = error
+
+    def check_open(self) -> None:
+        """Raises the error that the door was closed with."""
+        if self._closed is not None:
+            raise self._closed
+
     def _enter(self, asked: Asked) -> Ticket:
-        if self._run.draining:
+        self.check_open()
+        if self._orders.draining:
             raise Draining("server", "is stopping", "send the request to another server or retry in a minute")
         seen = outline(asked.parameters, asked.samples, self._rate)
         if seen.answer is not None:

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from runtime.contracts import AUDIO_ENCODER
+from runtime.errors import EngineFault
+from runtime.serving.guarded import StageHangs
 from runtime.serving.stages import Stages
 from runtime.waiting import DEFAULT_PRIORITY, Priority, WaitingQueue
 
@@ -54,18 +57,28 @@ class EncodeQueue:
     async def _work(self) -> None:
         await asyncio.sleep(self._gather_s)
         while batch := self._take():
-            try:
-                rows = await self._stages.encode([clip for job in batch for clip in job.clips])
-            except Exception as error:  # handed to every request of the call
+            await self._call(batch)
+        self._worker = None
+
+    async def _call(self, batch: list[Job]) -> None:
+        """One call for all; when it fails one for each, so that only the request at fault ends."""
+        try:
+            rows = await self._stages.encode([clip for job in batch for clip in job.clips])
+            if not all(np.isfinite(row).all() for row in rows):
+                raise EngineFault(AUDIO_ENCODER.name, "gave numbers that are not finite", "send the request again")
+        except Exception as error:  # handed to the request
+            if len(batch) > 1 and not isinstance(error, StageHangs):
                 for job in batch:
-                    if not job.result.done():
-                        job.result.set_exception(error)
-                continue
+                    await self._call([job])
+                return
             for job in batch:
                 if not job.result.done():
-                    job.result.set_result(rows[: len(job.clips)])
-                rows = rows[len(job.clips) :]
-        self._worker = None
+                    job.result.set_exception(error)
+            return
+        for job in batch:
+            if not job.result.done():  # its request was ended meanwhile
+                job.result.set_result(rows[: len(job.clips)])
+            rows = rows[len(job.clips) :]
 
     def _take(self) -> list[Job]:
         batch: list[Job] = []

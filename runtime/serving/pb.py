@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from runtime.contracts import NUMPY_TYPES, ModelContract, TensorSpec
-from runtime.errors import TRITON_CODES, EngineFault, InvalidRequest, ServeError
+from runtime.errors import MEMORY_FULL, TRITON_CODES, EngineFault, InvalidRequest, ServeError, stage_fault
+from runtime.faults import kind, log_fault
 
 logger = logging.getLogger(__name__)
 
@@ -74,10 +75,13 @@ def respond(pb_utils: Any, contract: ModelContract, arrays: dict[str, np.ndarray
     return pb_utils.InferenceResponse(output_tensors=tensors(pb_utils, contract.outputs, arrays))
 
 
-def fail(pb_utils: Any, error: BaseException) -> Any:
-    """An ``InferenceResponse`` that carries a typed error; any other exception becomes an EngineFault."""
+def fail(pb_utils: Any, error: BaseException, part: str = "server") -> Any:
+    """An ``InferenceResponse`` that carries a typed error; any other exception becomes an EngineFault of ``part``."""
+    if MEMORY_FULL in str(error):
+        error = stage_fault(str(error), part)
     if not isinstance(error, ServeError):
-        error = EngineFault("server", f"{type(error).__name__}: {error}", "this is a fault of the server: see its log")
+        # Without its message: that may quote another request of the same call.
+        error = EngineFault(part, f"failed ({kind(error)})", "this is a fault of the server: see its log")
     code = getattr(pb_utils.TritonError, TRITON_CODES[error.code])
     return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error), code))
 
@@ -94,6 +98,6 @@ def answer_each(
         try:
             responses.append(respond(pb_utils, contract, run(inputs(request, contract))))
         except Exception as error:
-            logger.exception("%s: a request failed", contract.name)
-            responses.append(fail(pb_utils, error))
+            log_fault(logger, f"{contract.name}: a request failed", error)
+            responses.append(fail(pb_utils, error, contract.name))
     return responses

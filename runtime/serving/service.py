@@ -1,31 +1,35 @@
-"""The public model's life: sessions, the frame loop thread, sound, cancellation, faults.
+"""The public model's life: requests in, sessions, the frame loop thread, sound, cancellation, faults.
 
-Two threads: the frame loop's, and an asyncio thread that does everything else. Requests come through the door
-(``runtime.serving.door``), in Triton's thread.
+Two threads: the frame loop's, and an asyncio thread that does everything else. Requests come through the
+door, in Triton's thread.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import os
-import threading
 import time
 from collections.abc import Callable
 
 from runtime.checkpoint.config import ModelConfig
-from runtime.errors import EngineFault, Overloaded, ServeError
+from runtime.errors import Draining, EngineFault, ServeError
+from runtime.faults import kind, log_fault
 from runtime.frame_loop import FrameLoop, StreamFrame
 from runtime.frontend.mel import position_hz
 from runtime.frontend.tokenizer import ChatTokenizer
 from runtime.options import Options
+from runtime.server.control import RUN_FOLDER
 from runtime.serving.admission import Ticket
+from runtime.serving.aio_thread import AioThread
 from runtime.serving.door import Door, Incoming
+from runtime.serving.guarded import GuardedStages
 from runtime.serving.intake import Intake, Prepared
 from runtime.serving.loop_thread import LoopThread
 from runtime.serving.metrics import Metrics
-from runtime.serving.run_files import RUN_FOLDER, RunFiles
+from runtime.serving.orders import Orders, Pulse
 from runtime.serving.session import CANCELLED, Session
 from runtime.serving.sound import Dispatcher, Sound
 from runtime.serving.stages import Stages
@@ -59,53 +63,51 @@ class ChatService:
         sound: Sizes,
         die: Callable[[], None] = lambda: os._exit(1),
     ) -> None:
-        self._options, self._config, self._die = options, config, die
+        self._config, self._die, self._poll_s = config, die, options.serving.cancel_poll_s
         self._sample_rate, self._scheduler = sound.sample_rate, loop.scheduler
         self._tokenizer = ChatTokenizer(config.directory)
-        self._run = RunFiles(options.path(RUN_FOLDER))
+        self._orders, self._pulse = Orders(options.path(RUN_FOLDER)), Pulse(options.serving.heartbeat_s)
         self.metrics = Metrics()
         self._loop_thread = LoopThread(
-            loop, self._frames, self._fault, self._run.heartbeat, options.serving.heartbeat_s, self.metrics.step
+            loop,
+            self._frames,
+            self._fault,
+            self._orders.heartbeat,
+            options.serving.heartbeat_s,
+            self.metrics.step,
+            self._pulse.beats,
         )
-        self._aio = asyncio.new_event_loop()
-        self._aio_thread = threading.Thread(target=self._aio.run_forever, name="service", daemon=True)
+        self._aio = AioThread(lambda error: self._perish(_restart("server", error)), self._aio_lost)
         limits = options.limits.for_model(
             options.engine.max_positions, position_hz(config.speech_ids.group_size), float(config.features.seconds)
         )
+        rate = config.features.sample_rate
         self.door = Door(
-            options,
-            limits,
-            config.features.sample_rate,
-            self._scheduler,
-            self._run,
-            self.metrics,
-            self._submit,
-            self._sent_away,
+            options, limits, rate, self._scheduler, self._orders, self.metrics, self._submit, self._sent_away
         )
         self._admission = self.door.admission
-        self._intake = Intake(options, limits, config, self._tokenizer, self._scheduler, stages, sound)
-        self._dispatcher = Dispatcher(stages, options.token2wav, self.metrics)
+        guarded = GuardedStages(stages, options.serving.stage_timeout_s, self._perish)
+        self._intake = Intake(options, limits, config, self._tokenizer, self._scheduler, guarded, sound)
+        self._dispatcher = Dispatcher(guarded, options.token2wav, self.metrics)
         self._sessions: dict[Stream, Session] = {}
         self._tickets: dict[Stream, Ticket] = {}
         self._sound_ids = _stream_ids()
         self._tasks: set[asyncio.Task[None]] = set()
         self._observe: Callable[[], None] = lambda: None
+        self._ending: ServeError | None = None  # what ends the requests that are being prepared
         self.frame_seconds = 0.0  # spent on frames in the asyncio thread: decoding text, building and sending responses
         self.frames = 0
 
     def start(self) -> None:
         """Starts both threads."""
         self._loop_thread.start()
-        self._aio_thread.start()
-        asyncio.run_coroutine_threadsafe(self._watch(), self._aio)
+        self._aio.start(self._watch())
 
     def stop(self) -> None:
         """Ends both threads; live requests get an error."""
         self._loop_thread.stop()
-        stopped = Overloaded("server", "is stopping", "send the request again")
-        asyncio.run_coroutine_threadsafe(self._fail_all(stopped), self._aio).result()
-        self._aio.call_soon_threadsafe(self._aio.stop)
-        self._aio_thread.join()
+        self._aio.wait(self._end_all(Draining("server", "is stopping", "send the request again")))
+        self._aio.stop()
 
     def observe(self, observer: Callable[[], None]) -> None:
         """Has ``observer`` called in the asyncio thread at every poll."""
@@ -114,7 +116,7 @@ class ChatService:
     @property
     def live(self) -> int:
         """Requests without a last response."""
-        return self._admission.live
+        return self._admission.live + len(self.door.owed)
 
     def gauges(self) -> dict[str, float]:
         """Numbers that show what is held now."""
@@ -137,12 +139,13 @@ class ChatService:
     # ---- asyncio thread ----
 
     def _accept(self, incoming: Incoming) -> None:
-        task = self._aio.create_task(self._answer(incoming))
+        task = self._aio.loop.create_task(self._answer(incoming))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def _answer(self, incoming: Incoming) -> None:
         try:
+            self.door.check_open()
             prepared = await self._intake.prepare(incoming)
             incoming.timings.mark("encoded")
             if not incoming.reply.is_cancelled():
@@ -150,10 +153,11 @@ class ChatService:
                 return
             self.metrics.cancelled()
             incoming.reply.close()
-        except Exception as error:
-            if not isinstance(error, ServeError):
-                logger.exception("a request failed")
-            self.door.refuse(incoming.reply, error)
+        except (Exception, asyncio.CancelledError) as error:  # the second by ``_fail_all``
+            why = self._ending or error if isinstance(error, asyncio.CancelledError) else error
+            if not isinstance(why, ServeError):
+                log_fault(logger, "a request failed", why)
+            self.door.refuse(incoming.reply, why)
         self._admission.leave(incoming.ticket)
 
     def _begin(self, incoming: Incoming, prepared: Prepared) -> None:
@@ -183,13 +187,9 @@ class ChatService:
             session = self._sessions.get(item.stream)
             if session is None:
                 continue  # cancelled since
-            try:
-                session.on_frame(item.frame)
-                if session.sound is not None:
-                    self._dispatcher.offer(session.sound)
-            except Exception as error:
-                logger.exception("a response could not be made")
-                session.fail(error)
+            session.on_frame(item.frame)
+            if session.sound is not None:
+                self._dispatcher.offer(session.sound)
         self.frame_seconds += time.perf_counter() - began
 
     def _forget(self, session: Session) -> None:
@@ -212,37 +212,66 @@ class ChatService:
     async def _watch(self) -> None:
         """Polls cancellation and deadlines of all requests together and keeps the supervisor's count."""
         while True:
+            self._pulse.beat()
             for session in list(self._sessions.values()):
                 if session.reply.is_cancelled():
                     session.cancel()
             for ticket in self._admission.overdue():
                 self._send_away(ticket)
+            if self._orders.overdue:
+                await self._fail_all(Draining("server", "stopped before this answer was complete", "send it again"))
+            self.door.owed.retry()
             self._observe()
-            self._run.show_live(self.live)
-            await asyncio.sleep(self._options.serving.cancel_poll_s)
+            self._orders.show(self.live)
+            await asyncio.sleep(self._poll_s)
 
-    async def _fail_all(self, error: BaseException) -> None:
+    async def _fail_all(self, error: ServeError) -> None:
+        """Ends every request: those that are being prepared, waiting and running ones."""
+        self._ending = error
+        for task in list(self._tasks):
+            task.cancel()
         for session in list(self._sessions.values()):
             session.fail(error)
+        await asyncio.sleep(0)  # the cancelled tasks answer with ``_ending``
+
+    async def _end_all(self, error: ServeError) -> None:
+        self.door.close(error)
+        await self._fail_all(error)
+
+    def _perish(self, error: ServeError) -> None:
+        """What is lost only a restart brings back: this process ends, and the supervisor starts all again."""
+        log_fault(logger, str(error), error)
+        task = self._aio.loop.create_task(self._end_all(error))
+        task.add_done_callback(lambda _: self._aio.loop.call_later(DEATH_DELAY_S, self._die))
+
+    def _aio_lost(self, error: BaseException) -> None:
+        for session in list(self._sessions.values()):
+            session.fail(_restart("server", error))
+        time.sleep(DEATH_DELAY_S)
+        self._die()
 
     # ---- Triton's thread ----
 
     def _submit(self, incoming: Incoming) -> None:
-        self._aio.call_soon_threadsafe(self._accept, incoming)
+        self._aio.call(self._accept, incoming)
 
     def _sent_away(self, ticket: Ticket) -> None:
-        self._aio.call_soon_threadsafe(self._send_away, ticket)
+        self._aio.call(self._send_away, ticket)
 
     # ---- frame loop thread ----
 
     def _frames(self, frames: list[StreamFrame]) -> None:
-        self._aio.call_soon_threadsafe(self._on_frames, frames)
+        self._aio.call(self._on_frames, frames)
 
     def _fault(self, error: BaseException) -> None:
-        fault = EngineFault("engine", f"{type(error).__name__}: {error}", "the server restarts: send the request again")
-        asyncio.run_coroutine_threadsafe(self._fail_all(fault), self._aio).result()
+        with contextlib.suppress(TimeoutError):  # the other thread may be dead too
+            self._aio.wait(self._end_all(_restart("engine", error)), DEATH_DELAY_S)
         time.sleep(DEATH_DELAY_S)
         self._die()
+
+
+def _restart(part: str, error: BaseException) -> EngineFault:
+    return EngineFault(part, f"failed ({kind(error)})", "the server restarts: send the request again")
 
 
 def _stream_ids() -> itertools.count[int]:

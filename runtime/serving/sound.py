@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from runtime.contracts import ChunkFlag
-from runtime.errors import EngineFault, ServeError
+from runtime.errors import ServeError
 from runtime.options import Token2WavOptions
 from runtime.playback import Playback
 from runtime.serving.metrics import Metrics
@@ -215,7 +215,7 @@ class Dispatcher:
         return [sound for sound in sounds if sound not in late]
 
     async def _call(self, batch: list[Sound], chunks: list[SpeechChunk]) -> None:
-        results: Sequence[np.ndarray | ServeError | None]
+        results: Sequence[np.ndarray | ServeError]
         began = time.monotonic()
         try:
             results = await self._stages.speak(chunks)
@@ -227,8 +227,6 @@ class Dispatcher:
         for sound, result in zip(batch, results, strict=True):
             if isinstance(result, ServeError):
                 sound.fail(result)
-            elif result is None:
-                sound.fail(EngineFault("token2wav", "the state of this stream was lost", "send the request again"))
             else:
                 self._metrics.sound(len(result) / sound.rate, sound.give(result))
             if not sound.holds:

@@ -150,9 +150,19 @@ def test_idle_prefixes_make_room_and_wanted_ones_stay():
 def test_a_tainted_stream_takes_its_prefix_along():
     rig, first = Rig(), stream(1)
     run(rig, first)
-    rig.scheduler.remove(first, tainted=True)
+    held = [set(blocks) for _, blocks, _ in rig.tables(first)]
+    freed = rig.scheduler.discard(first)
+    assert all(mine < set(blocks) for mine, blocks in zip(held, freed, strict=True)), "and the prefix's own block"
     run(rig, second := stream(2))
     assert second.skipped == 0
+
+
+def test_blocks_of_others_are_not_cleared():
+    rig, first, second = Rig(), stream(1), stream(2)
+    run(rig, first, second)
+    tables = [set(blocks) for _, blocks, _ in rig.tables(second)]
+    freed = rig.scheduler.discard(first)
+    assert not any(set(blocks) & table for blocks, table in zip(freed, tables, strict=True))
 
 
 def test_nothing_is_kept_when_switched_off():
@@ -188,7 +198,11 @@ def test_whatever_happens_every_stream_reads_what_it_would_have_computed(actions
                 rig.scheduler.remove(done)
                 streams.remove(done)
         elif streams:
-            rig.scheduler.remove(streams.pop(number % len(streams)), tainted=action == "taint")
+            one = streams.pop(number % len(streams))
+            if action == "taint" and one.slot >= 0:
+                rig.scheduler.discard(one)
+            else:
+                rig.scheduler.remove(one)
         for cache in rig.caches:
             owners = Counter(block for blocks in cache._owned.values() for block in blocks)
             assert cache.free_blocks == cache.unheld_blocks + cache.idle(cache._kept)
