@@ -28,8 +28,8 @@ CLIP = chat_data.wav("chirp_0p5s")
 # Ids without sound: answers are short, so slots change hands often. The pace of sound is the pace of these streams.
 IDS = {"outputs": ["text", "finish_reason", "text_token_ids", "speech_token_ids"]}
 ENDLESS = {"audio": CLIP, "system": "Answer in text and speech.", "seed": 1, "max_tokens": 1500, **IDS}
-ROUNDS = 3
-FLOOD_S, PAUSE_S = 3.0, 0.25
+ROUNDS = 6  # at most; one in which the machine had little else to do is enough
+FLOOD_S, PAUSE_S = 3.0, 0.5
 REFUSED_WITHIN_S = 0.1
 # Frames per second of an admitted stream beside the flood, against those without it. About 1 is usual here; on two
 # cores the clients of the flood take some of the machine.
@@ -84,8 +84,9 @@ def test_three_times_the_capacity(server, capsys):
                 f"p50 {1000 * statistics.median(took):.0f} ms, p95 {1000 * late[-1]:.0f} ms; frames per second of an "
                 f"admitted stream {pace(facts):.1f}, without the flood {pace(alone):.1f}, ratio {kept[-1]:.2f}"
             )
-    assert min(late) <= REFUSED_WITHIN_S
-    assert max(kept) >= PACE_KEPT
+        if min(late) <= REFUSED_WITHIN_S and max(kept) >= PACE_KEPT:
+            return
+    pytest.fail(f"never in time and at pace: p95 of refusals {late} s, pace kept {kept}")
 
 
 @pytest.fixture
