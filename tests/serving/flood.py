@@ -1,7 +1,7 @@
 """Many clients of one golden request in a process of their own, so that their work does not slow the test's measuring.
 
-Prints one JSON document: facts of every request, and by how much this process itself was late. A refused client tries again after a fixed pause, whatever the server's hint says:
-worse manners than those of our clients.
+Prints one JSON document: facts of every request, and by how much this process itself was late. A refused client
+tries again after a fixed pause, whatever the server's hint says: worse manners than those of our clients.
 """
 
 from __future__ import annotations
