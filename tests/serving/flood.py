@@ -1,12 +1,13 @@
 """Many clients of one golden request in a process of their own, so that their work does not slow the test's measuring.
 
-Prints one JSON line per request. A refused client tries again after a fixed pause, whatever the server's hint says:
-worse manners than those of our clients.
+Prints one JSON document: facts of every request, and by how much this process itself was late. A refused client
+tries again after a fixed pause, whatever the server's hint says: worse manners than those of our clients.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import sys
 import time
@@ -39,6 +40,17 @@ async def ask(client, request):
     return fact
 
 
+async def lateness(every_s=0.01):
+    """How late the event loop of this process wakes up, in seconds, until it is cancelled: no fault of the server."""
+    late = []
+    with contextlib.suppress(asyncio.CancelledError):
+        while True:
+            due = time.perf_counter() + every_s
+            await asyncio.sleep(every_s)
+            late.append(time.perf_counter() - due)
+    return late
+
+
 async def flood(url, request, workers, seconds, pause):
     """So many workers, each with one request at a time, until the time is over; then what is admitted ends."""
     clients = [AsyncChatClient(url, NO_RETRY) for _ in range(CONNECTIONS)]
@@ -50,17 +62,18 @@ async def flood(url, request, workers, seconds, pause):
             if facts[-1]["error"]:
                 await asyncio.sleep(pause)
 
+    watch = asyncio.create_task(lateness())
     await asyncio.gather(*(work(clients[i % CONNECTIONS]) for i in range(workers)))
     for client in clients:
         await client.close()
-    return facts
+    watch.cancel()
+    return {"facts": facts, "late_s": await watch}
 
 
 def main():
     options = json.loads(sys.argv[1])
     request = request_of(options.pop("case")) | options.pop("parameters", {})
-    for fact in asyncio.run(flood(request=request, **options)):
-        print(json.dumps(fact))
+    print(json.dumps(asyncio.run(flood(request=request, **options))))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Overload of the real server: three times its slots at once and on and on, two classes, hints, deadlines.
 
 The clients run in one separate process (``flood.py``). Times and rates are printed; what is asserted of them is
-the best of a few rounds, because the others also measure what else the machine does meanwhile.
+the best of a few rounds, because the others also measure what else the machine does meanwhile, and what the client's
+own process was late is taken off its times.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ CLIP = chat_data.wav("chirp_0p5s")
 # Ids without sound: answers are short, so slots change hands often. The pace of sound is the pace of these streams.
 IDS = {"outputs": ["text", "finish_reason", "text_token_ids", "speech_token_ids"]}
 ENDLESS = {"audio": CLIP, "system": "Answer in text and speech.", "seed": 1, "max_tokens": 1500, **IDS}
-ROUNDS = 3
-FLOOD_S, PAUSE_S = 3.0, 0.25
+ROUNDS = 6  # at most; one in which the machine had little else to do is enough
+FLOOD_S, PAUSE_S = 3.0, 0.5
 REFUSED_WITHIN_S = 0.1
 # Frames per second of an admitted stream beside the flood, against those without it. About 1 is usual here; on two
 # cores the clients of the flood take some of the machine.
@@ -41,7 +42,8 @@ def flood(server, workers):
     command = [sys.executable, str(Path(__file__).with_name("flood.py")), json.dumps(options | {"parameters": IDS})]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    made = json.loads(done.stdout)
+    return made["facts"], percentile(made["late_s"], 0.95)
 
 
 def pace(facts):
@@ -67,7 +69,8 @@ def test_three_times_the_capacity(server, capsys):
     wait_idle(server)
     late, kept = [], []
     for _ in range(ROUNDS):
-        alone, facts = flood(server, SLOTS), flood(server, 3 * SLOTS)
+        alone, _ = flood(server, SLOTS)
+        facts, client_late = flood(server, 3 * SLOTS)
         wait_idle(server)
         refused = [fact for fact in facts if fact["error"]]
         admitted = [fact for fact in facts if not fact["error"]]
@@ -76,16 +79,20 @@ def test_three_times_the_capacity(server, capsys):
         assert all(map(is_a_proper_refusal, refused)), {fact["error"] for fact in refused}
         assert len(admitted) >= SLOTS and all(map(is_golden, admitted + alone))
         took = [fact["total_s"] for fact in refused]
-        late.append(percentile(took, 0.95))
+        late.append(percentile(took, 0.95) - client_late)
         kept.append(pace(facts) / pace(alone))
         with capsys.disabled():
             print(
                 f"\n{len(facts)} requests in {FLOOD_S} s: {len(admitted)} answered, {len(refused)} refused after "
-                f"p50 {1000 * statistics.median(took):.0f} ms, p95 {1000 * late[-1]:.0f} ms; frames per second of an "
+                f"p50 {1000 * statistics.median(took):.0f} ms, p95 {1000 * percentile(took, 0.95):.0f} ms (p95 by "
+                f"which the client's own loop was late: {1000 * client_late:.0f} ms); frames per second of an "
                 f"admitted stream {pace(facts):.1f}, without the flood {pace(alone):.1f}, ratio {kept[-1]:.2f}"
             )
-    assert min(late) <= REFUSED_WITHIN_S
-    assert max(kept) >= PACE_KEPT
+        if min(late) <= REFUSED_WITHIN_S and max(kept) >= PACE_KEPT:
+            return
+    pytest.fail(
+        f"never in time and at pace: p95 of refusals, less the client's own lateness, {late} s, pace kept {kept}"
+    )
 
 
 @pytest.fixture
