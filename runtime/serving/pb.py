@@ -15,6 +15,7 @@ import numpy as np
 
 from runtime.contracts import NUMPY_TYPES, ModelContract, TensorSpec
 from runtime.errors import TRITON_CODES, EngineFault, InvalidRequest, ServeError
+from runtime.serving.inside import check_inside
 
 logger = logging.getLogger(__name__)
 
@@ -88,12 +89,14 @@ def answer_each(
     requests: list[Any],
     run: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]],
 ) -> list[Any]:
-    """One response per request of a non-decoupled model; a failing request leaves the others alone."""
+    """One response per request of a stage; a failing request leaves the others alone."""
     responses = []
     for request in requests:
         try:
+            check_inside(request.parameters(), contract.name)
             responses.append(respond(pb_utils, contract, run(inputs(request, contract))))
         except Exception as error:
-            logger.exception("%s: a request failed", contract.name)
+            if not isinstance(error, InvalidRequest):
+                logger.exception("%s: a request failed", contract.name)
             responses.append(fail(pb_utils, error))
     return responses

@@ -10,6 +10,7 @@ import numpy as np
 
 from runtime.contracts import SPEECH_ENCODER, STATE_LOST, TOKEN2WAV, ChunkFlag, ModelContract
 from runtime.errors import EngineFault
+from runtime.serving.inside import stage_parameters
 from runtime.serving.pb import tensors
 
 
@@ -60,6 +61,7 @@ class BlsStages:
             model_name=contract.name,
             requested_output_names=names,
             inputs=tensors(self._pb, contract.inputs, arrays),
+            parameters=stage_parameters(),
         )
         response = await request.async_exec()
         if response.has_error():
