@@ -69,7 +69,7 @@ class Access:
             BadAccess: the file holds none.
         """
         if not self.admin_key_file:
-            return secrets.token_urlsafe(MADE_BYTES)
+            return new_key()
         return read_secret("admin_key_file", self.admin_key_file)
 
     def check_files(self) -> None:
@@ -122,6 +122,11 @@ class Access:
             made.load_verify_locations(self.tls_client_ca)
         except (OSError, ssl.SSLError) as error:
             raise BadAccess("tls_client_ca", f"{self.tls_client_ca}: {error}", "give a PEM certificate") from None
+
+
+def new_key() -> str:
+    """A key that nobody can guess."""
+    return secrets.token_urlsafe(MADE_BYTES)
 
 
 def read_secret(field: str, path: str) -> str:

@@ -14,6 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import IO
 
 from runtime.server import shared_memory
+from runtime.server.access import new_key
 from runtime.server.bundle import TritonInstall
 from runtime.server.command import command, environment, read_options
 from runtime.server.config import LOAD_ORDER, PUBLIC_MODEL, ServerConfig
@@ -23,6 +24,7 @@ from runtime.server.hide import hide_arguments
 from runtime.server.process import end_group, kill_group, start_group
 from runtime.server.repository import RepositoryApi
 from runtime.server.watch import Watch
+from runtime.serving.inside import KEY_VARIABLE
 
 END_S = 3.0  # for the model to end what the grace period left
 LIVE_S = 60.0  # an empty tritonserver answers within seconds; a slow disk gets a minute
@@ -57,7 +59,8 @@ class Life:
         run.reset()
         prefix = shared_memory.new_prefix(run.path)
         line = command(config, install, options, prefix, self._admin_key)
-        self._server = start_group(line, environment(install, options), output)
+        variables = {**environment(install, options), KEY_VARIABLE: new_key()}
+        self._server = start_group(line, variables, output)
         self.watch = Watch(self._server, run, config.patience.heartbeat, answers=self._api.live)
         logger.info("tritonserver started, process %d", self._server.pid)
 

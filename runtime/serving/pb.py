@@ -16,6 +16,7 @@ import numpy as np
 from runtime.contracts import NUMPY_TYPES, ModelContract, TensorSpec
 from runtime.errors import MEMORY_FULL, TRITON_CODES, EngineFault, InvalidRequest, ServeError, stage_fault
 from runtime.faults import kind, log_fault
+from runtime.serving.inside import check_inside
 
 logger = logging.getLogger(__name__)
 
@@ -92,12 +93,14 @@ def answer_each(
     requests: list[Any],
     run: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]],
 ) -> list[Any]:
-    """One response per request of a non-decoupled model; a failing request leaves the others alone."""
+    """One response per request of a stage; a failing request leaves the others alone."""
     responses = []
     for request in requests:
         try:
+            check_inside(request.parameters(), contract.name)
             responses.append(respond(pb_utils, contract, run(inputs(request, contract))))
         except Exception as error:
-            log_fault(logger, f"{contract.name}: a request failed", error)
+            if not isinstance(error, InvalidRequest):
+                log_fault(logger, f"{contract.name}: a request failed", error)
             responses.append(fail(pb_utils, error, contract.name))
     return responses

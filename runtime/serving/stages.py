@@ -20,6 +20,7 @@ from runtime.contracts import (
     ModelContract,
 )
 from runtime.errors import EngineFault, stage_fault
+from runtime.serving.inside import stage_parameters
 from runtime.serving.pb import tensors
 
 _FAILED = "failed at this answer, or made sound that is not finite"
@@ -80,6 +81,7 @@ class BlsStages:
             model_name=contract.name,
             requested_output_names=names,
             inputs=tensors(self._pb, contract.inputs, arrays),
+            parameters=stage_parameters(),
         )
         response = await request.async_exec()
         if response.has_error():
