@@ -11,10 +11,8 @@ import contextlib
 import itertools
 import logging
 import os
-import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -31,6 +29,7 @@ from runtime.frontend.prompt import PromptBuilder
 from runtime.frontend.tokenizer import ChatTokenizer
 from runtime.options import Options
 from runtime.server.control import RUN_FOLDER
+from runtime.serving.asyncio_thread import AsyncioThread
 from runtime.serving.encoding import EncodeQueue
 from runtime.serving.guarded import GuardedStages
 from runtime.serving.loop_thread import LoopThread
@@ -101,9 +100,8 @@ class ChatService:
             self.metrics.step,
             self._pulse.beats,
         )
-        self._aio = asyncio.new_event_loop()
-        self._aio.set_exception_handler(_unhandled)
-        self._aio_thread = threading.Thread(target=self._run_aio, name="service", daemon=True)
+        self._thread = AsyncioThread("service", self._died)
+        self._aio = self._thread.loop
         stages = GuardedStages(stages, serving.stage_timeout_s, self._hung)
         self._encoder = EncodeQueue(stages, int(serving.encode_s * config.features.sample_rate), serving.gather_s)
         self._dispatcher = Dispatcher(stages, options.token2wav, self.metrics)
@@ -117,24 +115,20 @@ class ChatService:
         self._observe: Callable[[], None] = lambda: None
         self._owed = OwedReplies()
         self._ending: ServeError | None = None  # nothing is answered any more, but with this
-        self._stopped = False
         self.frame_seconds = 0.0  # spent on frames in the asyncio thread: decoding text, building and sending responses
         self.frames = 0
 
     def start(self) -> None:
         """Starts both threads."""
         self._loop_thread.start()
-        self._aio_thread.start()
-        asyncio.run_coroutine_threadsafe(self._watch(), self._aio).add_done_callback(self._watch_ended)
+        self._thread.start()
+        self._thread.keep(self._watch())
 
     def stop(self) -> None:
         """Ends both threads; live requests get an error."""
-        self._stopped = True
         self._loop_thread.stop()
-        stopped = Draining("server", "is stopping", "send the request again")
-        asyncio.run_coroutine_threadsafe(self._end_all(stopped), self._aio).result()
-        self._aio.call_soon_threadsafe(self._aio.stop)
-        self._aio_thread.join()
+        self._thread.run(self._end_all(Draining("server", "is stopping", "send the request again"))).result()
+        self._thread.stop()
 
     def submit(self, incoming: Incoming) -> None:
         """Takes a request; its answer goes to its reply. Thread-safe, returns at once."""
@@ -283,11 +277,6 @@ class ChatService:
             self._orders.show(self.live)
             await asyncio.sleep(self._options.serving.cancel_poll_s)
 
-    def _watch_ended(self, watch: Future[None]) -> None:
-        if not watch.cancelled() and (error := watch.exception()) is not None:
-            log_fault(logger, "the watch failed", error)
-            self._fault(error)
-
     async def _fail_all(self, error: ServeError) -> None:
         """Ends every request: those that are being prepared, waiting and running ones."""
         before, self._ending = self._ending, error
@@ -308,16 +297,12 @@ class ChatService:
         task = self._aio.create_task(self._end_all(error))
         task.add_done_callback(lambda _: self._aio.call_later(DEATH_DELAY_S, self._die))
 
-    def _run_aio(self) -> None:
-        try:
-            self._aio.run_forever()
-        except BaseException as error:  # the loop hands on what must end a process
-            log_fault(logger, "the asyncio thread failed", error)
-            for session in list(self._sessions.values()):
-                session.fail(EngineFault("server", f"failed ({kind(error)})", FAULT_REMEDY))
-        if not self._stopped:
-            time.sleep(DEATH_DELAY_S)
-            self._die()
+    def _died(self, error: BaseException) -> None:
+        """This thread cannot go on."""
+        for session in list(self._sessions.values()):
+            session.fail(EngineFault("server", f"failed ({kind(error)})", FAULT_REMEDY))
+        time.sleep(DEATH_DELAY_S)
+        self._die()
 
     # ---- frame loop thread ----
 
@@ -327,7 +312,7 @@ class ChatService:
     def _fault(self, error: BaseException) -> None:
         fault = EngineFault("engine", f"failed ({kind(error)})", FAULT_REMEDY)
         with contextlib.suppress(TimeoutError):  # the other thread may be dead too
-            asyncio.run_coroutine_threadsafe(self._end_all(fault), self._aio).result(DEATH_DELAY_S)
+            self._thread.run(self._end_all(fault)).result(DEATH_DELAY_S)
         time.sleep(DEATH_DELAY_S)
         self._die()
 
@@ -335,8 +320,3 @@ class ChatService:
 def _stream_ids() -> itertools.count[int]:
     """Ids that a restarted server does not repeat, so that state of a dead one is never taken for its own."""
     return itertools.count(time.time_ns() // 1000 << 10)
-
-
-def _unhandled(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Asyncio's own report would quote what the failed callback was given."""
-    log_fault(logger, "an asyncio callback failed", context.get("exception") or RuntimeError())

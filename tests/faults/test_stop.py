@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 
-from faulty import ENDLESS, QUICK, SPOKEN, attempt, plain_copy
+from faulty import ENDLESS, QUICK, SPOKEN, attempt, faulty_copy
 
 from client import ServerError
 from runtime.server import shared_memory
@@ -23,7 +23,7 @@ def start(url, request, outcomes):
 
 
 def served(built, out, *options):
-    return ServerProcess(plain_copy(built, out), options=(*QUICK, *options))
+    return ServerProcess(faulty_copy(built, out), options=(*QUICK, *options))
 
 
 def test_a_stop_lets_answers_finish_and_ends_the_rest_with_a_typed_error(built, tmp_path, record):
@@ -99,7 +99,7 @@ def test_a_killed_supervisor_leaves_nothing(built, tmp_path, record):
         began = time.monotonic()
         server.kill()
         while members(triton.pid):
-            assert time.monotonic() - began < 20
+            assert time.monotonic() - began < 60
             time.sleep(0.02)
         took = time.monotonic() - began
     with ServerProcess(out, addresses=server.addresses, options=QUICK):
