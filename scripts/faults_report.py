@@ -17,7 +17,9 @@ def row_of(row: dict[str, Any]) -> str:
     more = "; ".join(f"{name} {value}" for name, value in row.items() if name not in BESIDE)
     happened = f"{row['happened']} ({more})" if more else row["happened"]
     seconds = row["seconds"]
-    span = f"{min(seconds):.1f}" if len(seconds) == 1 else f"{min(seconds):.1f} to {max(seconds):.1f}" if seconds else ""
+    span = (
+        f"{min(seconds):.1f}" if len(seconds) == 1 else f"{min(seconds):.1f} to {max(seconds):.1f}" if seconds else ""
+    )
     return f"| {row['fault']} | {row['times']} | {happened} | {span} |\n"
 
 
