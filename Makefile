@@ -23,6 +23,7 @@ RECORDED     := $(or $(VECTORS),$(OUT)/authors)
 BENCH_ARGS   ?=
 BUILD_ARGS   ?=
 PERF_ARGS    ?=
+FAULTS_ARGS  ?=
 PERF_DIR     ?= output/perf
 TEST_ARGS    ?=
 
@@ -53,7 +54,7 @@ export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
 .PHONY: help setup build-engines serve demo parity test test-kernels check-tensorrt check bench bench-gpu \
-	bench-token2wav bench-hops perf-out perf perf-load perf-agree perf-report doctor clean
+	bench-token2wav bench-hops perf-out perf perf-load perf-agree perf-report faults doctor clean
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -148,6 +149,11 @@ perf-load: perf-out ## Sweep with our generator: listeners, Poisson, mixed modes
 
 perf-agree: perf-out ## Do both see the same server? First-audio p50 of 200 requests each, in turns
 	$(BIN)/python -m client.perf agree $(PERF_AT) --save $(PERF_DIR)/agree.json $(PERF_ARGS)
+
+# FAULTS_ARGS picks tests; rows of faults that a run leaves out stay in the result.
+faults: setup ## Everything that can break, done to real servers; writes docs/failures.md's table; last line is JSON
+	FAULTS_SAVE=benchmarks/results/faults_cpu.json $(BIN)/python -m pytest tests/faults -s -q $(FAULTS_ARGS)
+	$(BIN)/python scripts/faults_report.py benchmarks/results/faults_cpu.json docs/failures.md
 
 perf-report: setup ## Markdown page and plots from all JSON files in PERF_DIR
 	$(BIN)/python -m client.perf report $(sort $(wildcard $(PERF_DIR)/*.json)) --to $(PERF_DIR)

@@ -46,6 +46,8 @@ def channel_options(keepalive: KeepAlive) -> Sequence[tuple[str, int]]:
         ("grpc.max_receive_message_length", UNLIMITED),
         ("grpc.keepalive_time_ms", keepalive.every_ms),
         ("grpc.keepalive_timeout_ms", keepalive.timeout_ms),
+        # Recent gRPC (seen with 1.85) measures every ping's answer by this one, whose default is a minute.
+        ("grpc.http2.ping_timeout_ms", keepalive.timeout_ms),
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.initial_reconnect_backoff_ms", MIN_RECONNECT_MS),
         ("grpc.min_reconnect_backoff_ms", MIN_RECONNECT_MS),

@@ -23,7 +23,7 @@ from runtime.frontend.tokenizer import ChatTokenizer
 from runtime.options import Options
 from runtime.server.control import RUN_FOLDER
 from runtime.serving.admission import Ticket
-from runtime.serving.aio_thread import AioThread
+from runtime.serving.asyncio_thread import AsyncioThread
 from runtime.serving.door import Door, Incoming
 from runtime.serving.guarded import GuardedStages
 from runtime.serving.intake import Intake, Prepared
@@ -77,7 +77,8 @@ class ChatService:
             self.metrics.step,
             self._pulse.beats,
         )
-        self._aio = AioThread(lambda error: self._perish(_restart("server", error)), self._aio_lost)
+        self._thread = AsyncioThread("service", self._died)
+        self._aio = self._thread.loop
         limits = options.limits.for_model(
             options.engine.max_positions, position_hz(config.speech_ids.group_size), float(config.features.seconds)
         )
@@ -101,13 +102,14 @@ class ChatService:
     def start(self) -> None:
         """Starts both threads."""
         self._loop_thread.start()
-        self._aio.start(self._watch())
+        self._thread.start()
+        self._thread.keep(self._watch())
 
     def stop(self) -> None:
         """Ends both threads; live requests get an error."""
         self._loop_thread.stop()
-        self._aio.wait(self._end_all(Draining("server", "is stopping", "send the request again")))
-        self._aio.stop()
+        self._thread.run(self._end_all(Draining("server", "is stopping", "send the request again"))).result()
+        self._thread.stop()
 
     def observe(self, observer: Callable[[], None]) -> None:
         """Has ``observer`` called in the asyncio thread at every poll."""
@@ -139,7 +141,7 @@ class ChatService:
     # ---- asyncio thread ----
 
     def _accept(self, incoming: Incoming) -> None:
-        task = self._aio.loop.create_task(self._answer(incoming))
+        task = self._aio.create_task(self._answer(incoming))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -241,10 +243,11 @@ class ChatService:
     def _perish(self, error: ServeError) -> None:
         """What is lost only a restart brings back: this process ends, and the supervisor starts all again."""
         log_fault(logger, str(error), error)
-        task = self._aio.loop.create_task(self._end_all(error))
-        task.add_done_callback(lambda _: self._aio.loop.call_later(DEATH_DELAY_S, self._die))
+        task = self._aio.create_task(self._end_all(error))
+        task.add_done_callback(lambda _: self._aio.call_later(DEATH_DELAY_S, self._die))
 
-    def _aio_lost(self, error: BaseException) -> None:
+    def _died(self, error: BaseException) -> None:
+        """This thread cannot go on."""
         for session in list(self._sessions.values()):
             session.fail(_restart("server", error))
         time.sleep(DEATH_DELAY_S)
@@ -253,19 +256,19 @@ class ChatService:
     # ---- Triton's thread ----
 
     def _submit(self, incoming: Incoming) -> None:
-        self._aio.call(self._accept, incoming)
+        self._aio.call_soon_threadsafe(self._accept, incoming)
 
     def _sent_away(self, ticket: Ticket) -> None:
-        self._aio.call(self._send_away, ticket)
+        self._aio.call_soon_threadsafe(self._send_away, ticket)
 
     # ---- frame loop thread ----
 
     def _frames(self, frames: list[StreamFrame]) -> None:
-        self._aio.call(self._on_frames, frames)
+        self._aio.call_soon_threadsafe(self._on_frames, frames)
 
     def _fault(self, error: BaseException) -> None:
         with contextlib.suppress(TimeoutError):  # the other thread may be dead too
-            self._aio.wait(self._end_all(_restart("engine", error)), DEATH_DELAY_S)
+            self._thread.run(self._end_all(_restart("engine", error))).result(DEATH_DELAY_S)
         time.sleep(DEATH_DELAY_S)
         self._die()
 

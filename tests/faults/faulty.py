@@ -22,11 +22,19 @@ MODELS = (*STAGES, "fun_audio_chat")
 CASE = "s2s_noise_2p3s"
 SPOKEN = request_of(CASE) | {"max_tokens": 40}
 CLIP = chat_data.wav("noise_2p3s")
-# An answer that does not end by itself soon.
+# An answer of a faulty copy that does not end by itself.
 ENDLESS = {"audio": CLIP, "system": "Answer in text and speech.", "seed": 1, "max_tokens": 1500}
 SOUND_TOLERANCE = 2e-3
 # Quick to notice and quick to come back; the defaults of `make serve` are slower by their patience only.
-QUICK = ("--no-verify", "--poll=0.05", "--backoff=0.1", "--quick-failures=99", "--heartbeat=3", "--drain=5")
+QUICK = (
+    "--no-verify",
+    "--poll=0.05",
+    "--backoff=0.1",
+    "--max-backoff=0.2",
+    "--quick-failures=99",
+    "--heartbeat=3",
+    "--drain=5",
+)
 SNIPPET = """
 
 import sys

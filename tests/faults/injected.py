@@ -13,7 +13,11 @@ import time
 
 import numpy as np
 
+from runtime.answer import Answer
+from runtime.contracts import ChunkFlag
+
 for_ever = 3600.0
+ENDLESS_FROM = 300  # answers that may be so long do not stop by themselves
 
 
 class Order:
@@ -81,7 +85,9 @@ def _pick(order, arrays):
     """Whether there is an order; remembers its stream."""
     given = order.read()
     if given is not None and order.stream is None:
-        order.stream = int(arrays["stream_ids"][0])
+        # One that begins now: what an earlier test left may be released in the same call.
+        new = [i for i, flag in zip(arrays["stream_ids"], arrays["chunk_flags"], strict=True) if flag & ChunkFlag.START]
+        order.stream = int(new[0]) if new else None
     if given is not None and given["mode"] == "hang":
         time.sleep(for_ever)
     if given is not None and given["mode"] == "always":
@@ -175,6 +181,13 @@ def _arm_chat(model, order, module):
         return response(*args, **kwargs)
 
     pb_utils.InferenceResponse = full_memory
+    finish = Answer._finish
+
+    def late_finish(self, text_id):
+        endless = self.params.max_tokens >= ENDLESS_FROM and self.forwards < self.params.max_tokens
+        return "" if endless else finish(self, text_id)
+
+    Answer._finish = late_finish
     poison(loop._model._backbone, "nan backbone")
     poison(loop._model._speech, "nan speech")
     step, on_frames = loop.step, service._on_frames

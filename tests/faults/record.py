@@ -30,8 +30,9 @@ class Record:
         row.update(facts)
 
     def save(self, path: Path, status: int):
-        """Writes the file and returns the line that sums it up."""
-        rows = list(self.rows.values())
+        """Writes the file and returns the line that sums it up. Rows of faults that this run left out stay."""
+        earlier = json.loads(path.read_text())["rows"] if path.exists() else []
+        rows = list(({row["fault"]: row for row in earlier} | self.rows).values())
         line = {
             "faults": len(rows),
             "injections": sum(row["times"] for row in rows),

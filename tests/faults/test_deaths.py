@@ -16,7 +16,7 @@ from runtime.server.process import children
 from runtime.server.watch import is_stub, model_of
 
 TOLD_S = 10.0  # within this time a client in flight knows; a host that is gone takes KeepAlive's 15 s
-BACK_S = 60.0
+BACK_S = 180.0  # a start on a machine that others use too
 
 
 def stub_of(server, model):
