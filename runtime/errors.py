@@ -7,6 +7,15 @@ an error inside a stream, so the code is also the first word of the message.
 from __future__ import annotations
 
 
+NAME_CHARACTERS = 80
+
+
+def client_name(name: str) -> str:
+    """A name that a client chose, as it may stand as the field of an error: one line, no colon, valid UTF-8."""
+    plain = "".join(c if c.isascii() and c.isprintable() and c != ":" else "?" for c in name[:NAME_CHARACTERS])
+    return plain.strip() or "?"
+
+
 class ServeError(Exception):
     """Base of all typed errors. Use a subclass.
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from robust.pool import malformed, pool
 from robust.record import add_arguments, finish, provenance, save
+from robust.steady import Bench
 from robust.talkers import Talkers
 from robust.traffic import Traffic
 from robust.verdict import Bounds, Growth, growth_of, warm
@@ -44,6 +45,8 @@ class Soak:
         self._end = time.monotonic() + 60 * arguments.minutes
         cases = pool(malformed(), MALFORMED_POOL, arguments.seed)
         traffic = Traffic(arguments.seed, voices)
+        bench = Bench(arguments.out)
+        self._unsteady = traffic.pin(lambda payload: bench.ids(payload) is not None)
         self._talkers = Talkers(server.url, traffic, cases, arguments.seed, self._over)
         self._watcher = Watcher(server)
         self._interrupted = False
@@ -102,7 +105,7 @@ class Soak:
             **flat(growth),
             "flaws": flaws,
         }
-        return line, {"seed": self._arguments.seed, "problems": tally.problems, "series": series(samples)}
+        return line, {"seed": self._arguments.seed, "unsteady_requests": self._unsteady, "problems": tally.problems, "series": series(samples)}
 
 
 def flat(growth: Growth) -> dict[str, Any]:

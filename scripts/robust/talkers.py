@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from robust.case import Case, judge
-from robust.outcome import End, Outcome, flaw, typed
+from robust.case import Case, Verdict, judge
+from robust.outcome import End, Outcome, flaw
 from robust.traffic import Job, Traffic
 from robust.wire import STAY, Leave, Wire, wire_to
 
@@ -124,8 +124,8 @@ class Talkers:
         self.tally.completed += 1
         if job.pinned is not None:
             self.tally.ids_compared += 1
-            if Known.of(outcome) != self._known[job.pinned]:
-                self.tally.problem("ids_differ", f"pinned request {job.pinned}")
+            if (now := Known.of(outcome)) != (then := self._known[job.pinned]):
+                self.tally.problem("ids_differ", f"pinned request {job.pinned}: {now} is not {then}")
 
     async def _leave(self, wire: Wire) -> None:
         leave = Leave(after_responses=self._draw.randint(1, 60))
@@ -149,7 +149,7 @@ class Talkers:
         if await self._broke(outcome):
             return
         verdict, why = judge(case, outcome)
-        if outcome.end == End.ERROR and not why and typed(outcome.error):
+        if verdict in (Verdict.TYPED, Verdict.TRITON):
             self.tally.errors_expected += 1
         else:
             self.tally.problem("errors_unexpected", f"{case.kind}: {verdict} {why}")

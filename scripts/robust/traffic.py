@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,7 +43,18 @@ class Traffic:
     def __init__(self, seed: int, voices: Sequence[str]) -> None:
         self._draw, self._voices = random.Random(seed), tuple(voices)
         self._clips = [made_question(seconds) for seconds in LENGTHS_S]
-        self.pinned = [self._request(SHORT, ALL_OUTPUTS, number) for number in range(PINNED)]
+        self.pinned: list[Job] = []
+
+    def pin(self, steady: Callable[[bytes], bool]) -> int:
+        """Chooses the requests that are sent again and again; returns how many were not steady."""
+        refused = 0
+        while len(self.pinned) < PINNED:
+            job = self._request(SHORT, ALL_OUTPUTS, len(self.pinned))
+            if steady(job.payload):
+                self.pinned.append(job)
+            else:
+                refused += 1
+        return refused
 
     def short(self) -> Job:
         """A request whose answer is soon complete; a third of them are pinned ones."""
