@@ -13,11 +13,10 @@ import signal
 import sys
 import time
 from dataclasses import asdict
-from functools import partial
 from typing import Any
 
 from robust.pool import malformed, pool
-from robust.record import add_arguments, finish, provenance, save
+from robust.record import add_arguments, finish, provenance, save, serve
 from robust.steady import Bench
 from robust.talkers import Talkers
 from robust.traffic import Traffic
@@ -151,8 +150,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=60.0, help="of traffic (default: %(default)s)")
     parser.add_argument("--clients", type=int, default=8, help="at once (default: %(default)s)")
     arguments = parser.parse_args()
-    start = partial(ServerProcess, arguments.out, log_file=arguments.log)
-    with start() as server:
+    with serve(arguments) as server:
         return Soak(arguments, server).run()
 
 

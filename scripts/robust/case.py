@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 import numpy as np
+from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2
 from tritonclient.utils import serialize_byte_tensor
 
@@ -112,7 +113,17 @@ def judge(case: Case, outcome: Outcome) -> tuple[Verdict, str]:
             return Verdict.CRASH, outcome.error
         case End.HANG:
             return Verdict.HANG, "no last response"
+    if not _parses(case.payload):  # Triton ends a stream on which it cannot read a message
+        return Verdict.TRITON, ""
     return Verdict.HANG, "the stream ended without a last response"
+
+
+def _parses(payload: bytes) -> bool:
+    try:
+        service_pb2.ModelInferRequest.FromString(payload)
+    except DecodeError:
+        return False
+    return True
 
 
 def _judge_answer(case: Case, outcome: Outcome) -> tuple[Verdict, str]:

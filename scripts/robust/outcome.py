@@ -92,6 +92,14 @@ TRITON_REFUSALS = tuple(
         r"inference input '.*' data-type is '",
         r"unexpected shape for input '",
         r"(input|output) '.*' already exists in request",
+        r"Request for unknown model: '.*' (version \d+ )?is not found",
+        r"invalid value type for '.*' parameter, expected",
+        r"unexpected number of string elements \d+ for inference input",
+        r"expected \d+ string elements for inference input '.*', got",
+        r"contents field must not be specified when using raw_input_contents",
+        r"unable to find data for input tensor '.*' for model",
+        r"invalid model version specified '.*' , version should be",
+        r"Unable to find shared memory region: '",
     )
 )
 

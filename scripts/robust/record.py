@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from client.perf.machine import busy, describe
+from runtime.server.launch import ServerProcess
 
 PACKAGES = ("nvidia-pytriton", "tritonclient", "grpcio", "torch", "onnxruntime", "numpy", "hypothesis")
 ROOT = Path(__file__).parents[2]
@@ -23,6 +24,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of everything random (default: %(default)s)")
     parser.add_argument("--save", type=Path, default=None, help="file for the result with machine, commit, versions")
     parser.add_argument("--log", type=Path, default=None, help="file for the server's log")
+
+
+def serve(arguments: argparse.Namespace) -> ServerProcess:
+    """A server of the built folder, with a fresh log: what an old one says of readiness would be believed."""
+    if arguments.log is not None:
+        arguments.log.unlink(missing_ok=True)
+    return ServerProcess(arguments.out, log_file=arguments.log)
 
 
 def provenance() -> dict[str, Any]:
