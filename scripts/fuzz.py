@@ -61,7 +61,7 @@ def shrink(fuzzer: Fuzzer, oracle: PromptOracle, seed: int) -> None:
 def result(fuzzer: Fuzzer, watcher: Watcher, failed: int, seconds: float, seed: int) -> dict[str, Any]:
     """The line."""
     counts = fuzzer.counts
-    crashes = max(watcher.restarts, counts[Verdict.CRASH])
+    crashes = max(watcher.restarts, fuzzer.restarts, counts[Verdict.CRASH])
     return {
         "passed": not (failed or crashes or fuzzer.leaks or any(counts[verdict] for verdict in FAILURES)),
         "cases": sum(fuzzer.kinds.values()),

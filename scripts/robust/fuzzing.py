@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from robust.case import FAILURES, Case, Verdict, judge
-from robust.outcome import Outcome
+from robust.outcome import End, Outcome
 from robust.talkers import Known
 from robust.traffic import Job
 from robust.watching import held, wait_idle
 from robust.wire import Leave, Wire
+from runtime.server.config import PUBLIC_MODEL
 from runtime.server.launch import ServerProcess
 
 IN_FLIGHT = 16
 PATIENCE_S = 60.0  # every case asks for a few tokens
 LEAVE = Leave(after_responses=400)  # a case may have spoiled its own max_tokens; nobody waits for the end then
 IDLE_S = 20.0
+NOTICE_S, RESTART_S = 1.0, 120.0
 KEPT_FAILURES = 50
 T = TypeVar("T")
 
@@ -41,6 +44,7 @@ class Fuzzer:
         self.counts: Counter[Verdict] = Counter()
         self.kinds: Counter[str] = Counter()
         self.leaks = 0
+        self.restarts = 0
         self._seen: set[int] = set()
         self.failures: list[str] = []
 
@@ -55,18 +59,44 @@ class Fuzzer:
 
     def send(self, cases: Sequence[Case]) -> list[str]:
         """Sends the cases, ``IN_FLIGHT`` at once; returns what was wrong, in words."""
-        outcomes = self._run(self._ask(cases))
         wrong = []
-        for case, outcome in zip(cases, outcomes, strict=True):
-            verdict, why = judge(case, outcome)
-            self.counts[verdict] += 1
-            self.kinds[case.kind] += 1
-            self._seen.add(hash(case.payload))
-            if verdict in FAILURES:
-                wrong.append(f"{case.kind}: {verdict}: {why[:300]}")
-                self._keep(case)
+        for begin in range(0, len(cases), IN_FLIGHT):
+            batch = cases[begin : begin + IN_FLIGHT]
+            outcomes = self._run(self._ask(batch))
+            if any(outcome.end == End.LOST for outcome in outcomes):
+                outcomes = self._find_killer(batch, outcomes)
+            wrong += [words for pair in zip(batch, outcomes, strict=True) if (words := self._judge(*pair))]
         self.failures += wrong[: max(0, KEPT_FAILURES - len(self.failures))]
         return wrong
+
+    def _judge(self, case: Case, outcome: Outcome) -> str:
+        verdict, why = judge(case, outcome)
+        self.counts[verdict] += 1
+        self.kinds[case.kind] += 1
+        self._seen.add(hash(case.payload))
+        if verdict not in FAILURES:
+            return ""
+        self._keep(case)
+        return f"{case.kind}: {verdict}: {why[:300]}"
+
+    def _find_killer(self, batch: Sequence[Case], outcomes: Sequence[Outcome]) -> list[Outcome]:
+        """Sends the cases that were lost again, one after another."""
+        self.restarts += 1
+        found = []
+        for case, outcome in zip(batch, outcomes, strict=True):
+            if outcome.end == End.LOST:
+                self._wait_ready()
+                outcome = self._run(self._wire.ask(case.payload, PATIENCE_S, LEAVE))
+                self.restarts += outcome.end == End.LOST
+            found.append(outcome)
+        self._wait_ready()
+        return found
+
+    def _wait_ready(self) -> None:
+        time.sleep(NOTICE_S)  # the supervisor's, to see a death
+        deadline = time.monotonic() + RESTART_S
+        while not self._server.ready(PUBLIC_MODEL) and time.monotonic() < deadline:
+            time.sleep(0.2)
 
     @property
     def distinct(self) -> int:
@@ -96,13 +126,7 @@ class Fuzzer:
         return {verdict.value: count for verdict, count in sorted(self.counts.items())}
 
     async def _ask(self, cases: Sequence[Case]) -> list[Outcome]:
-        free = asyncio.Semaphore(IN_FLIGHT)
-
-        async def one(case: Case) -> Outcome:
-            async with free:
-                return await self._wire.ask(case.payload, PATIENCE_S, LEAVE)
-
-        return await asyncio.gather(*map(one, cases))
+        return await asyncio.gather(*(self._wire.ask(case.payload, PATIENCE_S, LEAVE) for case in cases))
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         return self._loop.run_until_complete(work)

@@ -99,6 +99,9 @@ TRITON_REFUSALS = tuple(
         r"contents field must not be specified when using raw_input_contents",
         r"unable to find data for input tensor '.*' for model",
         r"invalid model version specified '.*' , version should be",
+        r"incomplete string (data|length indicator) for inference input '",
+        r"expected \d+ inputs but got \d+ inputs for model",
+        r"invalid value for 'classification' parameter, expected",
         r"Unable to find shared memory region: '",
     )
 )

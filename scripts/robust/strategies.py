@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
 from typing import Any
 
@@ -63,11 +64,21 @@ def tensor(draw: st.DrawFn) -> tuple[str, str, list[int], bytes | None]:
     return name, draw(st.sampled_from(DTYPES)), shape, content
 
 
+def survivable(made: tuple[str, str, list[int], bytes | None]) -> bool:
+    """Whether Triton 2.51 itself lives through a tensor: its count of bytes is kept in 64 bits and wraps.
+
+    A shape of 2**62 four-byte elements counts as no bytes, passes its check, and numpy then ends the stub of
+    the model before any code of ours runs; docs/soak.md.
+    """
+    count = math.prod(made[2])
+    return abs(count) < 2**60
+
+
 @st.composite
 def tensors(draw: st.DrawFn) -> Case:
     """Inputs of any name, type, rank, size and number; contents that fit or do not."""
     request = small(draft(), draw(FEW))
-    for name, dtype, shape, content in draw(st.lists(tensor(), min_size=1, max_size=4)):
+    for name, dtype, shape, content in draw(st.lists(tensor().filter(survivable), min_size=1, max_size=4)):
         request.inputs.add(name=name, datatype=dtype).shape.extend(shape)
         if content is not None:
             request.raw_input_contents.append(content)
