@@ -6,7 +6,6 @@ an error inside a stream, so the code is also the first word of the message.
 
 from __future__ import annotations
 
-
 NAME_CHARACTERS = 80
 
 

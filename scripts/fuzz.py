@@ -33,23 +33,25 @@ STRIDE = 100_000  # between the seeds of two runs: each chunk has a seed of its 
 
 
 def run(fuzzer: Fuzzer, cases: int, seed: int, oracle: PromptOracle) -> int:
-    """Sends so many cases; returns how many looks and cases failed."""
-    failed = 0
-    for number, begin in enumerate(range(0, cases, CHUNK)):
-        chunk = pool(every_kind(oracle), min(CHUNK, cases - begin), seed * STRIDE + number)
+    """Sends so many different cases; returns how many of them, and of the looks at the server, failed."""
+    failed = done = number = 0
+    while done < cases and failed <= MAX_FAILURES:
+        chunk = fuzzer.fresh(pool(every_kind(oracle), CHUNK, seed * STRIDE + number))[: cases - done]
+        done += len(chunk)
         wrong = fuzzer.send(chunk) + fuzzer.inspect()
         for words in wrong:
             print(words, file=sys.stderr)
         failed += len(wrong)
-        print(f"{sum(fuzzer.kinds.values())} cases: {fuzzer.summary()}", file=sys.stderr, flush=True)
-        if failed > MAX_FAILURES:
-            break
+        number += 1
+        print(f"{done} cases: {fuzzer.summary()}", file=sys.stderr, flush=True)
     return failed
 
 
 def shrink(fuzzer: Fuzzer, oracle: PromptOracle, seed: int) -> None:
     """Prints the smallest case that hypothesis finds to fail."""
-    options = settings(max_examples=SHRINK_EXAMPLES, database=None, deadline=None, suppress_health_check=list(HealthCheck))
+    options = settings(
+        max_examples=SHRINK_EXAMPLES, database=None, deadline=None, suppress_health_check=list(HealthCheck)
+    )
     try:
         case = find(every_kind(oracle), lambda case: bool(fuzzer.send([case])), settings=options, random=Random(seed))
     except NoSuchExample:
@@ -65,7 +67,6 @@ def result(fuzzer: Fuzzer, watcher: Watcher, failed: int, seconds: float, seed: 
     return {
         "passed": not (failed or crashes or fuzzer.leaks or any(counts[verdict] for verdict in FAILURES)),
         "cases": sum(fuzzer.kinds.values()),
-        "distinct": fuzzer.distinct,
         "crashes": crashes,
         "hangs": counts[Verdict.HANG],
         "leaks": fuzzer.leaks,

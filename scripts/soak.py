@@ -104,7 +104,12 @@ class Soak:
             **flat(growth),
             "flaws": flaws,
         }
-        return line, {"seed": self._arguments.seed, "unsteady_requests": self._unsteady, "problems": tally.problems, "series": series(samples)}
+        return line, {
+            "seed": self._arguments.seed,
+            "unsteady_requests": self._unsteady,
+            "problems": tally.problems,
+            "series": series(samples),
+        }
 
 
 def flat(growth: Growth) -> dict[str, Any]:

@@ -98,10 +98,10 @@ class Fuzzer:
         while not self._server.ready(PUBLIC_MODEL) and time.monotonic() < deadline:
             time.sleep(0.2)
 
-    @property
-    def distinct(self) -> int:
-        """Different payloads so far."""
-        return len(self._seen)
+    def fresh(self, cases: Sequence[Case]) -> list[Case]:
+        """The cases that were not sent before; hypothesis repeats itself."""
+        found = {case.payload: case for case in cases if hash(case.payload) not in self._seen}
+        return list(found.values())
 
     def inspect(self) -> list[str]:
         """Is the idle server empty, and are its answers what they were? Returns what is wrong, in words."""

@@ -12,9 +12,11 @@ import numpy as np
 from client.chunks import chunk_of
 from client.errors import from_message
 from client.request import FINAL_RESPONSE
+from runtime.contracts import FUN_AUDIO_CHAT
 
 SAMPLES_PER_CODE = 960  # 24 kHz at 25 codes a second
 FIRST_CONTROL = 6561  # codes from here on are no sound
+DTYPES = {spec.name: spec.dtype for spec in FUN_AUDIO_CHAT.outputs}
 FINISHES = ("stop", "length")
 
 
@@ -66,7 +68,7 @@ class Outcome:
             self.end, self.error = End.ERROR, response.error_message
             return
         answer = response.infer_response
-        chunk = chunk_of(answer)
+        chunk = chunk_of(answer) if readable(answer) else None
         if chunk is not None:
             self.text += chunk.text
             self.ids += chunk.text_token_ids.tolist()
@@ -78,6 +80,11 @@ class Outcome:
             self.end = End.ANSWER
 
 
+def readable(answer: Any) -> bool:
+    """Whether a response has the outputs of the contract in its types; Triton's classification makes others of them."""
+    return all(DTYPES.get(output.name) == output.datatype for output in answer.outputs)
+
+
 def typed(error: str) -> bool:
     """Whether an error reads ``CODE: field: problem; remedy`` with a code of ours."""
     known = from_message(error)
@@ -86,7 +93,7 @@ def typed(error: str) -> bool:
 
 # What Triton itself says of a request that never reaches our code. Each names what is wrong.
 TRITON_REFUSALS = tuple(
-    re.compile(pattern)
+    re.compile(pattern, re.S)
     for pattern in (
         r"unexpected inference (input|output) '",
         r"inference input '.*' data-type is '",
@@ -97,11 +104,16 @@ TRITON_REFUSALS = tuple(
         r"unexpected number of string elements \d+ for inference input",
         r"expected \d+ string elements for inference input '.*', got",
         r"contents field must not be specified when using raw_input_contents",
-        r"unable to find data for input tensor '.*' for model",
+        r"unable to find data for input tensor '",
         r"invalid model version specified '.*' , version should be",
         r"incomplete string (data|length indicator) for inference input '",
         r"expected \d+ inputs but got \d+ inputs for model",
         r"invalid value for 'classification' parameter, expected",
+        r"unexpected explicit tensor data for input tensor '.*' for model",
+        r"failed to get model version from specified version string",
+        r"parameter keys starting with 'triton_' are reserved for Triton usage",
+        r"invalid value (type )?for '.*'( parameter for tensor '.*')?, expected",
+        r"'shared_memory_byte_size' can not be specified without",
         r"Unable to find shared memory region: '",
     )
 )

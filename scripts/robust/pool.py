@@ -38,5 +38,3 @@ def pool(strategy: st.SearchStrategy[Case], count: int, number: int) -> list[Cas
 
     collect()
     return found
-
-

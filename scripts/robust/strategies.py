@@ -110,7 +110,9 @@ def strings(draw: st.DrawFn) -> Case:
     lengths = st.sampled_from((0, len(word), len(word) + 1, max(0, len(word) - 1), 2**31 - 1, 2**31, 2**32 - 1))
     items = draw(st.lists(lengths, max_size=3))
     raw = b"".join(struct.pack("<I", length) + word for length in items) + draw(st.binary(max_size=5))
-    request.inputs.add(name=name, datatype="BYTES").shape.extend(draw(st.sampled_from(([1], [len(items)], [2], [1, 1], []))))
+    request.inputs.add(name=name, datatype="BYTES").shape.extend(
+        draw(st.sampled_from(([1], [len(items)], [2], [1, 1], [])))
+    )
     request.raw_input_contents.append(raw)
     return Case("strings", request.SerializeToString(), outputs=None)
 
@@ -121,7 +123,9 @@ VALUES = st.one_of(
     st.integers(2**63, 2**64 - 1),
     st.floats(),
     st.text(st.characters(exclude_categories=("Cs",)), max_size=30),
-    st.sampled_from(("nan", "inf", "-1", "1e400", "0x10", "1_0", " 5 ", "٣", "true", "", "9" * 5000, "s2s", "x" * 5000)),
+    st.sampled_from(
+        ("nan", "inf", "-1", "1e400", "0x10", "1_0", " 5 ", "٣", "true", "", "9" * 5000, "s2s", "x" * 5000)
+    ),
 )
 NEAR = {
     "mode": st.sampled_from(("s2s", "s2t", "S2S", "t2s", "")),
@@ -137,7 +141,9 @@ NEAR = {
 }
 UNKNOWN = st.one_of(
     st.text(st.characters(exclude_categories=("Cs",)), max_size=100),
-    st.sampled_from(("temprature", "a: b", ":", "\n", "triton_x", "x-y", "headers", "priority", "timeout", "binary_data")),
+    st.sampled_from(
+        ("temprature", "a: b", ":", "\n", "triton_x", "x-y", "headers", "priority", "timeout", "binary_data")
+    ),
 )
 
 
@@ -164,17 +170,25 @@ PART = st.one_of(
     JSON,
 )
 TURN = st.one_of(
-    st.builds(lambda role, content: {"role": role, "content": content}, ROLE, st.one_of(spelled(), st.lists(PART, max_size=3))),
-    st.builds(lambda key: {"role": "user", "content": "hi", key: 0}, st.one_of(texts(), st.just("\ud800"), st.just("a: b"))),
+    st.builds(
+        lambda role, content: {"role": role, "content": content}, ROLE, st.one_of(spelled(), st.lists(PART, max_size=3))
+    ),
+    st.builds(
+        lambda key: {"role": "user", "content": "hi", key: 0}, st.one_of(texts(), st.just("\ud800"), st.just("a: b"))
+    ),
     JSON,
 )
 DOCUMENTS = st.one_of(
     st.builds(json.dumps, st.lists(TURN, max_size=4)),
     st.builds(lambda turns: json.dumps(turns, ensure_ascii=False), st.lists(TURN, max_size=3)),
     st.builds(json.dumps, JSON),
-    st.builds(lambda opening, depth: opening * depth, st.sampled_from(("[", '{"a":', '[{"role":')), st.integers(1, 100_000)),
+    st.builds(
+        lambda opening, depth: opening * depth, st.sampled_from(("[", '{"a":', '[{"role":')), st.integers(1, 100_000)
+    ),
     st.builds(lambda count: json.dumps([{"role": "user", "content": "hi"}] * count), st.integers(1, 600)),
-    st.sampled_from(("", "null", "NaN", "[NaN]", "[1e999]", "\ufeff[]", "[" + "9" * 5000 + "]", '"' + "x" * 10**6 + '"')),
+    st.sampled_from(
+        ("", "null", "NaN", "[NaN]", "[1e999]", "\ufeff[]", "[" + "9" * 5000 + "]", '"' + "x" * 10**6 + '"')
+    ),
 )
 
 

@@ -41,7 +41,8 @@ def _outputs(request: Any, draw: st.DrawFn) -> None:
 
 
 def _output_parameter(request: Any, draw: st.DrawFn) -> None:
-    output = request.outputs.add(name="text")
+    # Never a class of a BYTES output: Triton 2.51 divides by the zero bytes of its elements and dies; docs/soak.md.
+    output = request.outputs.add(name="audio")
     name = draw(st.sampled_from(("classification", "shared_memory_region", "shared_memory_byte_size", "binary_data")))
     output.parameters[name].int64_param = draw(INT64)
 

@@ -168,7 +168,9 @@ class Talkers:
             await asyncio.sleep(1.0)
             if time.monotonic() >= due:
                 due = time.monotonic() + VICTIM_EVERY_S
-                await kill_client(self._url, [self._traffic.long() for _ in range(VICTIM_REQUESTS)], self._draw.random())
+                await kill_client(
+                    self._url, [self._traffic.long() for _ in range(VICTIM_REQUESTS)], self._draw.random()
+                )
                 self.tally.killed_clients += 1
 
 

@@ -66,22 +66,38 @@ class Traffic:
         """A request whose answer is not soon complete, for clients that leave."""
         return self._request(LONG, self._draw.choice(SUBSETS))
 
+    def wordy(self) -> Job:
+        """A long prompt: its prefill takes several steps."""
+        return self._made({"text": "word " * self._draw.randint(500, 1500)}, self._draw.randint(*LONG), ALL_OUTPUTS)
+
+    def spoken(self) -> Job:
+        """A spoken answer that is not soon complete."""
+        options = {"audio": self._clip(), "mode": "s2s", "earliest": True, "temperature": 10.0, "top_p": 1.0}
+        return self._made(options, self._draw.randint(*LONG), ALL_OUTPUTS)
+
+    def ending(self, tokens: int) -> Job:
+        """A spoken answer of so many tokens, unless it stops by itself before."""
+        return self._made({"text": self._words(), "mode": "s2s", "earliest": True}, tokens, ALL_OUTPUTS)
+
     def _request(self, lengths: tuple[int, int], outputs: frozenset[str], pinned: int | None = None) -> Job:
         draw = self._draw
-        max_tokens = draw.randint(*lengths)
         options = self._question() | {
             "mode": draw.choice(("s2s", "s2s", "s2s", "s2t")),
             "voice": draw.choice((None, *self._voices)),
-            "seed": draw.getrandbits(60),
-            "max_tokens": max_tokens,
             "greedy": draw.choice((None, True)),
             "text_greedy": draw.choice((None, False)),
             "temperature": draw.choice((None, 0.5, 1.5, 10.0)),
             "top_k": draw.choice((None, 20)),
             "earliest": draw.choice((None, None, True)),
         }
+        return self._made(options, draw.randint(*lengths), outputs, pinned)
+
+    def _made(
+        self, options: dict[str, Any], max_tokens: int, outputs: frozenset[str], pinned: int | None = None
+    ) -> Job:
         named = {name: options.pop(name, None) for name in ("audio", "text", "messages")}
         rate = options.pop("sample_rate", DEFAULT_RATE)
+        options |= {"max_tokens": max_tokens, "seed": self._draw.getrandbits(60)}
         request = make_request(named["audio"], rate, named["text"], named["messages"], sorted(outputs), options)
         return Job(request.SerializeToString(), outputs, max_tokens, pinned)
 

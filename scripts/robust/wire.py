@@ -20,10 +20,15 @@ STREAM = "/inference.GRPCInferenceService/ModelStreamInfer"
 
 @dataclass(frozen=True, slots=True)
 class Leave:
-    """When the client cancels: after so many seconds, or after so many responses; never when both are None."""
+    """When the client cancels: after so many seconds, responses or pieces of sound; never when all are None."""
 
     after_s: float | None = None
     after_responses: int | None = None
+    after_sounds: int | None = None
+
+    def due(self, outcome: Outcome) -> bool:
+        """Whether the client leaves after what came."""
+        return outcome.responses == self.after_responses or len(outcome.audio) == self.after_sounds
 
 
 STAY = Leave()
@@ -50,6 +55,9 @@ class Wire:
         except TimeoutError:
             call.cancel()
             outcome.end = End.HANG
+        except asyncio.CancelledError:
+            call.cancel()
+            raise
         outcome.seconds = time.monotonic() - began
         return outcome
 
@@ -81,7 +89,7 @@ async def _take(call: Any, outcome: Outcome, leave: Leave) -> None:
         # Read to the end of the stream: a cancellation that meets the end of a finished call proves nothing.
         while (response := await call.read()) is not grpc.aio.EOF:
             outcome.add(response)
-            if outcome.responses == leave.after_responses:
+            if leave.due(outcome):
                 go()
     except asyncio.CancelledError:
         if not left:  # the task was cancelled, not the call
