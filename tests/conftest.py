@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,8 @@ if not torch.cuda.is_available():
     # Triton reads it when it is imported, which is later and only where kernels are used.
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
-SERVER_FOLDERS = {Path(__file__).parent / name for name in ("server", "serving")}
+BUILT_VARIABLE = "GOLDEN_BUILT"  # a folder that `built` made earlier, to save its minute
+SERVER_FOLDERS = {Path(__file__).parent / name for name in ("server", "serving", "faults", "robust")}
 
 
 def pytest_collection_modifyitems(items):
@@ -31,3 +33,41 @@ def triton():
         return find_install()
     except InstallError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory):
+    """The golden checkpoints, built for the cpu target."""
+    import chat_data
+    import token2wav_data
+
+    from builders.build import BuildRequest, build
+
+    if BUILT_VARIABLE in os.environ:
+        return Path(os.environ[BUILT_VARIABLE])
+    folder = tmp_path_factory.mktemp("built")
+    token2wav_data.materialise_cosyvoice(folder / "cosyvoice")
+    build(BuildRequest("cpu", folder / "cpu", chat_data.CHECKPOINT, folder / "cosyvoice"), print)
+    return folder / "cpu"
+
+
+@pytest.fixture(scope="session")
+def server(triton, built):
+    """A tritonserver on the golden checkpoints, shared by all tests that leave it alive."""
+    from harness import gauges
+
+    from runtime.server.launch import ServerProcess
+
+    with ServerProcess(built) as running:
+        time.sleep(1.0)  # the gauges are set at every poll; nobody else has asked anything yet
+        running.frames_when_ready = gauges(running)["frames"]
+        yield running
+
+
+@pytest.fixture
+def client(server):
+    """A client of the shared server."""
+    from client import ChatClient
+
+    with ChatClient(server.url) as connected:
+        yield connected

@@ -85,7 +85,7 @@ class Storm:
         while self.count.cancels < self._cancels:
             dice = self._draw.random()
             if dice < DROP_SHARE / IN_DROPPED:
-                await self._drop()
+                await self.drop()
             elif dice < DROP_SHARE / IN_DROPPED + KILL_SHARE / IN_KILLED:
                 await kill_client(self._url, self._jobs(IN_KILLED), self._draw.random())
                 self.count.by_stage[Stage.KILLED] += IN_KILLED
@@ -112,7 +112,7 @@ class Storm:
         # Text ids come with each frame: as many responses as tokens, and the last sounds after them.
         return self._traffic.ending(LAST_TOKENS), Leave(after_responses=LAST_TOKENS + draw.randint(-1, 2))
 
-    async def _drop(self) -> None:
+    async def drop(self) -> None:
         """Several requests on one connection, which then breaks."""
         relay = await Relay.to(self._url)
         async with wire_to(relay.url) as wire:

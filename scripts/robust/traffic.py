@@ -45,10 +45,10 @@ class Traffic:
         self._clips = [made_question(seconds) for seconds in LENGTHS_S]
         self.pinned: list[Job] = []
 
-    def pin(self, steady: Callable[[bytes], bool]) -> int:
+    def pin(self, steady: Callable[[bytes], bool], count: int = PINNED) -> int:
         """Chooses the requests that are sent again and again; returns how many were not steady."""
         refused = 0
-        while len(self.pinned) < PINNED:
+        while len(self.pinned) < count:
             job = self._request(SHORT, ALL_OUTPUTS, len(self.pinned))
             if steady(job.payload):
                 self.pinned.append(job)
