@@ -109,10 +109,12 @@ TRITON_REFUSALS = tuple(
         r"incomplete string (data|length indicator) for inference input '",
         r"expected \d+ inputs but got \d+ inputs for model",
         r"invalid value for 'classification' parameter, expected",
+        r"All input dimensions should be specified for input '.*' for model",
+        r"input byte size mismatch for input '.*' for model",
         r"unexpected explicit tensor data for input tensor '.*' for model",
         r"failed to get model version from specified version string",
         r"parameter keys starting with 'triton_' are reserved for Triton usage",
-        r"invalid value (type )?for '.*'( parameter for tensor '.*')?, expected",
+        r"invalid value (type )?for '",
         r"'shared_memory_byte_size' can not be specified without",
         r"Unable to find shared memory region: '",
     )

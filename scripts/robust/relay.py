@@ -17,6 +17,7 @@ class Relay:
         self._host, self._port = host, port
         self._server: asyncio.Server | None = None
         self._writers: list[asyncio.StreamWriter] = []
+        self._dropped = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     @classmethod
@@ -35,6 +36,7 @@ class Relay:
 
     def drop(self) -> None:
         """Breaks every connection, and takes no new ones."""
+        self._dropped = True
         if self._server is not None:
             self._server.close()
         for writer in self._writers:
@@ -54,6 +56,9 @@ class Relay:
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there, back = await asyncio.open_connection(self._host, self._port)
         self._writers += [writer, back]
+        if self._dropped:  # while this connection was being made
+            self.drop()
+            return
         for source, sink in ((reader, back), (there, writer)):
             task = asyncio.create_task(_pump(source, sink))
             self._tasks.add(task)

@@ -134,6 +134,9 @@ class Storm:
             self.count.by_stage[stage] += 1
         elif outcome.end in (End.HANG, End.CUT):
             self.count.hangs += 1
+            self.count.wrong.append(
+                f"{stage}: {outcome.end} after {outcome.responses} responses, {outcome.seconds:.1f} s"
+            )
         elif outcome.end == End.LOST:
             self.count.lost += 1
         elif wrong := flaw(outcome, job.outputs, job.max_tokens):

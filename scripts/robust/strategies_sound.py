@@ -53,8 +53,8 @@ def broken_sounds(draw: st.DrawFn) -> Case:
         clip = clip[None]
     add_tensor(request, "audio", clip, "FP32")
     if kind == "lengths":
-        lengths = [n for n in draw(WRONG_LENGTHS)]
-        lengths = lengths + [1] if sum(lengths) == len(clip) and min(lengths, default=0) > 0 else lengths
+        lengths = draw(WRONG_LENGTHS)
+        lengths = [*lengths, 1] if sum(lengths) == len(clip) and min(lengths, default=0) > 0 else lengths
         add_tensor(request, "audio_lengths", np.array(lengths, np.int32), "INT32")
     if kind == "rate":
         wrong = st.one_of(st.integers(-(2**63), LOWEST_RATE - 1), st.integers(HIGHEST_RATE + 1, 2**63 - 1))
