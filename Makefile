@@ -26,6 +26,11 @@ PERF_ARGS    ?=
 FAULTS_ARGS  ?=
 PERF_DIR     ?= output/perf
 TEST_ARGS    ?=
+MINUTES      ?= 60
+CASES        ?= 20000
+CANCELS      ?= 10000
+ROBUST_DIR   ?= output/robust
+ROBUST_ARGS  ?=
 
 VENV  := .venv
 BIN   := $(VENV)/bin
@@ -54,7 +59,7 @@ export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
 .PHONY: help setup build-engines serve demo parity test test-kernels check-tensorrt check bench bench-gpu \
-	bench-token2wav bench-hops perf-out perf perf-load perf-agree perf-report faults doctor clean
+	bench-token2wav bench-hops perf-out perf perf-load perf-agree perf-report faults soak fuzz storm doctor clean
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -157,6 +162,16 @@ faults: setup ## Everything that can break, done to real servers; writes docs/fa
 
 perf-report: setup ## Markdown page and plots from all JSON files in PERF_DIR
 	$(BIN)/python -m client.perf report $(sort $(wildcard $(PERF_DIR)/*.json)) --to $(PERF_DIR)
+
+# Long proofs on a server of their own; docs/soak.md. Results go to ROBUST_DIR.
+soak: perf-out ## Mixed traffic for MINUTES: does anything grow, hang, crash or differ? Last line is JSON
+	$(BIN)/python scripts/soak.py --out $(OUT) --minutes $(MINUTES) --save $(ROBUST_DIR)/soak.json $(ROBUST_ARGS)
+
+fuzz: perf-out ## CASES of right and wrong requests: always a clear error or a correct answer? Last line is JSON
+	$(BIN)/python scripts/fuzz.py --out $(OUT) --cases $(CASES) --save $(ROBUST_DIR)/fuzz.json $(ROBUST_ARGS)
+
+storm: perf-out ## CANCELS at every stage: is everything free again, and how soon? Last line is JSON
+	$(BIN)/python scripts/storm.py --out $(OUT) --cancels $(CANCELS) --save $(ROBUST_DIR)/storm.json $(ROBUST_ARGS)
 
 doctor: ## What is wrong here, and the fix for each fault
 	@$(BIN)/python -m client doctor $(PERF_AT)

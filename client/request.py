@@ -119,6 +119,8 @@ def _set_parameter(slot: Any, name: str, value: Scalar) -> None:
     elif isinstance(value, float | np.floating):
         slot.string_param = repr(float(value))  # not every server passes doubles on; ours reads numbers in strings
     elif isinstance(value, str):
+        if "\x00" in value:
+            raise _wrong(name, "holds a NUL character, at which Triton cuts a parameter; send it in messages")
         slot.string_param = value
     else:
         raise _wrong(name, f"has type {type(value).__name__}; give a number, a boolean or a string")

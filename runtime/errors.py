@@ -10,6 +10,13 @@ import re
 
 # The one form in which a refusal says when to come back; clients read it (``client.errors``).
 RETRY_HINT = re.compile(r"retry in (?P<seconds>\d+\.\d) s$")
+NAME_CHARACTERS = 80
+
+
+def client_name(name: str) -> str:
+    """A name that a client chose, as it may stand as the field of an error: one line, no colon, valid UTF-8."""
+    plain = "".join(c if c.isascii() and c.isprintable() and c != ":" else "?" for c in name[:NAME_CHARACTERS])
+    return plain.strip() or "?"
 
 
 class ServeError(Exception):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 BUILT_VARIABLE = "GOLDEN_BUILT"  # a folder that `built` made earlier, to save its minute
-SERVER_FOLDERS = {Path(__file__).parent / name for name in ("server", "serving", "faults")}
+SERVER_FOLDERS = {Path(__file__).parent / name for name in ("server", "serving", "faults", "robust")}
 
 
 def pytest_collection_modifyitems(items):
@@ -52,3 +53,25 @@ def built(tmp_path_factory):
     limits = RequestLimits(streams_per_key=KEY_STREAMS, streams_without_key=OTHER_STREAMS)
     build(BuildRequest("cpu", folder / "cpu", chat_data.CHECKPOINT, folder / "cosyvoice", limits=limits), print)
     return folder / "cpu"
+
+
+@pytest.fixture(scope="session")
+def server(triton, built):
+    """A tritonserver on the golden checkpoints, shared by all tests that leave it alive."""
+    from harness import gauges
+
+    from runtime.server.launch import ServerProcess
+
+    with ServerProcess(built) as running:
+        time.sleep(1.0)  # the gauges are set at every poll; nobody else has asked anything yet
+        running.frames_when_ready = gauges(running)["frames"]
+        yield running
+
+
+@pytest.fixture
+def client(server):
+    """A client of the shared server."""
+    from client import ChatClient
+
+    with ChatClient(server.url) as connected:
+        yield connected

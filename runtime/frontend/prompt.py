@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from runtime.checkpoint.config import ModelConfig
-from runtime.errors import InvalidRequest
+from runtime.errors import InvalidRequest, client_name
 from runtime.frontend.mel import placeholders
 from runtime.frontend.tokenizer import ChatTokenizer
 
@@ -74,12 +74,12 @@ def _message(i: int, item: Any) -> Message:
         raise _bad(f"[{i}]", "is not an object with role and content")
     unknown = sorted(item.keys() - {"role", "content"})
     if unknown:
-        raise _bad(f"[{i}].{unknown[0]}", "is unknown", "only role and content are understood")
+        raise _bad(f"[{i}].{client_name(unknown[0])}", "is unknown", "only role and content are understood")
     if item["role"] not in ROLES:
         raise _bad(f"[{i}].role", f"is {str(item['role'])[:40]!r}", f"use one of {', '.join(ROLES)}")
     content = item["content"]
     if isinstance(content, str):
-        return Message(item["role"], (content,))
+        return Message(item["role"], (_text(f"[{i}].content", content),))
     if not isinstance(content, list):
         raise _bad(f"[{i}].content", "is neither a string nor a list of parts")
     return Message(item["role"], tuple(_part(f"[{i}].content[{j}]", part) for j, part in enumerate(content)))
@@ -90,8 +90,17 @@ def _part(where: str, part: Any) -> str | None:
     if kind == "audio" and part.keys() == {"type"}:
         return None
     if kind == "text" and part.keys() == {"type", "text"} and isinstance(part["text"], str):
-        return str(part["text"])
+        return _text(f"{where}.text", part["text"])
     raise _bad(where, "is no part that is understood", 'use {"type": "text", "text": ...} or {"type": "audio"}')
+
+
+def _text(where: str, text: str) -> str:
+    # JSON can spell half of a surrogate pair, which is no character and has no bytes.
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise _bad(where, "holds a lone surrogate", "send whole characters") from None
+    return text
 
 
 def _bad(where: str, problem: str, remedy: str = "send a JSON list of {role, content} objects") -> InvalidRequest:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from runtime.errors import InvalidRequest
+from runtime.errors import InvalidRequest, client_name
 from runtime.frontend.audio import HIGHEST_RATE, LOWEST_RATE
 from runtime.frontend.prompt import Message, parse_messages, single_turn
 from runtime.params import DEFAULT_MAX_TOKENS, DEFAULT_MODE, MODES, AnswerParams, SamplingParams
@@ -134,7 +134,7 @@ def parse_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
         if name.startswith(FOREIGN_PREFIXES):
             continue
         if name not in PARAMETERS:
-            raise InvalidRequest(name[:80], "is not a parameter", f"use {', '.join(sorted(PARAMETERS))}")
+            raise InvalidRequest(client_name(name), "is not a parameter", f"use {', '.join(sorted(PARAMETERS))}")
         values[name] = _typed(name, value, PARAMETERS[name])
     return values
 

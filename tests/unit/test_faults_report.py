@@ -1,13 +1,11 @@
 """The page on failures shows what the stored run measured, and nothing else."""
 
 import json
-import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "scripts"))
-
 from faults_report import page_with_table
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_the_page_is_that_of_the_stored_result():

@@ -1,0 +1,163 @@
+"""Mixed traffic for hours: does anything grow, hang, crash or differ? The last line is JSON.
+
+    python scripts/soak.py --out build/cpu --minutes 60
+
+Exit status 0 when nothing did. An interrupt ends the traffic early; the verdict is then over what there was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+import sys
+import time
+from dataclasses import asdict
+from typing import Any
+
+from robust.pool import malformed, pool
+from robust.record import add_arguments, finish, provenance, save, serve
+from robust.steady import Bench
+from robust.talkers import Talkers
+from robust.traffic import Traffic
+from robust.verdict import Bounds, Growth, growth_of, warm
+from robust.watching import Sample, Watcher, held, wait_idle
+
+from runtime.options import Options
+from runtime.server.launch import ServerProcess
+from runtime.token2wav.layout import Sizes
+
+MALFORMED_POOL = 200
+IDLE_S = 30.0  # after the last client left, everything must be free within this
+SAVE_EVERY_S = 30.0
+SERIES_POINTS = 200  # of each series in the saved file
+GRACE_S = 150.0  # above the patience of a client: what runs may end
+
+
+class Soak:
+    """One run against one server."""
+
+    def __init__(self, arguments: argparse.Namespace, server: ServerProcess) -> None:
+        self._arguments, self._server = arguments, server
+        options = Options.read(arguments.out)
+        voices = Sizes.read(options.path(options.token2wav.dir)).voices
+        self._end = time.monotonic() + 60 * arguments.minutes
+        cases = pool(malformed(), MALFORMED_POOL, arguments.seed)
+        traffic = Traffic(arguments.seed, voices)
+        bench = Bench(arguments.out)
+        self._unsteady = traffic.pin(lambda payload: bench.ids(payload) is not None)
+        self._talkers = Talkers(server.url, traffic, cases, arguments.seed, self._over)
+        self._watcher = Watcher(server)
+        self._interrupted = False
+        self._baseline: dict[str, float] = {}
+        self._facts, self._began = provenance(), time.monotonic()
+
+    def run(self) -> int:
+        """The whole run; returns the exit status."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._interrupt)
+        asyncio.run(self._talkers.remember())
+        self._baseline = wait_idle(self._server, IDLE_S)
+        self._began = time.monotonic()
+        self._end = self._began + 60 * self._arguments.minutes
+        self._watcher.start()
+        try:
+            asyncio.run(self._traffic())
+        finally:
+            self._watcher.stop()
+        return finish(*self._result(held(wait_idle(self._server, IDLE_S), self._baseline)), self._arguments.save)
+
+    async def _traffic(self) -> None:
+        talking = asyncio.create_task(self._talkers.talk(self._arguments.clients))
+        while not talking.done():
+            await asyncio.wait((talking,), timeout=SAVE_EVERY_S)
+            line, more = self._result({})
+            save({**line, **more, **self._facts, "finished": False}, self._arguments.save)
+            print(progress(line), file=sys.stderr, flush=True)
+            if time.monotonic() > self._end + GRACE_S:
+                talking.cancel()
+        await talking
+
+    def _over(self) -> bool:
+        return self._interrupted or time.monotonic() >= self._end
+
+    def _interrupt(self, number: int, frame: object) -> None:
+        if self._interrupted:  # the second one means it
+            raise KeyboardInterrupt
+        self._interrupted = True
+
+    def _result(self, leaked: dict[str, float]) -> tuple[dict[str, Any], dict[str, Any]]:
+        tally, samples = self._talkers.tally, list(self._watcher.samples)
+        growth = growth_of(warm(samples))
+        crashes = self._watcher.restarts
+        flaws = growth.flaws(Bounds()) + [f"{name} is {value:g} when idle" for name, value in leaked.items()]
+        counts = ("errors_unexpected", "hangs", "lost", "ids_differ")
+        flaws += [f"{name}: {getattr(tally, name)}" for name in counts if getattr(tally, name)]
+        flaws += [f"crashes: {crashes}"] if crashes else []
+        line = {
+            "passed": not flaws and tally.completed > 0,
+            "minutes": round((time.monotonic() - self._began) / 60, 2),
+            **{name: value for name, value in asdict(tally).items() if name != "problems"},
+            "crashes": crashes,
+            "leaked_blocks": sum(value for name, value in leaked.items() if name.startswith("kv_")),
+            "leaked_states": sum(value for name, value in leaked.items() if name.endswith("_streams")),
+            **flat(growth),
+            "flaws": flaws,
+        }
+        return line, {
+            "seed": self._arguments.seed,
+            "unsteady_requests": self._unsteady,
+            "problems": tally.problems,
+            "series": series(samples),
+        }
+
+
+def flat(growth: Growth) -> dict[str, Any]:
+    """Growth as fields of the result: the worst process, and each."""
+    return {
+        "rss_growth_mb": max(growth.rss_mb.values(), default=0.0),
+        "rss_growth_mb_by_process": growth.rss_mb,
+        "rss_mb_per_hour_by_process": growth.rss_mb_per_hour,
+        "shm_growth_mb": growth.shm_mb,
+        "fd_growth": max(growth.fds.values(), default=0.0),
+        "thread_growth": max(growth.threads.values(), default=0.0),
+    }
+
+
+def series(samples: list[Sample]) -> dict[str, Any]:
+    """Thin series of what was watched: time, then each number by its name."""
+    thin = samples[:: max(1, len(samples) // SERIES_POINTS)]
+    names = sorted({name for sample in thin for name in sample.processes})
+    gauges = ("live_requests", "kv_used_backbone", "kv_used_speech", "flow_streams", "flow_state_bytes")
+    made: dict[str, Any] = {"at_s": [round(sample.at_s) for sample in thin]}
+    made["shm_mb"] = [round(sample.shm_mb, 1) for sample in thin]
+    for name in names:
+        uses = [sample.processes.get(name) for sample in thin]
+        made[name] = {
+            "rss_mb": [use and round(use.rss_mb, 1) for use in uses],
+            "anon_mb": [use and round(use.anon_mb, 1) for use in uses],
+            "fds": [use and use.fds for use in uses],
+            "threads": [use and use.threads for use in uses],
+        }
+    return made | {name: [sample.gauges.get(name) for sample in thin] for name in gauges}
+
+
+def progress(line: dict[str, Any]) -> str:
+    """A result in one short line, for who watches."""
+    names = ("minutes", "requests", "completed", "cancelled", "malformed", "hangs", "errors_unexpected", "crashes")
+    return ", ".join(f"{name} {line[name]}" for name in (*names, "rss_growth_mb", "ids_differ"))
+
+
+def main() -> int:
+    """Starts a server, runs, stops it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_arguments(parser)
+    parser.add_argument("--minutes", type=float, default=60.0, help="of traffic (default: %(default)s)")
+    parser.add_argument("--clients", type=int, default=8, help="at once (default: %(default)s)")
+    arguments = parser.parse_args()
+    with serve(arguments) as server:
+        return Soak(arguments, server).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
