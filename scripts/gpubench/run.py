@@ -65,8 +65,7 @@ def _sound(
     precision = "float16" if given.device == "cuda" else "float32"
     streams = max(8, *sizes.sustained)
     sound = SoundBench(sizes, bench, bench.executor, streams, given.window, precision)
-    for hops in HOPS.values():
-        sound.prepare(hops)
+    sound.prepare()
     rows = sound.encoder_rows(clock) + sound.chunk_rows(sizes.runs)
     for name, hops in HOPS.items():
         taken = first_audio_ms(bench, sound, clock, hops, min(sizes.runs, 10))

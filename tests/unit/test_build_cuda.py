@@ -1,5 +1,7 @@
 """Target cuda as far as it can be built and refused without a GPU."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -11,7 +13,7 @@ from runtime.checkpoint.config import ModelConfig
 from runtime.engines.build import build_frame_loop
 from runtime.engines.options import EngineOptions
 from runtime.errors import BuildError
-from runtime.options import CUDA, Options
+from runtime.options import CUDA, Options, Token2WavOptions
 from runtime.token2wav.build import open_flow
 
 needs_no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
@@ -58,3 +60,16 @@ def test_what_is_refused(tmp_path):
         EngineOptions(linear="fp8")
     with pytest.raises(ValueError, match="device: 'tpu' is not one of"):
         EngineOptions(device="tpu")
+    with pytest.raises(ValueError, match="engine: 'tensorflow' is not one of auto, onnx, torch"):
+        Token2WavOptions(engine="tensorflow")
+
+
+def test_engines_are_a_choice_of_this_target_only(rendered):
+    folder, _ = rendered
+    options = Options.read(folder)
+    assert options.encoder.engine == options.token2wav.engine == "auto"
+    replace(options, encoder=replace(options.encoder, engine="onnx")).write()
+    assert Options.read(folder).encoder.engine == "onnx"
+    forced = replace(options.token2wav, engine="torch")
+    with pytest.raises(ValueError, match=r"token2wav.engine: 'torch' is a choice of target cuda only; use auto"):
+        replace(options, target="cpu", token2wav=forced)
