@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 
 import torch
 
@@ -15,6 +16,7 @@ from runtime.checkpoint.layout import BACKBONE, CODEBOOK, SPEECH_STACK, backbone
 from runtime.engines.options import EngineOptions
 from runtime.engines.sizes import engine_shape
 from runtime.engines.stack import DecoderStack, MakeMatrix
+from runtime.frames.decisions import frame_tables
 from runtime.frames.executor import Executor, executor_for
 from runtime.frames.loop import OverlapLoop
 from runtime.frames.model import FrameModel
@@ -30,16 +32,22 @@ Weights = Mapping[str, torch.Tensor]
 
 def frame_weights(weights: Weights, matrix: MakeMatrix) -> FrameWeights:
     """Tables stay as they are; matrices are made by ``matrix``."""
-    codebook = weights[CODEBOOK]
+    tables = frame_tables(weights, matrix)
     return FrameWeights(
-        text=weights[f"{BACKBONE}embed_tokens.weight"],
-        codebook=codebook,
-        feedback=Dense(weights["audio_tower.output_matching.weight"]),
-        spread=matrix(weights["audio_invert_tower.pre_matching.weight"]),
-        spread_bias=weights["audio_invert_tower.pre_matching.bias"],
-        narrow=matrix(weights["audio_invert_tower.input_matching.weight"]),
+        **{field.name: getattr(tables, field.name) for field in fields(tables)},
         text_head=matrix(weights["language_model.lm_head.weight"]),
-        speech_head=(matrix(weights["audio_invert_tower.output_matching.weight"]), matrix(codebook)),
+        speech_head=(matrix(weights["audio_invert_tower.output_matching.weight"]), matrix(tables.codebook)),
+    )
+
+
+def state_sizes(config: ModelConfig, streams: int) -> StateSizes:
+    """Of the state of so many streams."""
+    return StateSizes(
+        slots=streams,
+        hidden=config.backbone.hidden_size,
+        vocabulary=config.backbone.output_size,
+        text_ids=config.text_ids,
+        speech_ids=config.speech_ids,
     )
 
 
@@ -59,25 +67,19 @@ def build_steps(
         made = DecoderStack(sizes, shape, weights, prefix, ops, matrix, SPARE_BLOCKS, options.fused)
         return StackTables.of(made, options.max_streams)
 
-    sizes = StateSizes(
-        slots=options.max_streams,
-        hidden=config.backbone.hidden_size,
-        vocabulary=config.backbone.output_size,
-        text_ids=config.text_ids,
-        speech_ids=config.speech_ids,
-    )
+    state = SlotState(state_sizes(config, options.max_streams), weights[CODEBOOK], draws)
     return FrameSteps(
         stack("backbone", BACKBONE, 1),
         stack("speech_head", SPEECH_STACK, config.speech_ids.group_size),
         frame_weights(weights, matrix),
-        SlotState(sizes, weights[CODEBOOK], draws),
+        state,
         ops,
     )
 
 
 def assemble_overlap(
     config: ModelConfig, options: EngineOptions, steps: FrameSteps, weights: Weights, executor: Executor
-) -> OverlapLoop:
+) -> OverlapLoop[FrameModel]:
     """Wires steps, caches and scheduler."""
     caches = KvCache(steps.backbone_stack.stack.shape), KvCache(steps.speech_stack.stack.shape)
     model = FrameModel(executor, steps, Projections(config, weights), caches)
@@ -100,7 +102,7 @@ def build_overlap_loop(
     ops: Ops | None = None,
     draws: Draws | None = None,
     executor: Executor | None = None,
-) -> OverlapLoop:
+) -> OverlapLoop[FrameModel]:
     """Loads backbone and speech head onto a device.
 
     Args:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from runtime.frames.admission import Admission
 from runtime.frames.executor import Executor, Ticket
 from runtime.frames.prefill import Prefill
 from runtime.frames.recordings import RecordedFrames
@@ -25,6 +26,7 @@ class FrameModel:
         caches: tuple[KvCache, KvCache],
     ) -> None:
         self._executor, self.steps, self._caches = executor, steps, caches
+        self._admission = Admission()
         self._frames, self._prefill = RecordedFrames(executor, steps), Prefill(steps, projections)
 
     @torch.inference_mode()
@@ -34,14 +36,9 @@ class FrameModel:
 
     @torch.inference_mode()
     def queue(self, plan: Plan) -> Ticket | None:
-        """Queues a step.
-
-        Returns:
-            [deciding, 1 + group] ids of ``plan.deciding`` in order, on their way; None when nobody decides.
-        """
-        for chunk in plan.contexts:
-            if chunk.begin == 0:
-                self._admit(chunk.stream)
+        """See ``QueuedModel.queue``."""
+        for stream in self._admission.new(plan):
+            self._admit(stream)
         self._prefill.run(plan.contexts)
         deciding = plan.deciding
         if not deciding:
