@@ -92,6 +92,7 @@ def _first_audio(axes: Any, result: Result) -> None:
     bars = axes.bar([row["name"].removeprefix(FIRST_AUDIO) for row in rows], [row["ms"] for row in rows], width=0.5)
     axes.bar_label(bars, fmt="%.0f")
     axes.set_ylabel("ms to first audio")
+    axes.margins(y=0.1)  # for the numbers on top
 
 
 def _has(rows_of: Callable[[Result], Sequence[Any]]) -> Callable[[Result], bool]:

@@ -9,6 +9,7 @@ from builders.build import BuildRequest, portable_options
 from builders.cuda import cuda_engine
 from builders.render import render_repository
 from builders.tiny_chat import write_tiny_chat
+from kernels import ops
 from runtime.checkpoint.config import ModelConfig
 from runtime.engines.build import build_frame_loop
 from runtime.engines.options import EngineOptions
@@ -73,6 +74,16 @@ def test_fp8_on_an_older_gpu_is_refused(monkeypatch):
     assert matrix_for("int8", torch.device("cuda"))
     found = (9, 0)
     assert matrix_for("fp8", torch.device("cuda"))
+
+
+def test_a_gpu_without_triton_is_refused(monkeypatch):
+    def absent():
+        raise ImportError("No module named 'triton'")
+
+    monkeypatch.setattr(ops, "kernel_ops", absent)
+    with pytest.raises(BuildError, match=r"triton: cannot be imported .*; install triton >= 3.6"):
+        ops.ops_for(torch.device("cuda"))
+    assert ops.ops_for(torch.device("cpu")), "where nothing is missing"
 
 
 def test_a_stack_takes_its_layers_and_leaves_the_rest():
