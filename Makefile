@@ -58,7 +58,7 @@ endif
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build-engines serve demo parity test test-kernels check-tensorrt check bench bench-gpu \
+.PHONY: help setup build-engines serve demo parity test test-kernels check-tensorrt check bench bench-gpu bench-gpu-report \
 	bench-token2wav bench-hops perf-out perf perf-load perf-agree perf-report faults soak fuzz storm doctor clean
 
 help: ## This list
@@ -134,6 +134,9 @@ bench: setup ## Load test, tables and one JSON line
 
 bench-gpu: ## Full-size model with random weights on a GPU; needs torch >= 2.11 and Triton >= 3.6, no .venv
 	$(GPU_PYTHON) scripts/bench_gpu.py $(BENCH_ARGS)
+
+bench-gpu-report: setup ## Page and plots from all results of bench-gpu in benchmarks/results
+	$(BIN)/python scripts/bench_gpu_report.py $(sort $(wildcard benchmarks/results/gpu_*.json)) --to benchmarks/results
 
 bench-token2wav: setup ## Cost of token2wav chunks and of batches; last line is JSON
 	$(BIN)/python scripts/bench_token2wav.py $(BENCH_ARGS)

@@ -51,8 +51,7 @@ class Lockstep:
     @torch.inference_mode()
     def run_backbone(self, plan: Plan) -> BackboneRows:
         """One packed call for every context chunk and every generating stream, and the plan's copies before it."""
-        for copy in plan.copies:
-            self._engines[copy.cache].copy_block(copy.source, copy.target)
+        self._copy(plan)
         pairs = [self._projections.embed_prompt(c.stream.prompt, c.begin, c.length) for c in plan.contexts]
         if plan.generations:
             pairs.append(self._embed_generations(plan.generations))
@@ -64,6 +63,10 @@ class Lockstep:
         if not all(chunk.last for chunk in plan.contexts):
             logits = logits[[i for i in range(len(rows)) if i >= len(plan.contexts) or plan.contexts[i].last]]
         return BackboneRows(out.hidden_states, text, logits)
+
+    def _copy(self, plan: Plan) -> None:
+        for copy in plan.copies:
+            self._engines[copy.cache].copy_block(copy.source, copy.target)
 
     @torch.inference_mode()
     def scrub(self, blocks: Sequence[Sequence[int]]) -> None:

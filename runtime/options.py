@@ -21,12 +21,18 @@ from runtime.token2wav.layout import DEFAULT_WINDOW, STEP_GRAPHS
 OPTIONS_FILE = "options.json"
 TOKEN2WAV_FOLDER = "token2wav"
 CPU, CUDA, TENSORRT = "cpu", "cuda", "tensorrt"  # targets: exported graphs, torch on a GPU, compiled plans
+AUTO, ONNX, TORCH = "auto", "onnx", "torch"
+ENGINES = (AUTO, ONNX, TORCH)
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class EncoderOptions:
-    """The exported audio encoder: graph file, its window, most windows of one call."""
+    """The exported audio encoder: graph file, its window, most windows of one call.
+
+    ``engine``: what runs it on target ``cuda``, ``onnx`` or ``torch``; ``auto`` is ``onnx`` where ONNX
+    Runtime has its CUDA provider.
+    """
 
     graph: str
     frames: int
@@ -34,6 +40,10 @@ class EncoderOptions:
     group_size: int
     hidden: int
     max_windows: int = 16
+    engine: str = AUTO
+
+    def __post_init__(self) -> None:
+        _check_engine(self.engine)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +57,7 @@ class Token2WavOptions:
     so long goes ahead of others' first ones. ``slack_s``: while calls run, a listener who has so much to
     hear waits for larger chunks. ``full_attention``: the policy of the authors' demo server, with
     ``hops`` (15,). ``precision``: of the flow's products and caches, a key of ``layout.STEP_GRAPHS``.
+    ``engine``: of the vocoder, as of the encoder; the flow on ``cuda`` is always torch (``docs/cuda.md``).
     """
 
     dir: str = TOKEN2WAV_FOLDER
@@ -60,9 +71,11 @@ class Token2WavOptions:
     slack_s: float = 2.0
     full_attention: bool = False
     precision: str = "float32"
+    engine: str = AUTO
 
     def __post_init__(self) -> None:
         HopPolicy(self.hops)
+        _check_engine(self.engine)
         if self.precision not in STEP_GRAPHS:
             raise ValueError(f"precision: {self.precision!r} is not one of {', '.join(STEP_GRAPHS)}")
         for name in ("max_streams", "max_batch", "calls_in_flight", "threads"):
@@ -127,6 +140,9 @@ class Options:
             raise ValueError(
                 f"token2wav.full_attention: its shapes are not bounded, which {self.target} needs; use cpu"
             )
+        for name, section in (("encoder", self.encoder), ("token2wav", self.token2wav)):
+            if self.target != CUDA and section.engine != AUTO:
+                raise ValueError(f"{name}.engine: {section.engine!r} is a choice of target {CUDA} only; use {AUTO}")
 
     @property
     def max_live(self) -> int:
@@ -153,6 +169,11 @@ class Options:
         values = dataclasses.asdict(self)
         del values["folder"]
         (self.folder / OPTIONS_FILE).write_text(json.dumps(values, indent=1) + "\n", "utf-8")
+
+
+def _check_engine(engine: str) -> None:
+    if engine not in ENGINES:
+        raise ValueError(f"engine: {engine!r} is not one of {', '.join(ENGINES)}")
 
 
 _SECTIONS: dict[str, type] = {

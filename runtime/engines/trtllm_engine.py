@@ -61,7 +61,8 @@ class TrtLlmEngine:
         return self._pool.data_ptr()
 
     def copy_block(self, source: int, target: int) -> None:
-        """See ``Engine.copy_block``. The engine's own stream keeps the order."""
+        """See ``Engine.copy_block``. The engine's own stream keeps the order, behind what was scrubbed."""
+        self._device.follow_caller()
         blocks = self._pool.view(self.shape.num_blocks, -1)
         self._device.copy(blocks[target], blocks[source])
 

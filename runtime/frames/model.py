@@ -37,11 +37,7 @@ class FrameModel:
 
     @torch.inference_mode()
     def queue(self, plan: Plan) -> Ticket | None:
-        """Queues a step.
-
-        Returns:
-            [deciding, 1 + group] ids of ``plan.deciding`` in order, on their way; None when nobody decides.
-        """
+        """See ``QueuedModel.queue``."""
         for copy in plan.copies:
             self._stacks[copy.cache].stack.copy_block(copy.source, copy.target)
         for chunk in plan.contexts:
@@ -56,7 +52,7 @@ class FrameModel:
 
     @torch.inference_mode()
     def scrub(self, blocks: Sequence[Sequence[int]]) -> None:
-        """Clears blocks of the backbone's cache and, where given, of the speech head's."""
+        """See ``QueuedModel.scrub``."""
         for stack, which in zip(self._stacks, blocks, strict=False):
             stack.stack.memory[list(which)] = 0
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from kernels.choice import Choices, Draws
 from runtime.checkpoint.config import SpeechIds, TextIds
+from runtime.engines.device import bring
 from runtime.errors import InvalidRequest
 from runtime.sampling import NOT_FINITE
 from runtime.stream import Stream
@@ -97,8 +99,7 @@ class SlotState:
         self.speech.seen[slot] = 0
         self.text.seen[slot] = 0
         if not params.sampling.text_greedy:
-            seen = torch.from_numpy(stream.prompt.ids).to(self.text_id.device)
-            self.text.seen[slot].index_fill_(0, seen, 1)
+            self.text.seen[slot].index_fill_(0, bring(stream.prompt.ids.astype(np.int64), self.text_id.device), 1)
 
     def _parameters(self, stream: Stream) -> None:
         slot, sampling = stream.slot, stream.params.sampling
@@ -111,8 +112,8 @@ class SlotState:
         self.text.seeds[slot] = sampling.seed
         self.text.bans[slot] = NO_PAIR
         if not sampling.text_greedy and sampling.banned_pairs:
-            pairs = torch.tensor(sampling.banned_pairs, dtype=torch.int64)
-            self.text.bans[slot, : len(pairs)] = pairs.to(self.text.bans.device)
+            pairs = np.array(sampling.banned_pairs, np.int64)
+            self.text.bans[slot, : len(pairs)] = bring(pairs, self.text.bans.device)
 
     def accept(self, slots: torch.Tensor) -> torch.Tensor:
         """The rules of the answer for chosen text ids and codes of some slots.
