@@ -94,12 +94,14 @@ def test_three_times_the_capacity(server, capsys):
                 f"\n{len(facts)} requests in {FLOOD_S} s: {len(admitted)} answered, {len(refused)} refused after "
                 f"p50 {1000 * statistics.median(took):.0f} ms, p95 {1000 * percentile(took, 0.95):.0f} ms (p95 by "
                 f"which the client's own loop was late: {1000 * client_late:.0f} ms); frames per second of an "
-                f"admitted stream {pace(facts):.1f}, without the flood {pace(alone):.1f}, ratio {kept[-1]:.2f}; crowding {crowding():.1f}"
+                f"admitted stream {pace(facts):.1f}, without the flood {pace(alone):.1f}, ratio {kept[-1]:.2f}; "
+                f"crowding {crowding():.1f}"
             )
         if min(late) <= REFUSED_WITHIN_S and max(kept) >= PACE_KEPT:
             return
     pytest.fail(
-        f"never in time and at pace: p95 of refusals, less the client's own lateness, by crowding, {late} s, pace kept {kept}"
+        f"never in time and at pace: p95 of refusals, less the client's own lateness, by crowding: {late} s; "
+        f"pace kept: {kept}"
     )
 
 
