@@ -8,6 +8,7 @@ own process was late is taken off its times.
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -32,6 +33,8 @@ ENDLESS = {"audio": CLIP, "system": "Answer in text and speech.", "seed": 1, "ma
 ROUNDS = 6  # at most; one in which the machine had little else to do is enough
 FLOOD_S, PAUSE_S = 3.0, 0.5
 REFUSED_WITHIN_S = 0.1
+# The flood itself keeps about so many processes per core busy. Where others make it more, the bound grows alike.
+USUAL_LOAD_PER_CORE = 3.0
 # Frames per second of an admitted stream beside the flood, against those without it. About 1 is usual here; on two
 # cores the clients of the flood take some of the machine.
 PACE_KEPT = 0.7
@@ -49,6 +52,11 @@ def flood(server, workers):
 def pace(facts):
     """Frames per second of a stream from its first response to its last, the median."""
     return statistics.median(len(f["ids"]) / (f["total_s"] - f["first_s"]) for f in facts if not f["error"])
+
+
+def crowding():
+    """How many times busier this machine is than the flood alone makes it; 1 at least."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1) / USUAL_LOAD_PER_CORE)
 
 
 def percentile(values, share):
@@ -79,19 +87,21 @@ def test_three_times_the_capacity(server, capsys):
         assert all(map(is_a_proper_refusal, refused)), {fact["error"] for fact in refused}
         assert len(admitted) >= SLOTS and all(map(is_golden, admitted + alone))
         took = [fact["total_s"] for fact in refused]
-        late.append(percentile(took, 0.95) - client_late)
+        late.append((percentile(took, 0.95) - client_late) / crowding())
         kept.append(pace(facts) / pace(alone))
         with capsys.disabled():
             print(
                 f"\n{len(facts)} requests in {FLOOD_S} s: {len(admitted)} answered, {len(refused)} refused after "
                 f"p50 {1000 * statistics.median(took):.0f} ms, p95 {1000 * percentile(took, 0.95):.0f} ms (p95 by "
                 f"which the client's own loop was late: {1000 * client_late:.0f} ms); frames per second of an "
-                f"admitted stream {pace(facts):.1f}, without the flood {pace(alone):.1f}, ratio {kept[-1]:.2f}"
+                f"admitted stream {pace(facts):.1f}, without the flood {pace(alone):.1f}, ratio {kept[-1]:.2f}; "
+                f"crowding {crowding():.1f}"
             )
         if min(late) <= REFUSED_WITHIN_S and max(kept) >= PACE_KEPT:
             return
     pytest.fail(
-        f"never in time and at pace: p95 of refusals, less the client's own lateness, {late} s, pace kept {kept}"
+        f"never in time and at pace: p95 of refusals, less the client's own lateness, by crowding: {late} s; "
+        f"pace kept: {kept}"
     )
 
 
