@@ -1,0 +1,87 @@
+"""Numbers of an engine that are not finite end their stream and leave no trace, in both frame loops."""
+
+import chat_data as data
+import numpy as np
+import pytest
+import torch
+
+from runtime.answer import FAULT
+from runtime.engines.build import build_frame_loop
+from runtime.engines.options import EngineOptions
+from runtime.frames.build import build_overlap_loop
+from runtime.stream import Prompt, Stream
+
+NAME, FRAMES, HEALTHY = "s2s_chirp_0p5s", 8, 3
+OPTIONS = EngineOptions(3, 256, 768, 512)
+
+
+def golden_stream(key):
+    run, embeds = data.run(NAME), data.prefill(NAME)["audio_embeds"]
+    prompt = Prompt(run["prompt_ids"], embeds, np.flatnonzero(run["prompt_ids"] == data.config().text_ids.audio))
+    return Stream(key, prompt, data.stream(NAME, embeds).answer)
+
+
+class Poison:
+    """Stands before an engine; when armed it turns the last row of one call into NaN, caches included."""
+
+    def __init__(self, run):
+        self._run, self.armed = run, False
+
+    def __call__(self, x, *rest, **options):
+        if self.armed and len(x) <= 3:
+            self.armed = False
+            x = x.clone()
+            x[-1] = torch.nan
+        return self._run(x, *rest, **options)
+
+
+def host_loop(part):
+    loop = build_frame_loop(data.config(), OPTIONS)
+    engine = getattr(loop._model, f"_{part}")
+    engine.run = poison = Poison(engine.run)
+    return loop, poison, [store[0]._pool for store in loop._model._stores]
+
+
+def device_loop(part):
+    loop = build_overlap_loop(data.config(), OPTIONS, torch.device("cpu"))
+    steps = loop.model.steps
+    table = getattr(steps, f"{part}_stack")
+    poison = Poison(table.stack)
+    poison.memory, poison.shape = table.stack.memory, table.stack.shape
+    pools = [steps.backbone_stack.stack.memory, steps.speech_stack.stack.memory]
+    setattr(steps, f"{part}_stack", type(table)(poison, table.tables))
+    return loop, poison, pools
+
+
+@pytest.mark.parametrize("part", ["backbone", "speech"])
+@pytest.mark.parametrize("make", [host_loop, device_loop])
+def test_one_stream_ends_and_the_others_do_not_notice(make, part):
+    loop, poison, pools = make(part)
+    free = loop.scheduler.free_blocks
+    for key in range(3):
+        loop.add(golden_stream(key))
+    golden = data.run(NAME)
+    found = {key: [] for key in range(4)}
+
+    def run(until):
+        while not until():
+            for item in loop.step():
+                found[item.stream.key].append(item.frame)
+
+    run(lambda: len(found[0]) >= HEALTHY)
+    poison.armed = True
+    run(lambda: len(found[0]) >= FRAMES)
+    assert not poison.armed
+    lost = [key for key, frames in found.items() if frames and frames[-1].finish == FAULT]
+    assert len(lost) == 1
+    assert all(torch.isfinite(pool).all() for pool in pools), "nobody inherits a NaN"
+    loop.add(golden_stream(3))  # in the slot and the blocks of the lost one
+    run(lambda: len(found[3]) >= FRAMES)
+    for key in set(found) - set(lost):
+        texts = [frame.text_id for frame in found[key]]
+        assert texts == golden["text_ids"][: len(texts)].tolist()
+        codes = [code for frame in found[key] for code in frame.codes]
+        assert codes == golden["speech_ids"][: len(codes)].tolist()
+    for stream in [*loop.scheduler.running]:
+        loop.cancel(stream)
+    assert loop.scheduler.free_blocks == free
