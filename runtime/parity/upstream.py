@@ -4,8 +4,8 @@
 
 Needs what the authors' code needs and nothing of this project. Writes the format that ``vectors.py`` reads:
 prompts, audio rows, ids, and hidden states and best logits of the first steps, taken with forward hooks.
-Names are those of their commit 8ba984b (reference, sections 1 and 2), compared by reading with copies of their modeling
-and processing files. Not yet run.
+Names are those of their commit 8ba984b (reference, sections 1 and 2). Their ``_sample`` and ``forward`` need the
+transformers that they ask for: 4.57 calls both with other arguments. Not yet run with the released weights.
 """
 
 from __future__ import annotations
