@@ -1,24 +1,25 @@
-"""Numbers of an engine that are not finite end their stream and leave no trace, in both frame loops."""
+"""Numbers of an engine that are not finite end their stream and leave no trace, in all frame loops."""
+
+from types import SimpleNamespace
 
 import chat_data as data
-import numpy as np
 import pytest
 import torch
+from tensorrt_double import Double
 
 from runtime.answer import FAULT
 from runtime.engines.build import build_frame_loop
 from runtime.engines.options import EngineOptions
+from runtime.engines.trtllm_files import BACKBONE_ENGINE, SPEECH_ENGINE
+from runtime.engines.trtllm_loop import loop_over
 from runtime.frames.build import build_overlap_loop
-from runtime.stream import Prompt, Stream
 
 NAME, FRAMES, HEALTHY = "s2s_chirp_0p5s", 8, 3
 OPTIONS = EngineOptions(3, 256, 768, 512)
 
 
 def golden_stream(key):
-    run, embeds = data.run(NAME), data.prefill(NAME)["audio_embeds"]
-    prompt = Prompt(run["prompt_ids"], embeds, np.flatnonzero(run["prompt_ids"] == data.config().text_ids.audio))
-    return Stream(key, prompt, data.stream(NAME, embeds).answer)
+    return data.stream(NAME, data.prefill(NAME)["audio_embeds"], key)
 
 
 class Poison:
@@ -39,7 +40,21 @@ def host_loop(part):
     loop = build_frame_loop(data.config(), OPTIONS)
     engine = getattr(loop._model, f"_{part}")
     engine.run = poison = Poison(engine.run)
-    return loop, poison, [store[0]._pool for store in loop._model._stores]
+    return loop, poison, [engine._pool for engine in loop._model._engines]
+
+
+def compiled_loop(part):
+    doubles = {}
+
+    def open_engine(name, profile):
+        stack = {BACKBONE_ENGINE: "backbone", SPEECH_ENGINE: "speech"}[name]
+        doubles[stack] = Double(stack, profile=profile)
+        return doubles[stack].engine
+
+    loop = loop_over(SimpleNamespace(engine=OPTIONS), data.config(), torch.device("cpu"), open_engine)
+    engine = doubles[part].engine
+    engine.run = poison = Poison(engine.run)
+    return loop, poison, [double.engine._pool.view(torch.float32) for double in doubles.values()]
 
 
 def device_loop(part):
@@ -54,7 +69,7 @@ def device_loop(part):
 
 
 @pytest.mark.parametrize("part", ["backbone", "speech"])
-@pytest.mark.parametrize("make", [host_loop, device_loop])
+@pytest.mark.parametrize("make", [host_loop, device_loop, compiled_loop])
 def test_one_stream_ends_and_the_others_do_not_notice(make, part):
     loop, poison, pools = make(part)
     free = loop.scheduler.free_blocks
