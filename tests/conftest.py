@@ -64,7 +64,7 @@ def server(triton, built):
 
     with ServerProcess(built) as running:
         time.sleep(1.0)  # the gauges are set at every poll; nobody else has asked anything yet
-        running.frames_when_ready = gauges(running)["frames"]
+        running.when_ready = gauges(running)
         yield running
 
 

@@ -76,6 +76,7 @@ FAMILIES = (
     Family("kv_used_backbone", GAUGE, "KV blocks of the backbone that streams hold"),
     Family("kv_free_speech", GAUGE, "Free KV blocks of the speech head"),
     Family("kv_used_speech", GAUGE, "KV blocks of the speech head that streams hold"),
+    Family("prefix_hits", GAUGE, "Streams since the start that began behind a known system message"),
     Family("frames", GAUGE, "Batches of frames that were sent since the start"),
     Family("frame_seconds", GAUGE, "Time spent on sending them"),
 )

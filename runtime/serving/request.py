@@ -39,6 +39,7 @@ PARAMETERS: dict[str, type] = {
     # Not "priority": Triton keeps that name to itself, takes integers only and shows them to no Python model.
     "urgency": str,
 }
+WARMUP_SEED = 1  # every start makes the same answer
 BOOLEANS = {"true": True, "false": False, "1": True, "0": False}
 
 
@@ -164,10 +165,11 @@ def _whole(number: float) -> int:
 
 def _answer_params(values: Mapping[str, Any], mode: str, warmup: np.ndarray | None) -> AnswerParams:
     sampling = {name: values[name] for name in SAMPLING if name in values}
-    sampling.setdefault("seed", secrets.randbits(62))
     max_tokens = values.get("max_tokens", DEFAULT_MAX_TOKENS)
     if warmup is not None and warmup.size:
         max_tokens = int(warmup.flat[0])
+        sampling.setdefault("seed", WARMUP_SEED)
+    sampling.setdefault("seed", secrets.randbits(62))
     return AnswerParams(
         mode=mode,
         max_tokens=max_tokens,

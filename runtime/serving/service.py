@@ -134,6 +134,7 @@ class ChatService:
             "kv_free_speech": free[1],
             "kv_used_backbone": used[0],
             "kv_used_speech": used[1],
+            "prefix_hits": self._scheduler.prefix_hits,
             "frames": self.frames,
             "frame_seconds": self.frame_seconds,
         }
