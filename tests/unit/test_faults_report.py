@@ -17,5 +17,7 @@ def load_script(name):
 def test_the_page_is_that_of_the_stored_result():
     page = (ROOT / "docs/failures.md").read_text("utf-8")
     result = json.loads((ROOT / "benchmarks/results/faults_cpu.json").read_text("utf-8"))
-    assert load_script("faults_report").page_with_table(page, result) == page, "run: make faults, or scripts/faults_report.py"
+    assert load_script("faults_report").page_with_table(page, result) == page, (
+        "run: make faults, or scripts/faults_report.py"
+    )
     assert len(result["rows"]) > 20
