@@ -19,7 +19,7 @@ from runtime.server.command import command, environment, read_options
 from runtime.server.config import LOAD_ORDER, PUBLIC_MODEL, ServerConfig
 from runtime.server.control import RunFolder
 from runtime.server.errors import StartFailed
-from runtime.server.process import end_group, kill_group, start_group
+from runtime.server.process import end_group, guard_group, kill_group, start_group
 from runtime.server.repository import RepositoryApi
 from runtime.server.watch import Watch
 
@@ -55,6 +55,7 @@ class Life:
         run.reset()
         prefix = shared_memory.new_prefix(run.path)
         self._server = start_group(command(config, install, options, prefix), environment(install, options), output)
+        guard_group(self._server)
         self.watch = Watch(self._server, run, config.patience.heartbeat, answers=self._api.live)
         logger.info("tritonserver started, process %d", self._server.pid)
 
