@@ -20,7 +20,7 @@ from typing import IO
 PR_SET_PDEATHSIG = 1
 POLL_S = 0.02
 # In the background of a shell that ends at once, so that it is nobody's child.
-GUARD = '(while kill -0 "$1"; do sleep 0.5; done; kill -9 -- "-$1") </dev/null >/dev/null 2>&1 &'
+GUARD = '(while kill -0 "$1"; do sleep 0.5; done; kill -9 "-$1") </dev/null >/dev/null 2>&1 &'
 DEAD_STATES = ("Z", "X")
 
 
