@@ -21,7 +21,7 @@ from runtime.server.config import LOAD_ORDER, PUBLIC_MODEL, ServerConfig
 from runtime.server.control import RunFolder
 from runtime.server.errors import StartFailed
 from runtime.server.hide import hide_arguments
-from runtime.server.process import end_group, kill_group, start_group
+from runtime.server.process import end_group, guard_group, kill_group, start_group
 from runtime.server.repository import RepositoryApi
 from runtime.server.watch import Watch
 from runtime.serving.inside import KEY_VARIABLE
@@ -61,6 +61,7 @@ class Life:
         line = command(config, install, options, prefix, self._admin_key)
         variables = {**environment(install, options), KEY_VARIABLE: new_key()}
         self._server = start_group(line, variables, output)
+        guard_group(self._server)
         self.watch = Watch(self._server, run, config.patience.heartbeat, answers=self._api.live)
         logger.info("tritonserver started, process %d", self._server.pid)
 

@@ -19,6 +19,8 @@ from typing import IO
 
 PR_SET_PDEATHSIG = 1
 POLL_S = 0.02
+# In the background of a shell that ends at once, so that it is nobody's child.
+GUARD = '(while kill -0 "$1"; do sleep 0.5; done; kill -9 "-$1") </dev/null >/dev/null 2>&1 &'
 DEAD_STATES = ("Z", "X")
 
 
@@ -41,6 +43,14 @@ def start_group(command: Sequence[str], environment: Mapping[str, str], output: 
         start_new_session=True,
         preexec_fn=_die_with_parent(os.getpid()),
     )
+
+
+def guard_group(leader: subprocess.Popen) -> None:
+    """Has the group killed when its leader is gone, even if this process is gone too.
+
+    A stub whose tritonserver was killed waits for it for ever, often with the GIL: nothing in it can notice.
+    """
+    subprocess.run(["sh", "-c", GUARD, "guard", str(leader.pid)], start_new_session=True, check=False)
 
 
 def _die_with_parent(parent: int) -> Callable[[], None]:

@@ -7,9 +7,6 @@ one of its objects, as an argument and this file imports anywhere.
 from __future__ import annotations
 
 import logging
-import os
-import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +18,6 @@ from runtime.errors import MEMORY_FULL, TRITON_CODES, EngineFault, InvalidReques
 from runtime.faults import kind, log_fault
 from runtime.serving.inside import check_inside
 
-PARENT_POLL_S = 0.5
 logger = logging.getLogger(__name__)
 
 
@@ -43,18 +39,6 @@ def built_folder(args: dict[str, str]) -> Path:
     Triton passes the model's own directory as ``model_repository``.
     """
     return Path(args["model_repository"]).parents[1]
-
-
-def end_with_parent() -> None:
-    """Ends this stub soon after its tritonserver is gone: Triton's own watch waits for our threads for ever."""
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(PARENT_POLL_S)
-        os._exit(1)
-
-    threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
 def gpu(args: dict[str, str]) -> int:

@@ -38,7 +38,7 @@ def record():
 @pytest.fixture(scope="session")
 def faulty(triton, built, tmp_path_factory):
     """A server whose models break on order, shared by tests that leave it alive."""
-    out = faulty_copy(built, tmp_path_factory.mktemp("faulty") / "cpu", stage_timeout_s=4.0)
+    out = faulty_copy(built, tmp_path_factory.mktemp("faulty") / "cpu", stage_timeout_s=10.0)
     with ServerProcess(out, options=QUICK) as server:
         yield server
 

@@ -32,7 +32,7 @@ QUICK = (
     "--backoff=0.1",
     "--max-backoff=0.2",
     "--quick-failures=99",
-    "--heartbeat=3",
+    "--heartbeat=6",
     "--drain=5",
 )
 SNIPPET = """

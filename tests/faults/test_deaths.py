@@ -15,7 +15,7 @@ from runtime.server.launch import ServerProcess
 from runtime.server.process import children
 from runtime.server.watch import is_stub, model_of
 
-TOLD_S = 10.0  # within this time a client in flight knows; a host that is gone takes KeepAlive's 15 s
+TOLD_S = 25.0  # within this time a client in flight knows; a host that is gone takes KeepAlive's 15 s
 BACK_S = 180.0  # a start on a machine that others use too
 
 
@@ -100,7 +100,7 @@ def test_a_hanging_encoder_is_noticed_by_those_that_wait_for_it(faulty, baseline
     before, began = faulty.log().count("\nready: "), time.monotonic()
     freeze(faulty, model)
     outcome = attempt(faulty.url, **SPOKEN)
-    assert outcome.error.code == "INTERNAL" and "gave no answer within 4 s" in str(outcome.error)
+    assert outcome.error.code == "INTERNAL" and "gave no answer within 10 s" in str(outcome.error)
     faulty.wait_ready(BACK_S, announcements=before + 1)
     again = attempt(faulty.url, **SPOKEN)
     assert again.is_golden(baseline)
