@@ -14,6 +14,7 @@ HTTP_PORT    ?= 8000
 METRICS_PORT ?= 8002
 TWO_GPUS     ?=
 SERVE_ARGS   ?=
+SECRETS      ?=
 PARITY_ARGS  ?=
 UPSTREAM     ?=
 UPSTREAM_PYTHON ?= python3
@@ -22,6 +23,7 @@ RECORDED     := $(or $(VECTORS),$(OUT)/authors)
 BENCH_ARGS   ?=
 BUILD_ARGS   ?=
 PERF_ARGS    ?=
+FAULTS_ARGS  ?=
 PERF_DIR     ?= output/perf
 TEST_ARGS    ?=
 MINUTES      ?= 60
@@ -45,7 +47,7 @@ RUN_GID  := $(if $(filter 0,$(shell id -u)),1000,$(shell id -g))
 COMPOSE  := MODEL="$(abspath $(MODEL))" COSYVOICE="$(abspath $(COSYVOICE))" VOICES="$(abspath $(VOICES))" \
 	OUT="$(abspath $(OUT))" PROFILE="$(PROFILE)" RUN_UID=$(RUN_UID) RUN_GID=$(RUN_GID) BIND=$(HOST) \
 	GRPC_PORT=$(GRPC_PORT) HTTP_PORT=$(HTTP_PORT) METRICS_PORT=$(METRICS_PORT) PARITY_ARGS="$(PARITY_ARGS)" \
-	BUILD_ARGS="$(BUILD_ARGS)" \
+	BUILD_ARGS="$(BUILD_ARGS)" SERVE_ARGS="$(SERVE_ARGS)" SECRETS="$(abspath $(SECRETS))" \
 	docker compose
 GPUS     := $(if $(TWO_GPUS),-two-gpus)
 else
@@ -56,8 +58,8 @@ endif
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build-engines serve demo parity test test-kernels check-tensorrt check bench bench-gpu \
-	bench-token2wav bench-hops perf-out perf perf-load perf-agree perf-report soak fuzz storm doctor clean
+.PHONY: help setup build-engines serve demo parity test test-kernels check-tensorrt check bench bench-gpu bench-gpu-report \
+	bench-token2wav bench-hops perf-out perf perf-load perf-agree perf-report faults soak fuzz storm doctor clean
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -133,6 +135,9 @@ bench: setup ## Load test, tables and one JSON line
 bench-gpu: ## Full-size model with random weights on a GPU; needs torch >= 2.11 and Triton >= 3.6, no .venv
 	$(GPU_PYTHON) scripts/bench_gpu.py $(BENCH_ARGS)
 
+bench-gpu-report: setup ## Page and plots from all results of bench-gpu in benchmarks/results
+	$(BIN)/python scripts/bench_gpu_report.py $(sort $(wildcard benchmarks/results/gpu_*.json)) --to benchmarks/results
+
 bench-token2wav: setup ## Cost of token2wav chunks and of batches; last line is JSON
 	$(BIN)/python scripts/bench_token2wav.py $(BENCH_ARGS)
 
@@ -152,6 +157,11 @@ perf-load: perf-out ## Sweep with our generator: listeners, Poisson, mixed modes
 
 perf-agree: perf-out ## Do both see the same server? First-audio p50 of 200 requests each, in turns
 	$(BIN)/python -m client.perf agree $(PERF_AT) --save $(PERF_DIR)/agree.json $(PERF_ARGS)
+
+# FAULTS_ARGS picks tests; rows of faults that a run leaves out stay in the result.
+faults: setup ## Everything that can break, done to real servers; writes docs/failures.md's table; last line is JSON
+	FAULTS_SAVE=benchmarks/results/faults_cpu.json $(BIN)/python -m pytest tests/faults -s -q $(FAULTS_ARGS)
+	$(BIN)/python scripts/faults_report.py benchmarks/results/faults_cpu.json docs/failures.md
 
 perf-report: setup ## Markdown page and plots from all JSON files in PERF_DIR
 	$(BIN)/python -m client.perf report $(sort $(wildcard $(PERF_DIR)/*.json)) --to $(PERF_DIR)

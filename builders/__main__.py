@@ -29,6 +29,13 @@ def parser() -> argparse.ArgumentParser:
         "--token2wav-apart", action="store_true", help="GPU targets: flow and vocoder have a GPU of their own"
     )
     build.add_argument("--linear", default="dense", help="target cuda: dense, or weight-only int8 or fp8")
+    build.add_argument(
+        "--limit",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="of requests, repeatable, such as streams_per_key=4 (docs/access.md)",
+    )
     tiny = commands.add_parser("tiny", help="only the tiny checkpoints")
     tiny.add_argument("--out", type=Path, required=True)
     check = commands.add_parser("verify", help="whether a built folder is complete and up to date")
@@ -48,6 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
             make_tiny(options.out)
         else:
             from builders.build import BuildRequest, build
+            from builders.limits import limits_of
 
             request = BuildRequest(
                 options.target,
@@ -58,6 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
                 options.profile,
                 options.token2wav_apart,
                 options.linear,
+                limits_of(options.limit),
             )
             build(request, lambda line: print(line, flush=True))
     except ServeError as error:

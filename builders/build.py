@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -32,6 +32,7 @@ from runtime.engines.options import DENSE, LINEARS
 from runtime.errors import BuildError
 from runtime.manifest import Manifest
 from runtime.options import CPU, CUDA, OPTIONS_FILE, TENSORRT, TOKEN2WAV_FOLDER, EncoderOptions, Options
+from runtime.serving.limits import RequestLimits
 from runtime.token2wav.flow_cache import block_bytes, stream_bytes
 from runtime.token2wav.layout import Sizes
 
@@ -51,7 +52,7 @@ class BuildRequest:
     """What to build. Without checkpoints the tiny ones are made inside ``out``.
 
     ``token2wav_apart``: flow and vocoder get a GPU of their own (GPU targets only). ``linear``: how target
-    cuda stores its matrices (``runtime.engines.options.LINEARS``).
+    cuda stores its matrices (``runtime.engines.options.LINEARS``). ``limits``: of requests.
     """
 
     target: str
@@ -62,6 +63,7 @@ class BuildRequest:
     profile: str | None = None
     token2wav_apart: bool = False
     linear: str = DENSE
+    limits: RequestLimits = field(default_factory=RequestLimits)
 
     def __post_init__(self) -> None:
         if self.target not in TARGETS:
@@ -107,6 +109,7 @@ def portable_options(request: BuildRequest, config: ModelConfig, cosyvoice: Path
         features=config.features,
         encoder=_encoder_options(config),
         target=request.target,
+        limits=request.limits,
         cosyvoice=_inside(request.out, cosyvoice),
     )
     if request.target != CUDA:
@@ -145,6 +148,7 @@ def _build_tensorrt(request: BuildRequest, say: Callable[[str], None]) -> Manife
         encoder=encoder,
         engine=language.options,
         token2wav=sound.options,
+        limits=request.limits,
         target=TENSORRT,
     )
     _render(builder, model, options, TWO_GPUS if request.token2wav_apart else ONE_GPU)
@@ -239,7 +243,13 @@ def _render(builder: Builder, model: Path, options: Options, placement: Placemen
     builder.step(
         "model repository",
         [model / name for name in TEXT_FILES if (model / name).exists()],
-        ["model_repository", "runtime/options.py", "builders/render.py", "builders/placement.py"],
+        [
+            "model_repository",
+            "runtime/options.py",
+            "runtime/serving/limits.py",
+            "builders/render.py",
+            "builders/placement.py",
+        ],
         (replace(options, folder=Path()), sorted(placement.gpus.items())),
         render,
     )

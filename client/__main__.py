@@ -1,10 +1,14 @@
 """Entry point of `python -m client`: one question; `batch` for many; `doctor` for what is wrong here."""
 
+import os
 import sys
+
+QUIET = "NONE"  # gRPC writes failed handshakes to stderr, beside the error that it raises
 
 
 def main(arguments: list[str]) -> int:
     """Hands over to the command that the first word names."""
+    os.environ.setdefault("GRPC_VERBOSITY", QUIET)
     command = arguments[0] if arguments else ""
     # Imported here: each command loads only what it needs, and `doctor` runs where other libraries are broken.
     if command == "batch":

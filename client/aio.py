@@ -11,19 +11,20 @@ from typing import Any
 import grpc
 from tritonclient.grpc import service_pb2_grpc
 
+from client.access import Tls, metadata_of
 from client.answer import Answer
 from client.call import chunk_in
 from client.chunks import Chunk
-from client.connection import DEFAULT_URL, KeepAlive, channel_options
+from client.connection import DEFAULT_URL, KeepAlive, open_aio_channel
 from client.errors import Cancelled, ChatError, ServerLost, from_rpc, lost
-from client.request import DEFAULT_RATE, Audio, Scalar, make_request
+from client.request import DEFAULT_RATE, Audio, Scalar, make_request, set_deadline
 from client.retry import Attempts, RetryPolicy
 
 
 class AsyncCall:
     """One attempt. Lives in the event loop."""
 
-    def __init__(self, call: Any, url: str, on_lost: Callable[[], None]) -> None:
+    def __init__(self, call: Any, url: str, on_lost: Callable[[ServerLost], None]) -> None:
         self._call, self._url, self._on_lost = call, url, on_lost
         self._answered = self._cancelled = False
 
@@ -66,7 +67,7 @@ class AsyncCall:
         except grpc.RpcError as error:
             typed = from_rpc(error, self._url)
             if isinstance(typed, ServerLost):
-                self._on_lost()
+                self._on_lost(typed)
             raise typed from None
 
 
@@ -156,16 +157,14 @@ class AsyncChatClient:
         url: str = DEFAULT_URL,
         retry: RetryPolicy | None = None,
         keepalive: KeepAlive | None = None,
-        credentials: grpc.ChannelCredentials | None = None,
+        tls: Tls | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         self.url = url
         self._retry = retry or RetryPolicy()
-        self._lost = False
-        options = channel_options(keepalive or KeepAlive())
-        if credentials is None:
-            self._channel = grpc.aio.insecure_channel(url, options)
-        else:
-            self._channel = grpc.aio.secure_channel(url, credentials, options)
+        self._lost: ServerLost | None = None
+        self._metadata = metadata_of(headers)
+        self._channel = open_aio_channel(url, tls, keepalive)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
 
     def stream(
@@ -186,9 +185,10 @@ class AsyncChatClient:
         request = make_request(audio, sample_rate, text, messages, outputs, parameters)
 
         async def start(left: float | None) -> AsyncCall:
-            if self._lost:
-                await self._reconnect(left)
-            call = self._stub.ModelStreamInfer(iter((request,)), timeout=left)
+            if self._lost is not None:
+                await self._reconnect(self._lost, left)
+            set_deadline(request, left)
+            call = self._stub.ModelStreamInfer(iter((request,)), timeout=left, metadata=self._metadata)
             return AsyncCall(call, self.url, self._mark_lost)
 
         return AsyncChatStream(start, Attempts(self._retry, timeout))
@@ -213,14 +213,14 @@ class AsyncChatClient:
     ) -> None:
         await self.close()
 
-    def _mark_lost(self) -> None:
-        self._lost = True
+    def _mark_lost(self, loss: ServerLost) -> None:
+        self._lost = loss
 
-    async def _reconnect(self, left: float | None) -> None:
+    async def _reconnect(self, loss: ServerLost, left: float | None) -> None:
         # After a loss gRPC refuses calls until its next attempt to connect, even when the server is back.
         patience = self._retry.reconnect_s if left is None else min(self._retry.reconnect_s, left)
         try:
             await asyncio.wait_for(self._channel.channel_ready(), patience)
         except TimeoutError:
-            raise lost(self.url, f"no connection within {patience:.3g} s after it was lost") from None
-        self._lost = False
+            raise lost(self.url, f"no connection within {patience:.3g} s after it was lost: {loss.reason}") from None
+        self._lost = None

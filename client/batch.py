@@ -13,6 +13,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from client.access import OPEN, Access, access_of, add_access
 from client.aio import AsyncChatClient
 from client.batch_items import Item, read_items
 from client.chunks import OUTPUT_RATE
@@ -21,6 +22,7 @@ from client.errors import ChatError
 from client.parameters import parameter_set
 from client.request import Scalar
 from client.retry import RetryPolicy
+from runtime.waiting import PRIORITIES
 
 FAILURES = "failed.jsonl"
 DONE, FAILED, INTERRUPTED = 0, 1, 130
@@ -45,7 +47,11 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--output-dir", type=Path, default=Path("output/batch"), help="results (%(default)s)")
     made.add_argument("--concurrency", type=int, default=4, help="requests at once (%(default)s)")
     made.add_argument("--url", default=DEFAULT_URL, help="host:port of the gRPC endpoint (%(default)s)")
+    add_access(made)
     made.add_argument("--parameters", type=parameter_set, default={}, metavar="A=1,B=2", help="of every request")
+    made.add_argument(
+        "--priority", choices=PRIORITIES, default=PRIORITIES[-1], help="of requests without one (%(default)s)"
+    )
     made.add_argument("--timeout", type=float, help="seconds for one answer, repeats included (no limit)")
     made.add_argument("--again", action="store_true", help="ask what is answered already, too")
     return made
@@ -58,10 +64,14 @@ def main(arguments: list[str] | None = None) -> int:
     if options.concurrency < 1:
         made.error(f"--concurrency {options.concurrency} is below 1")
     try:
+        access = access_of(options)
+    except ValueError as error:
+        made.error(str(error))
+    try:
         items = read_items(options.source)
         options.output_dir.mkdir(parents=True, exist_ok=True)
         waiting = [item for item in items if options.again or not answered(options.output_dir, item)]
-        tally = asyncio.run(run(options, waiting))
+        tally = asyncio.run(run(options, waiting, access))
     except ChatError as error:
         print(" ".join(str(error).split()), file=sys.stderr)
         return FAILED
@@ -76,10 +86,10 @@ def answered(folder: Path, item: Item) -> bool:
     return (folder / f"{item.id}.json").is_file()
 
 
-async def run(options: argparse.Namespace, items: Sequence[Item]) -> Tally:
+async def run(options: argparse.Namespace, items: Sequence[Item], access: Access = OPEN) -> Tally:
     """Asks all items."""
     tally, waiting = Tally(), iter(items)
-    async with AsyncChatClient(options.url, RETRY) as chat:
+    async with AsyncChatClient(options.url, RETRY, tls=access.tls, headers=access.headers) as chat:
         with tqdm(total=len(items), unit="answer", disable=None) as bar:
 
             async def work() -> None:
@@ -94,7 +104,7 @@ async def run(options: argparse.Namespace, items: Sequence[Item]) -> Tally:
 
 
 async def _ask(chat: AsyncChatClient, item: Item, options: argparse.Namespace, tally: Tally) -> None:
-    parameters: dict[str, Any] = {**options.parameters, **item.parameters}
+    parameters: dict[str, Any] = {"priority": options.priority, **options.parameters, **item.parameters}
     speaks = parameters.get("mode", "s2s") == "s2s"
     wanted = ["text", "finish_reason", "text_token_ids", "stats", *(("audio", "speech_token_ids") if speaks else ())]
     try:

@@ -41,7 +41,7 @@ class Call:
         on_lost: called when the server turns out to be gone.
     """
 
-    def __init__(self, call: Any, url: str, on_lost: Callable[[], None]) -> None:
+    def __init__(self, call: Any, url: str, on_lost: Callable[[ServerLost], None]) -> None:
         self._call, self._url, self._on_lost = call, url, on_lost
         self._done = False  # nothing more to give
         self._answered = False  # the last response was seen, the call itself may still be closing
@@ -82,7 +82,7 @@ class Call:
             self._done = True
             typed = from_rpc(error, self._url)
             if isinstance(typed, ServerLost):
-                self._on_lost()
+                self._on_lost(typed)
             raise typed from None
         try:
             chunk, self._answered = chunk_in(response, self._url)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from client.access import Access, access_of, add_access
 from client.answer import Answer
 from client.audio_file import read_audio
 from client.client import ChatClient
@@ -16,15 +17,17 @@ from client.connection import DEFAULT_URL
 from client.errors import ChatError
 from client.request import DEFAULT_RATE
 from client.sinks import ChunkFolder, Loudspeaker, Sink, TextSink
+from runtime.waiting import PRIORITIES
 
 OTHERS = "Many questions: python -m client batch --help. What is wrong here: python -m client doctor."
 FAILED, USAGE, INTERRUPTED = 1, 2, 130  # 130 = 128 + SIGINT, as shells count
+INTERACTIVE, BATCH = PRIORITIES
 SPEECH_MODE, TEXT_MODE = "s2s", "s2t"
 # Option of the command line -> request parameter, where the names differ.
 RENAMED = {"speaker": "voice"}
 PARAMETERS = (
     "mode", "system", "speaker", "temperature", "top_p", "top_k", "repetition_penalty", "max_tokens", "seed", "greedy",
-    "hops", "earliest",
+    "hops", "earliest", "priority",
 )  # fmt: skip
 
 
@@ -33,6 +36,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="python -m client", description=__doc__, epilog=OTHERS)
     add = made.add_argument
     add("--url", default=DEFAULT_URL, help="host:port of the gRPC endpoint (%(default)s)")
+    add_access(made)
     add("--mode", choices=(SPEECH_MODE, TEXT_MODE), help=f"answer in speech or in text only ({SPEECH_MODE})")
     add("--audio-path", "-a", type=Path, help="question: WAV, FLAC, MP3 or OGG; stereo is mixed to mono")
     add("--sampling-rate", type=_positive, help="resample the question to this rate before sending (its own rate)")
@@ -48,6 +52,7 @@ def parser() -> argparse.ArgumentParser:
     add("--greedy", action="store_true", default=None, help="always the most probable token")
     add("--hops", help="tokens of the chunks of sound, such as 15,10,25; the last number repeats")
     add("--earliest", action="store_true", default=None, help="first sound after two frames instead of four")
+    add("--priority", choices=PRIORITIES, help=f"{BATCH} requests let others go first ({INTERACTIVE})")
     add("--timeout", type=float, help="seconds for the whole answer (no limit)")
     add("--output-dir", type=Path, default=Path("output"), help="folder for request_0.* (%(default)s)")
     add("--enable-stats", action="store_true", help="ask for the server's counts and timings")
@@ -84,7 +89,11 @@ def main(arguments: list[str] | None = None) -> int:
     if options.audio_path is None and options.text is None:
         made.error("nothing to ask: give --audio-path, --text or both")
     try:
-        answer = _ask(options)
+        access = access_of(options)
+    except ValueError as error:
+        made.error(str(error))
+    try:
+        answer = _ask(options, access)
         _report(answer, options)
     except ChatError as error:
         return _fail(str(error), FAILED)
@@ -100,11 +109,11 @@ def _fail(message: str, status: int) -> int:
     return status
 
 
-def _ask(options: argparse.Namespace) -> Answer:
+def _ask(options: argparse.Namespace, access: Access) -> Answer:
     audio, rate = (None, DEFAULT_RATE)
     if options.audio_path is not None:
         audio, rate = read_audio(options.audio_path, options.sampling_rate)
-    with ChatClient(options.url) as chat, _sinks(options) as put:
+    with ChatClient(options.url, tls=access.tls, headers=access.headers) as chat, _sinks(options) as put:
         answer = Answer()
         with chat.stream(
             audio,

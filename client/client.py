@@ -10,12 +10,13 @@ from typing import Any
 import grpc
 from tritonclient.grpc import service_pb2_grpc
 
+from client.access import Tls, metadata_of
 from client.answer import Answer
 from client.call import Call
 from client.chunks import Chunk
-from client.connection import DEFAULT_URL, KeepAlive, channel_options
-from client.errors import Cancelled, ChatError, lost
-from client.request import DEFAULT_RATE, Audio, Scalar, make_request
+from client.connection import DEFAULT_URL, KeepAlive, open_channel
+from client.errors import Cancelled, ChatError, ServerLost, lost
+from client.request import DEFAULT_RATE, Audio, Scalar, make_request, set_deadline
 from client.retry import Attempts, RetryPolicy
 
 
@@ -99,7 +100,8 @@ class ChatClient:
         url: host:port of the gRPC endpoint.
         retry: how often a request is repeated while no sound of it was delivered; `NO_RETRY` for never.
         keepalive: when a dead connection is noticed.
-        credentials: of `grpc.ssl_channel_credentials`, for a server behind TLS.
+        tls: certificates, for a server behind TLS; None speaks plain.
+        headers: of every request; `token_headers` makes those of a token, `x-api-key` is counted by the server.
     """
 
     def __init__(
@@ -107,16 +109,14 @@ class ChatClient:
         url: str = DEFAULT_URL,
         retry: RetryPolicy | None = None,
         keepalive: KeepAlive | None = None,
-        credentials: grpc.ChannelCredentials | None = None,
+        tls: Tls | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         self.url = url
         self._retry = retry or RetryPolicy()
-        self._lost = False
-        options = channel_options(keepalive or KeepAlive())
-        if credentials is None:
-            self._channel = grpc.insecure_channel(url, options)
-        else:
-            self._channel = grpc.secure_channel(url, credentials, options)
+        self._lost: ServerLost | None = None
+        self._metadata = metadata_of(headers)
+        self._channel = open_channel(url, tls, keepalive)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
 
     def stream(
@@ -140,7 +140,8 @@ class ChatClient:
             outputs: names of the outputs wanted; None gets all.
             timeout: seconds for the whole answer, repeats included.
             parameters: mode, voice, system, max_tokens, seed, greedy, text_greedy, force_audio_start,
-                temperature, top_p, top_k, repetition_penalty; None leaves the server's default.
+                temperature, top_p, top_k, repetition_penalty, hops, earliest, and priority ("interactive", or
+                "batch" for what may wait); None leaves the server's default.
 
         Raises:
             ChatError: at once for arguments that cannot be sent and when a lost server stays away, while
@@ -167,22 +168,23 @@ class ChatClient:
         self.close()
 
     def _begin(self, request: Any, left: float | None) -> Call:
-        if self._lost:
-            self._reconnect(left)
-        call = self._stub.ModelStreamInfer(iter((request,)), timeout=left)
+        if self._lost is not None:
+            self._reconnect(self._lost, left)
+        set_deadline(request, left)
+        call = self._stub.ModelStreamInfer(iter((request,)), timeout=left, metadata=self._metadata)
         return Call(call, self.url, self._mark_lost)
 
-    def _mark_lost(self) -> None:
-        self._lost = True
+    def _mark_lost(self, loss: ServerLost) -> None:
+        self._lost = loss
 
-    def _reconnect(self, left: float | None) -> None:
+    def _reconnect(self, loss: ServerLost, left: float | None) -> None:
         # After a loss gRPC refuses calls until its next attempt to connect, even when the server is back.
         patience = self._retry.reconnect_s if left is None else min(self._retry.reconnect_s, left)
         ready = grpc.channel_ready_future(self._channel)
         try:
             ready.result(timeout=patience)
         except grpc.FutureTimeoutError:
-            raise lost(self.url, f"no connection within {patience:.3g} s after it was lost") from None
+            raise lost(self.url, f"no connection within {patience:.3g} s after it was lost: {loss.reason}") from None
         finally:
             ready.cancel()
-        self._lost = False
+        self._lost = None

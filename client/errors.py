@@ -10,12 +10,24 @@ import re
 
 import grpc
 
-from runtime.errors import TRITON_CODES
+from runtime.errors import CODED, MEMORY_FULL, RETRY_HINT
 
 # Triton puts the request id before the message when the request has one.
-_CODED = re.compile(
-    rf"^(?:\[request id: [^\]]*\] )?(?P<code>{'|'.join(TRITON_CODES)}): (?P<field>[^:]+): (?P<rest>.*)$", re.S
-)
+_CODED = re.compile(rf"^(?:\[request id: [^\]]*\] )?{CODED.pattern}", re.S)
+
+
+_RESTRICTED = "protocol is restricted"  # Triton's words for a missing or wrong token
+_CONNECTING, _CLOSED = "failed to connect", "Socket closed"
+# Signs in gRPC's account of a failed handshake, and what to do.
+_HANDSHAKE = {
+    "WRONG_VERSION_NUMBER": "the server does not speak TLS; leave tls out (--tls, --ca, --cert)",
+    "CERTIFICATE_VERIFY_FAILED": "the server's certificate is not signed by a known authority; give its authority "
+    "(Tls(ca=...), --ca)",
+    "Peer name": "the server's certificate is for another name; use the name that it was made for in the url",
+    "Hostname Verification": "the server's certificate is for another name; use the name that it was made for in the "
+    "url",
+    "CERTIFICATE_REQUIRED": "the server wants a certificate; give one (Tls(cert=..., key=...), --cert, --key)",
+}
 
 
 class ChatError(Exception):
@@ -33,11 +45,29 @@ class ChatError(Exception):
 
 
 class ServerError(ChatError):
-    """The server answered with an error."""
+    """The server answered with an error. Of a refusal for want of room, `field` is the bound that was met."""
+
+    @property
+    def retry_after_s(self) -> float | None:
+        """When the server says that another attempt is worth while; None when it does not say."""
+        hint = RETRY_HINT.search(self.message)
+        return float(hint["seconds"]) if hint else None
 
 
 class ServerLost(ChatError):
-    """The server cannot be reached, or it went away in the middle of an answer."""
+    """The server cannot be reached, or it went away in the middle of an answer.
+
+    Args:
+        reason: in gRPC's words.
+    """
+
+    def __init__(self, code: str, field: str, message: str, reason: str = "") -> None:
+        super().__init__(code, field, message)
+        self.reason = reason
+
+
+class AccessDenied(ChatError):
+    """The server, or a proxy before it, refuses the caller: TLS, certificate or token. Repeating cannot help."""
 
 
 class Cancelled(ChatError):
@@ -59,6 +89,8 @@ def from_text(details: str, url: str) -> ChatError | None:
     coded = from_message(details)
     if coded is not None:
         return Cancelled(coded.code, coded.field, coded.message) if coded.code == "CANCELLED" else coded
+    if MEMORY_FULL in details:
+        return ServerError("UNAVAILABLE", "server", f"the shared memory of {url} is full; the operator gives it more")
     if "unknown model" in details or "is not ready" in details:
         return ServerError("UNAVAILABLE", "server", f"the model is not loaded (yet) at {url}: {details}")
     return None
@@ -67,7 +99,7 @@ def from_text(details: str, url: str) -> ChatError | None:
 def from_rpc(error: grpc.RpcError, url: str) -> ChatError:
     """The typed error of a failed call."""
     status, details = error.code(), error.details() or ""
-    known = from_text(details, url)
+    known = _denied(status, details, url) or from_text(details, url)
     if known is not None:
         return known
     if status == grpc.StatusCode.CANCELLED:
@@ -79,6 +111,21 @@ def from_rpc(error: grpc.RpcError, url: str) -> ChatError:
     return ServerError(status.name if status else "UNKNOWN", "server", details or "the call failed without a word")
 
 
+def _denied(status: grpc.StatusCode, details: str, url: str) -> AccessDenied | None:
+    """The typed error when somebody refused the caller; None when nobody did."""
+    if status in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED) or _RESTRICTED in details:
+        return AccessDenied(
+            "UNAUTHENTICATED", "authorization", f"{url} takes no request without its token, or not with this one; "
+            "give the right one (token_headers, --token)",
+        )  # fmt: skip
+    remedy = next((words for sign, words in _HANDSHAKE.items() if sign in details), None)
+    return None if remedy is None else AccessDenied("UNAUTHENTICATED", "tls", f"{url}: {remedy}")
+
+
 def lost(url: str, details: str) -> ServerLost:
     """The error for a server that is not there."""
-    return ServerLost("UNAVAILABLE", "server", f"{url} cannot be reached or went away ({details}); is it running?")
+    # A connection that is closed before its first word: a server that dies, or one that expects TLS.
+    unheard = _CLOSED in details and _CONNECTING in details
+    hint = " If it speaks TLS, give tls (--tls, --ca), and a certificate if it asks for one (--cert, --key)"
+    message = f"{url} cannot be reached or went away ({details}); is it running?{hint if unheard else ''}"
+    return ServerLost("UNAVAILABLE", "server", message, details)

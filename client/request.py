@@ -19,6 +19,9 @@ DEFAULT_RATE = 16_000
 FINAL_RESPONSE = "triton_final_response"
 EMPTY_FINAL_RESPONSE = "triton_enable_empty_final_response"
 INT16_SCALE = 32768.0
+# Triton keeps the request parameter `priority` to itself, and reads `timeout`, in microseconds, as its own.
+WIRE_NAMES = {"priority": "urgency"}
+TIMEOUT, US_PER_S = "timeout", 1_000_000
 
 Audio = np.ndarray | Sequence[np.ndarray] | Path | None
 Scalar = bool | int | float | str
@@ -64,9 +67,18 @@ def make_request(
         request.outputs.add().name = name
     for name, value in parameters.items():
         if value is not None:
-            _set_parameter(request.parameters[name], name, value)
+            _set_parameter(request.parameters[WIRE_NAMES.get(name, name)], name, value)
     request.parameters[EMPTY_FINAL_RESPONSE].bool_param = True
     return request
+
+
+def set_deadline(request: Any, left_s: float | None) -> None:
+    """Tells the server how long the client waits for the whole answer, so that it need not queue in vain.
+
+    gRPC's own deadline ends the call; Triton does not show it to the model.
+    """
+    if left_s is not None:
+        request.parameters[TIMEOUT].int64_param = max(1, int(left_s * US_PER_S))
 
 
 def _clips(audio: np.ndarray | Sequence[np.ndarray] | None) -> list[np.ndarray]:

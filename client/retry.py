@@ -23,7 +23,7 @@ class RetryPolicy:
     Args:
         attempts: in all; 1 never repeats.
         first_s: longest pause before the second attempt; doubles with each further one.
-        most_s: longest pause.
+        most_s: longest pause, beyond what the server asks for.
         reconnect_s: how long the connection to a lost server may take to come back, at each attempt.
     """
 
@@ -41,13 +41,14 @@ class RetryPolicy:
         if self.reconnect_s <= 0:
             raise ValueError(f"reconnect_s: {self.reconnect_s} is not above 0")
 
-    def pause(self, failures: int, draw: Callable[[], float] = random.random) -> float:
-        """Seconds to wait after so many failures: between half of the bound and all of it.
+    def pause(self, failures: int, hint_s: float | None = None, draw: Callable[[], float] = random.random) -> float:
+        """Seconds to wait after so many failures: between half of the bound and all of it, after the server's hint.
 
-        Clients that lost the same server at the same moment must not all come back at the same moment.
+        Clients that lost the same server, or were refused by it, at the same moment must not all come back at
+        the same moment.
         """
         bound = min(self.most_s, self.first_s * 2.0 ** (failures - 1))
-        return bound * (1 + draw()) / 2
+        return (hint_s or 0.0) + bound * (1 + draw()) / 2
 
 
 NO_RETRY = RetryPolicy(attempts=1)
@@ -152,7 +153,8 @@ class Attempts:
         self.failures += 1
         if self.replay.heard or self.failures >= self.policy.attempts or not worth_repeating(error):
             raise error
-        pause, left = self.policy.pause(self.failures), self.left()
+        hint = error.retry_after_s if isinstance(error, ServerError) else None
+        pause, left = self.policy.pause(self.failures, hint), self.left()
         if left is not None and pause >= left:
             raise error
         self.replay.restart(error)

@@ -11,6 +11,7 @@ from kernels import choice, decoder, embedding, fused, paged_rows, token2wav
 from kernels.choice import Choices
 from kernels.linear import Matrix
 from kernels.paged_rows import Pool
+from runtime.errors import BuildError
 
 
 class Ops(Protocol):
@@ -128,5 +129,14 @@ def kernel_ops() -> Ops:
 
 
 def ops_for(device: torch.device) -> Ops:
-    """What a device runs best."""
-    return kernel_ops() if device.type == "cuda" else twin_ops()
+    """What a device runs best.
+
+    Raises:
+        BuildError: a GPU without Triton: the twins would make the host wait at every id.
+    """
+    if device.type != "cuda":
+        return twin_ops()
+    try:
+        return kernel_ops()
+    except ImportError as error:
+        raise BuildError("triton", f"cannot be imported ({error})", "install triton >= 3.6 beside torch") from None

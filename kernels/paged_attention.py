@@ -99,6 +99,9 @@ def _generation_pages(ends: np.ndarray, tables: np.ndarray, shape: EngineShape) 
     blocks = -(-int(ends.max()) // shape.tokens_per_block)
     visible = np.arange(blocks * shape.tokens_per_block) < ends[:, None]
     mask = np.where(visible, 0.0, -np.inf).astype(np.float32)[:, None, None]
+    # Behind its own blocks a sequence repeats its first: another's, though masked, might hold a NaN.
+    own = np.arange(blocks) * shape.tokens_per_block < ends[:, None]
+    tables = np.where(own[:, None], tables[:, :, :blocks], tables[:, :, :1])
     return _planes(tables, blocks, shape), torch.from_numpy(mask)
 
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from runtime.checkpoint.config import SpeechIds, TextIds
 from runtime.params import AnswerParams
 
+FAULT = "fault"
+
 
 @dataclass(frozen=True, slots=True)
 class Frame:
@@ -18,7 +20,7 @@ class Frame:
 
     ``text_id`` is the returned id (after forced start and end-of-speech overwrite), ``codes`` the
     emitted group, empty when none is; ``speech_ended`` says that a span ended with this group;
-    ``finish`` is empty, ``stop`` or ``length``.
+    ``finish`` is empty, ``stop``, ``length``, or FAULT: an engine failed for this stream.
     """
 
     text_id: int

@@ -62,7 +62,10 @@ class ChunkFlag(IntFlag):
     RELEASE = 4
 
 
-STATE_LOST = -1  # in mel_lengths/audio_lengths: the stream's state is unknown here (a restart)
+# In mel_lengths/audio_lengths, where a chunk has no result and its stream is over:
+STATE_LOST = -1  # the stream's state is unknown here (a restart)
+FLOW_FAILED, VOCODER_FAILED = -2, -3  # this chunk made the stage fail, or its result was not finite
+LOST_STREAM = (STATE_LOST, FLOW_FAILED, VOCODER_FAILED)
 
 FUN_AUDIO_CHAT = ModelContract(
     name="fun_audio_chat",

@@ -1,22 +1,22 @@
-"""A torch module on a device behind the interface of an exported graph: arrays by name in and out.
+"""A module on a device behind the interface of an exported graph: arrays by name in and out.
 
-Sizes are rounded up by a rule, so that a few recordings serve all calls.
+Sizes are rounded up by a rule, so that a few recordings serve all calls, and all of them can be made before
+the first call.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from runtime.frames.executor import Executor, Work
-from runtime.token2wav.context import DECODER_LOOKAHEAD, PITCH_LEFT, PITCH_LOOKAHEAD
 
 Arrays = dict[str, np.ndarray]
 Shapes = Mapping[str, tuple[int, ...]]
-FRAME_STEP = 16  # mel frames between sizes of the vocoder's windows
+Rule = Callable[[Shapes], Shapes]
 SPARE = 1  # what fills integer rows that nobody asked for: one frame
 
 
@@ -41,17 +41,26 @@ class DeviceGraph:
         executor: Executor,
         module: Callable[..., torch.Tensor | tuple[torch.Tensor, ...]],
         outputs: Sequence[str],
-        shapes: Callable[[Shapes], Shapes],
+        shapes: Rule,
     ) -> None:
         self._executor, self._module, self._outputs, self._shapes = executor, module, tuple(outputs), shapes
-        self._recordings: dict[tuple[tuple[str, tuple[int, ...]], ...], _Recording] = {}
+        self._recordings: dict[frozenset[tuple[str, tuple[int, ...]]], _Recording] = {}
+
+    def __len__(self) -> int:
+        """Recordings so far."""
+        return len(self._recordings)
+
+    @torch.inference_mode()
+    def prepare(self, calls: Iterable[Arrays]) -> None:
+        """Records for calls of these sizes and types; the largest first, then the others fit into their memory."""
+        for arrays in calls:
+            self._recording(self._padded(arrays))
 
     @torch.inference_mode()
     def run(self, arrays: Arrays) -> Arrays:
         """All outputs by name, with the call's own rows; what lies beyond its other sizes is of no meaning."""
         rows = next(iter(arrays.values())).shape[0]
-        wanted = self._shapes({name: array.shape for name, array in arrays.items()})
-        padded = {name: _pad(array, wanted[name]) for name, array in arrays.items()}
+        padded = self._padded(arrays)
         recording = self._recording(padded)
         for name, array in padded.items():
             self._executor.upload(recording.inputs[name], array)
@@ -59,8 +68,12 @@ class DeviceGraph:
         tickets = {name: self._executor.fetch(tensor) for name, tensor in recording.outputs.items()}
         return {name: ticket.wait()[:rows].copy() for name, ticket in tickets.items()}
 
+    def _padded(self, arrays: Arrays) -> Arrays:
+        wanted = self._shapes({name: array.shape for name, array in arrays.items()})
+        return {name: _pad(array, wanted[name]) for name, array in arrays.items()}
+
     def _recording(self, padded: Arrays) -> _Recording:
-        key = tuple((name, array.shape) for name, array in padded.items())
+        key = frozenset((name, array.shape) for name, array in padded.items())
         if key not in self._recordings:
             inputs = {name: torch.tensor(array, device=self._executor.device) for name, array in padded.items()}
             made = self._call(inputs)
@@ -84,32 +97,3 @@ def _pad(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     padded = np.full(shape, SPARE if np.issubdtype(array.dtype, np.integer) else 0, array.dtype)
     padded[tuple(slice(size) for size in array.shape)] = array
     return padded
-
-
-def _rows(count: int) -> int:
-    return 1 << (count - 1).bit_length()
-
-
-def encoder_shapes(shapes: Shapes) -> Shapes:
-    """Windows rounded up to a power of two."""
-    return {name: (_rows(shape[0]), *shape[1:]) for name, shape in shapes.items()}
-
-
-def vocoder_shapes(frame_samples: int) -> Callable[[Shapes], Shapes]:
-    """Rows rounded up to a power of two, windows to multiples of ``FRAME_STEP`` frames of source.
-
-    Mel and pitch windows follow from the source's: it is the longest of the three in every call.
-    """
-
-    def rule(shapes: Shapes) -> Shapes:
-        rows = _rows(shapes["mel"][0])
-        frames = -(-shapes["noise"][1] // frame_samples // FRAME_STEP) * FRAME_STEP
-        bins, harmonics = shapes["mel"][1], shapes["noise"][2]
-        return {
-            **{name: (rows, *shape[1:]) for name, shape in shapes.items()},
-            "mel_pitch": (rows, bins, frames + PITCH_LEFT + PITCH_LOOKAHEAD),
-            "mel": (rows, bins, frames + DECODER_LOOKAHEAD),
-            "noise": (rows, frames * frame_samples, harmonics),
-        }
-
-    return rule

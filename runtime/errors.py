@@ -6,6 +6,10 @@ an error inside a stream, so the code is also the first word of the message.
 
 from __future__ import annotations
 
+import re
+
+# The one form in which a refusal says when to come back; clients read it (``client.errors``).
+RETRY_HINT = re.compile(r"retry in (?P<seconds>\d+\.\d) s$")
 NAME_CHARACTERS = 80
 
 
@@ -30,9 +34,14 @@ class ServeError(Exception):
         self.field, self.problem, self.remedy = field, problem, remedy
         super().__init__(f"{self.code}: {field}: {problem}; {remedy}")
 
-    def __reduce__(self) -> tuple[type[ServeError], tuple[str, str, str]]:
+    def __reduce__(self) -> tuple[type[ServeError], tuple[object, ...]]:
         """So that an error may come from another process."""
         return type(self), (self.field, self.problem, self.remedy)
+
+
+# What admission refuses for. An expected wait that is too long: no slot, no KV blocks of one of the caches;
+# the queue is full; somebody of the higher class took the place; it waited too long.
+OVERLOADS = ("slots", "kv_backbone", "kv_speech", "queue", "displaced", "wait")
 
 
 class InvalidRequest(ServeError):
@@ -48,9 +57,22 @@ class NotFound(ServeError):
 
 
 class Overloaded(ServeError):
-    """No room now; the same request may succeed later."""
+    """No room now; the same request may succeed later.
+
+    Args:
+        field: the bound that was met, a word of ``OVERLOADS`` where admission refuses.
+        retry_after_s: when it is worth trying again; then the remedy reads ``retry in 2.5 s``.
+    """
 
     code = "UNAVAILABLE"
+
+    def __init__(self, field: str, problem: str, remedy: str = "", retry_after_s: float | None = None) -> None:
+        self.retry_after_s = retry_after_s
+        super().__init__(field, problem, remedy if retry_after_s is None else f"retry in {retry_after_s:.1f} s")
+
+    def __reduce__(self) -> tuple[type[ServeError], tuple[object, ...]]:
+        """See ``ServeError``."""
+        return type(self), (self.field, self.problem, self.remedy, self.retry_after_s)
 
 
 class Draining(Overloaded):
@@ -83,3 +105,23 @@ TRITON_CODES: dict[str, str] = {
     "CANCELLED": "CANCELLED",
     "INTERNAL": "INTERNAL",
 }
+CODED = re.compile(rf"(?P<code>{'|'.join(TRITON_CODES)}): (?P<field>[^:]+): (?P<rest>.*)$", re.S)
+
+
+MEMORY_FULL = "shared memory pool"  # in Triton's words for it, which name regions and paths
+_MODEL = re.compile(r"model '(?P<name>\w+?)(?:_\d+)*'")
+
+
+def stage_fault(message: str, stage: str) -> ServeError:
+    """The error for a client whose request met a failed stage.
+
+    Args:
+        message: what the stage, or Triton in its place, answered; names the stage when it is ours.
+        stage: what was called.
+    """
+    if MEMORY_FULL in message:
+        at = _MODEL.search(message.rpartition("message:")[0])
+        return Overloaded(at["name"] if at else stage, "shared memory is full", "retry; the operator gives it more")
+    match = CODED.search(message)
+    field, problem = (match["field"], match["rest"].partition(";")[0]) if match else (stage, message)
+    return EngineFault(field, problem, "this is a fault of the server: send the request again, and see its log")

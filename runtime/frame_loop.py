@@ -6,18 +6,21 @@ Not thread-safe: one thread owns it (``runtime.serving.loop_thread``).
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from runtime.answer import Frame
+from runtime.answer import FAULT, Frame
 from runtime.lockstep import Lockstep
 from runtime.sampling import Sampler
 from runtime.scheduler import Scheduler
 from runtime.stream import Stream
 
+LOST_FRAME = Frame(text_id=-1, codes=(), speech_ended=False, finish=FAULT)
+
 
 @dataclass(frozen=True, slots=True)
 class StreamFrame:
-    """A frame and the stream that it belongs to."""
+    """A frame and the stream that it belongs to; ``LOST_FRAME`` when an engine gave it nothing finite."""
 
     stream: Stream
     frame: Frame
@@ -56,7 +59,13 @@ class FrameLoop:
         text_ids = self._sampler.text(deciding, rows.logits).tolist() if deciding else []
         return [self._route(s, t, groups.get(s, ())) for s, t in zip(deciding, text_ids, strict=True)]
 
+    def _scrub(self, blocks: Sequence[Sequence[int]]) -> None:
+        self._model.scrub(blocks)
+
     def _route(self, stream: Stream, text_id: int, codes: list[int] | tuple[()]) -> StreamFrame:
+        if text_id < 0 or min(codes, default=0) < 0:
+            self._scrub(self.scheduler.discard(stream))
+            return StreamFrame(stream, LOST_FRAME)
         frame = stream.answer.accept(text_id, codes)
         if not stream.params.sampling.text_greedy:
             stream.text_context.add(frame.text_id)

@@ -40,7 +40,7 @@ class Lockstep:
         projections: Projections,
         speech_ids: SpeechIds,
     ) -> None:
-        self._backbone, self._speech = backbone[0], speech[0]
+        self._backbone, self._speech = self._engines = backbone[0], speech[0]
         self._packer = Packer(backbone[0].shape, backbone[1], backbone[0].pool_address())
         self._speech_packer = Packer(speech[0].shape, speech[1], speech[0].pool_address())
         self._projections, self._ids = projections, speech_ids
@@ -50,7 +50,8 @@ class Lockstep:
 
     @torch.inference_mode()
     def run_backbone(self, plan: Plan) -> BackboneRows:
-        """One packed call for every context chunk and every generating stream."""
+        """One packed call for every context chunk and every generating stream, and the plan's copies before it."""
+        self._copy(plan)
         pairs = [self._projections.embed_prompt(c.stream.prompt, c.begin, c.length) for c in plan.contexts]
         if plan.generations:
             pairs.append(self._embed_generations(plan.generations))
@@ -62,6 +63,16 @@ class Lockstep:
         if not all(chunk.last for chunk in plan.contexts):
             logits = logits[[i for i in range(len(rows)) if i >= len(plan.contexts) or plan.contexts[i].last]]
         return BackboneRows(out.hidden_states, text, logits)
+
+    def _copy(self, plan: Plan) -> None:
+        for copy in plan.copies:
+            self._engines[copy.cache].copy_block(copy.source, copy.target)
+
+    @torch.inference_mode()
+    def scrub(self, blocks: Sequence[Sequence[int]]) -> None:
+        """Clears blocks of the backbone's cache and, where given, of the speech head's."""
+        for engine, which in zip(self._engines, blocks, strict=False):
+            engine.scrub(which)
 
     def _embed_generations(self, streams: Sequence[Stream]) -> tuple[torch.Tensor, torch.Tensor]:
         text = self._projections.embed_text(torch.tensor([s.answer.last_text_id for s in streams]))
@@ -95,7 +106,7 @@ class Lockstep:
         # From the second code on, streams that just finished their prompt generate like the others.
         bindings = self._speech_packer.pack(self._rows(streams, 1)) if contexts else advance(bindings)
         group = self._choose_group(streams, logits, _join([*last_spread, generation_spread]), bindings, sampler)
-        self._codes[[s.slot for s in streams]] = group
+        self._codes[[s.slot for s in streams]] = group.clamp(min=0)
         return dict(zip(streams, group.tolist(), strict=True))
 
     def _choose_group(
@@ -105,8 +116,9 @@ class Lockstep:
         choice = sampler.speech(streams, self._ids.codebook_size)
         codes = [choice.take(logits, 0)]
         for number in range(1, self._ids.group_size):
-            choice.remember(codes[-1])
-            inputs = self._projections.speech_inputs(spread[:, number], codes[-1])
+            last = codes[-1].clamp(min=0)  # a row that is not finite goes on until its stream is ended
+            choice.remember(last)
+            inputs = self._projections.speech_inputs(spread[:, number], last)
             codes.append(choice.take(self._speech.run(inputs, bindings).logits, number))
             bindings = advance(bindings)
         return torch.stack(codes, dim=1)

@@ -1,8 +1,10 @@
-"""One exported graph in ONNX Runtime."""
+"""One exported graph in ONNX Runtime on the CPU."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -17,8 +19,18 @@ def has_provider(name: str) -> bool:
     return name in ort.get_available_providers()
 
 
+def open_session(path: Path, threads: int, providers: Sequence[Any]) -> ort.InferenceSession:
+    """A session on the first provider. Raises BuildError when the file is missing."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    if not path.exists():
+        raise BuildError(path.name, f"not found in {path.parent}", "run make build-engines")
+    return ort.InferenceSession(str(path), options, providers=list(providers))
+
+
 class OnnxGraph:
-    """A session with named arrays in and out.
+    """A session with named arrays in and out. On the CPU even where there is a GPU: that is what the target says.
 
     Args:
         path: the ONNX file.
@@ -27,13 +39,7 @@ class OnnxGraph:
     """
 
     def __init__(self, path: Path, threads: int) -> None:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        if not path.exists():
-            raise BuildError(path.name, f"not found in {path.parent}", "run make build-engines")
-        providers = [name for name in (CUDA_PROVIDER, CPU_PROVIDER) if has_provider(name)]
-        self._session = ort.InferenceSession(str(path), options, providers=providers)
+        self._session = open_session(path, threads, [CPU_PROVIDER])
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     def run(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -14,18 +14,25 @@ from typing import Any, TypeVar
 from runtime.checkpoint.config import FeatureConfig
 from runtime.engines.options import EngineOptions
 from runtime.errors import BuildError
+from runtime.serving.limits import RequestLimits
 from runtime.token2wav.hops import DEFAULT_HOPS, HopPolicy
 from runtime.token2wav.layout import DEFAULT_WINDOW, STEP_GRAPHS
 
 OPTIONS_FILE = "options.json"
 TOKEN2WAV_FOLDER = "token2wav"
 CPU, CUDA, TENSORRT = "cpu", "cuda", "tensorrt"  # targets: exported graphs, torch on a GPU, compiled plans
+AUTO, ONNX, TORCH = "auto", "onnx", "torch"
+ENGINES = (AUTO, ONNX, TORCH)
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class EncoderOptions:
-    """The exported audio encoder: graph file, its window, most windows of one call."""
+    """The exported audio encoder: graph file, its window, most windows of one call.
+
+    ``engine``: what runs it on target ``cuda``, ``onnx`` or ``torch``; ``auto`` is ``onnx`` where ONNX
+    Runtime has its CUDA provider.
+    """
 
     graph: str
     frames: int
@@ -33,6 +40,10 @@ class EncoderOptions:
     group_size: int
     hidden: int
     max_windows: int = 16
+    engine: str = AUTO
+
+    def __post_init__(self) -> None:
+        _check_engine(self.engine)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +57,7 @@ class Token2WavOptions:
     so long goes ahead of others' first ones. ``slack_s``: while calls run, a listener who has so much to
     hear waits for larger chunks. ``full_attention``: the policy of the authors' demo server, with
     ``hops`` (15,). ``precision``: of the flow's products and caches, a key of ``layout.STEP_GRAPHS``.
+    ``engine``: of the vocoder, as of the encoder; the flow on ``cuda`` is always torch (``docs/cuda.md``).
     """
 
     dir: str = TOKEN2WAV_FOLDER
@@ -59,9 +71,11 @@ class Token2WavOptions:
     slack_s: float = 2.0
     full_attention: bool = False
     precision: str = "float32"
+    engine: str = AUTO
 
     def __post_init__(self) -> None:
         HopPolicy(self.hops)
+        _check_engine(self.engine)
         if self.precision not in STEP_GRAPHS:
             raise ValueError(f"precision: {self.precision!r} is not one of {', '.join(STEP_GRAPHS)}")
         for name in ("max_streams", "max_batch", "calls_in_flight", "threads"):
@@ -73,18 +87,33 @@ class Token2WavOptions:
 
 @dataclass(frozen=True, slots=True)
 class ServingOptions:
-    """Bounds of the public model. Times in seconds.
+    """Bounds of the public model (``docs/overload.md``). Times in seconds.
 
+    ``max_waiting``: requests beyond those that hold a slot; None for as many as there are slots.
+    ``max_wait_s``, ``batch_wait_s``: longest wait for a slot of the two classes.
     ``encode_s``: seconds of sound in one encoder call. Larger calls are cheaper, smaller ones let the
     prefill of some requests overlap the encoding of the next. ``gather_s``: the first call after a
-    pause waits so long for company.
+    pause waits so long for company. ``stage_timeout_s``: a stage call that takes longer hangs, and the
+    server is restarted.
     """
 
-    max_waiting: int = 64
+    max_waiting: int | None = None
+    max_wait_s: float = 10.0
+    batch_wait_s: float = 60.0
     gather_s: float = 0.002
     encode_s: float = 10.0
     cancel_poll_s: float = 0.1
     heartbeat_s: float = 1.0
+    stage_timeout_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        if self.stage_timeout_s <= 0:
+            raise ValueError(f"stage_timeout_s: {self.stage_timeout_s} is not positive")
+        if self.max_waiting is not None and self.max_waiting < 0:
+            raise ValueError(f"max_waiting: {self.max_waiting} is below 0")
+        for name in ("max_wait_s", "batch_wait_s", "encode_s", "cancel_poll_s", "heartbeat_s"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name}: {getattr(self, name)} is not above 0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +130,7 @@ class Options:
     engine: EngineOptions = field(default_factory=EngineOptions)
     token2wav: Token2WavOptions = field(default_factory=Token2WavOptions)
     serving: ServingOptions = field(default_factory=ServingOptions)
+    limits: RequestLimits = field(default_factory=RequestLimits)
     threads: int = 1
     target: str = CPU
     cosyvoice: str = ""
@@ -110,6 +140,15 @@ class Options:
             raise ValueError(
                 f"token2wav.full_attention: its shapes are not bounded, which {self.target} needs; use cpu"
             )
+        for name, section in (("encoder", self.encoder), ("token2wav", self.token2wav)):
+            if self.target != CUDA and section.engine != AUTO:
+                raise ValueError(f"{name}.engine: {section.engine!r} is a choice of target {CUDA} only; use {AUTO}")
+
+    @property
+    def max_live(self) -> int:
+        """Most requests without a last response: one for each slot, and those that wait."""
+        slots, waiting = self.engine.max_streams, self.serving.max_waiting
+        return slots + (slots if waiting is None else waiting)
 
     def path(self, name: str) -> Path:
         """A path of this file, seen from the folder."""
@@ -132,12 +171,18 @@ class Options:
         (self.folder / OPTIONS_FILE).write_text(json.dumps(values, indent=1) + "\n", "utf-8")
 
 
+def _check_engine(engine: str) -> None:
+    if engine not in ENGINES:
+        raise ValueError(f"engine: {engine!r} is not one of {', '.join(ENGINES)}")
+
+
 _SECTIONS: dict[str, type] = {
     "features": FeatureConfig,
     "encoder": EncoderOptions,
     "engine": EngineOptions,
     "token2wav": Token2WavOptions,
     "serving": ServingOptions,
+    "limits": RequestLimits,
 }
 
 

@@ -13,7 +13,13 @@ import torch
 from kernels.sampler import draw, penalise, philox_uniforms, probabilities
 from runtime.stream import Stream
 
+NOT_FINITE = -1  # in place of an id whose scores hold no finite largest one: the engine failed for this row
 Uniforms = Callable[[Sequence[Stream], int], np.ndarray]
+
+
+def _if_finite(chosen: torch.Tensor, scores: torch.Tensor, largest: torch.Tensor) -> torch.Tensor:
+    """Chosen ids [rows], NOT_FINITE where the score at ``largest`` is not. A NaN anywhere counts as the largest."""
+    return torch.where(scores.gather(1, largest[:, None])[:, 0].isfinite(), chosen, NOT_FINITE)
 
 
 def seeded_uniforms(streams: Sequence[Stream], count: int) -> np.ndarray:
@@ -72,17 +78,18 @@ class Choice:
             number: which of the random numbers to use.
 
         Returns:
-            [rows] int64.
+            [rows] int64, NOT_FINITE where the scores are not.
         """
         if len(self._seen_entries):
             penalise(scores, self._seen_entries, self._seen_penalty)
-        chosen = scores.argmax(dim=-1)
+        largest = scores.argmax(dim=-1)
+        chosen = largest.clone()
         if len(self._drawn):
             assert self._uniforms is not None
             rows = scores[self._drawn]
             distribution = probabilities(rows, self._temperature, self._top_k, self._top_p)
             chosen[self._drawn] = draw(distribution, self._uniforms[self._drawn, number])
-        return chosen
+        return _if_finite(chosen, scores, largest)
 
     def remember(self, chosen: torch.Tensor) -> None:
         """Adds the ids just chosen to the rows' contexts."""
@@ -114,8 +121,9 @@ class Sampler:
         return Choice(streams, (s.answer.spoken for s in streams), ids, self._uniforms(streams), self._device)
 
     def text(self, streams: Sequence[Stream], logits: torch.Tensor) -> torch.Tensor:
-        """[streams] int64 text ids from logits [streams, vocabulary]."""
-        chosen = logits.argmax(dim=-1)
+        """[streams] int64 text ids from logits [streams, vocabulary], NOT_FINITE where those are not."""
+        largest = logits.argmax(dim=-1)
+        chosen = _if_finite(largest, logits, largest)
         rows = [i for i, s in enumerate(streams) if not s.params.sampling.text_greedy]
         if rows:
             picked = [streams[i] for i in rows]

@@ -8,6 +8,8 @@ positions, as a 2.3 s question gives), penalty 1.2 as by default. Every figure i
 * ``overhead_ms_per_frame_8``: one loop iteration with 8 streams without engines and sampler: schedule,
   admit, pack, block tables, routing, detokenisation.
 * ``sampler_ms_8``: choosing all ids of that iteration.
+* ``first_frame_ms_system_200``: from a request to its first frame on an idle loop, with a system message of
+  200 positions before the prompt: ``new`` to the server, and ``known`` from an earlier request.
 * ``server_ms_8``: what the real server adds per iteration with 8 streams: detokenising, building and
   sending the responses (measured inside the server).
 """
@@ -38,6 +40,7 @@ from runtime.params import AnswerParams, SamplingParams
 from runtime.stream import Prompt, Stream
 
 PROMPT, PLACEHOLDERS, FRAMES = 43, 12, 200
+SYSTEM = 200
 STREAMS = (1, 8, 16)
 AUTHORS_FPS = 52  # generate() of the authors' code on a checkpoint of these sizes, one thread (reference, section 3)
 
@@ -72,6 +75,27 @@ class Bench:
         while self.loop.scheduler.live or self.loop.scheduler.waiting:
             frames += len(self.loop.step())
         return frames / (time.perf_counter() - began)
+
+    def first_frame(self, system: np.ndarray) -> float:
+        """Milliseconds to the first frame of a stream that begins with these ids."""
+        [stream] = self.streams(1)
+        prompt = stream.prompt
+        ids = np.concatenate([system, prompt.ids])
+        stream.prompt = Prompt(ids, prompt.audio_embeds, prompt.audio_positions + len(system), len(system))
+        began = time.perf_counter()
+        self.loop.add(stream)
+        while not self.loop.step():
+            pass
+        taken = time.perf_counter() - began
+        self.loop.cancel(stream)
+        return 1000 * taken
+
+    def first_frames(self, runs: int) -> dict[str, float]:
+        """Medians for system messages that are new, and for one that is known."""
+        messages = [self._generator.integers(0, 256, SYSTEM) for _ in range(runs + 1)]
+        new = [self.first_frame(message) for message in messages]
+        known = [self.first_frame(messages[-1]) for _ in range(runs)]
+        return {"new": round(statistics.median(new[1:]), 3), "known": round(statistics.median(known), 3)}
 
     def iteration(self, count: int, clocks: dict[str, float]) -> tuple[float, float, float]:
         """Milliseconds per iteration outside engines and sampler, in the sampler, in the engines."""
@@ -142,6 +166,8 @@ def main() -> int:
         rate = median(lambda count=count: bench.run(count), arguments.runs)  # type: ignore[misc]
         result["frames_per_second"][str(count)] = round(rate, 1)
         print(f"{count:3} streams: {rate:7.1f} frames/s, {rate / AUTHORS_FPS:5.1f} x the authors' generate()")
+    first = result["first_frame_ms_system_200"] = bench.first_frames(5 * arguments.runs)
+    print(f"first frame behind a system message of {SYSTEM}: new {first['new']} ms, known {first['known']} ms")
     clocks: dict[str, float] = {}
     instrument(bench.loop, clocks)
     bench.iteration(8, clocks)

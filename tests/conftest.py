@@ -40,14 +40,18 @@ def built(tmp_path_factory):
     """The golden checkpoints, built for the cpu target."""
     import chat_data
     import token2wav_data
+    from harness import KEY_STREAMS, OTHER_STREAMS
 
     from builders.build import BuildRequest, build
+    from runtime.serving.limits import RequestLimits
 
     if BUILT_VARIABLE in os.environ:
         return Path(os.environ[BUILT_VARIABLE])
     folder = tmp_path_factory.mktemp("built")
     token2wav_data.materialise_cosyvoice(folder / "cosyvoice")
-    build(BuildRequest("cpu", folder / "cpu", chat_data.CHECKPOINT, folder / "cosyvoice"), print)
+    # So high that only the tests of these limits meet them.
+    limits = RequestLimits(streams_per_key=KEY_STREAMS, streams_without_key=OTHER_STREAMS)
+    build(BuildRequest("cpu", folder / "cpu", chat_data.CHECKPOINT, folder / "cosyvoice", limits=limits), print)
     return folder / "cpu"
 
 
@@ -60,7 +64,7 @@ def server(triton, built):
 
     with ServerProcess(built) as running:
         time.sleep(1.0)  # the gauges are set at every poll; nobody else has asked anything yet
-        running.frames_when_ready = gauges(running)["frames"]
+        running.when_ready = gauges(running)
         yield running
 
 

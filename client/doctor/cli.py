@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from client.access import OPEN, Access, access_of, add_access
 from client.doctor import deployment, machine
 from client.doctor.finding import FAIL, Finding
 from runtime.server.config import Addresses
@@ -21,11 +22,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--host", default=at.host)
     for name, port in at.ports().items():
         made.add_argument(f"--{name.replace('_', '-')}", type=int, default=port)
+    add_access(made)
     made.add_argument("--json", action="store_true", help="one JSON list instead of lines")
     return made
 
 
-def examine(out: Path, addresses: Addresses) -> Iterator[Finding]:
+def examine(out: Path, addresses: Addresses, access: Access = OPEN) -> Iterator[Finding]:
     """All findings, from the ground up."""
     yield machine.check_python()
     yield from machine.check_libraries()
@@ -34,7 +36,7 @@ def examine(out: Path, addresses: Addresses) -> Iterator[Finding]:
     yield machine.check_disk(out)
     yield machine.check_shared_memory()
     yield deployment.check_engines(out)
-    yield from deployment.check_server(addresses, out)
+    yield from deployment.check_server(addresses, out, access)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -43,10 +45,11 @@ def main(arguments: list[str] | None = None) -> int:
     options = made.parse_args(arguments)
     try:
         addresses = Addresses(options.host, options.grpc_port, options.http_port, options.metrics_port)
+        access = access_of(options)
     except ValueError as error:
         made.error(str(error))
     findings = []
-    for finding in examine(options.out, addresses):
+    for finding in examine(options.out, addresses, access):
         findings.append(finding)
         if not options.json:
             print(finding.lines(), flush=True)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from client.access import OPEN, Access
 from client.doctor.finding import FAIL, OK, WARN, Finding
 from runtime.errors import ServeError
 from runtime.manifest import verify
@@ -38,12 +39,13 @@ def check_engines(out: Path) -> Finding:
     return Finding("engines", OK, f"{out}: target {manifest.target}, {files} files match the manifest")
 
 
-def check_server(addresses: Addresses, out: Path) -> Iterator[Finding]:
+def check_server(addresses: Addresses, out: Path, access: Access = OPEN) -> Iterator[Finding]:
     """A server that answers, else free ports for one."""
     api = RepositoryApi(addresses.http)
     if api.ready(PUBLIC_MODEL):
         yield Finding("ports", OK, f"{_ports(addresses)} are the running server's")
         yield Finding("server", OK, f"ready at {addresses.grpc}")
+        yield check_access(addresses.grpc, access)
         return
     if api.live():
         yield Finding("ports", OK, f"{_ports(addresses)} are a running Triton's")
@@ -56,6 +58,19 @@ def check_server(addresses: Addresses, out: Path) -> Iterator[Finding]:
     except PortInUse as error:
         yield Finding("ports", FAIL, f"{error.field}: {error.problem}", error.remedy)
     yield Finding("server", WARN, f"none answers at {addresses.http}", f"make serve OUT={out}")
+
+
+def check_access(url: str, access: Access) -> Finding:
+    """Whether the server lets this caller in: TLS, certificate and token."""
+    # Late: gRPC is among the libraries that may be broken.
+    from client.errors import ChatError
+    from client.probe import probe
+
+    try:
+        probe(url, access)
+    except ChatError as error:
+        return Finding("access", FAIL, error.message, "give --ca, --cert, --key, --token or --header to the doctor too")
+    return Finding("access", OK, f"{url} takes requests from here")
 
 
 def _ports(addresses: Addresses) -> str:

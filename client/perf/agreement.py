@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from client.access import OPEN, Access
 from client.perf.analyzer import Point, analyzed
 from client.perf.analyzer_install import Analyzer
 from client.perf.level import level
@@ -41,6 +42,7 @@ def compare(
     requests: int,
     rounds: int,
     parameters: Mapping[str, Any],
+    access: Access = OPEN,
 ) -> dict[str, Any]:
     """Both levels over `rounds` turns of each, and the ratio of their first-audio medians (ours to theirs)."""
     theirs, ours = Side(), Side()
@@ -48,8 +50,8 @@ def compare(
     for number in range(rounds):
         spec = LoadSpec(point.kind, point.value, per_round, all_outputs=True, seed=number)
         turns = [
-            lambda: theirs.add(analyzed(analyzer, url, clips, point, per_round, parameters)),
-            lambda spec=spec: ours.add(asyncio.run(loaded(url, clips, spec, parameters))),  # type: ignore[misc]
+            lambda: theirs.add(analyzed(analyzer, url, clips, point, per_round, parameters, access)),
+            lambda spec=spec: ours.add(asyncio.run(loaded(url, clips, spec, parameters, access=access))),  # type: ignore[misc]
         ]
         for turn in turns if number % 2 == 0 else reversed(turns):
             turn()

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from client.access import OPEN, Access, metadata_of
 from client.errors import ChatError
 from client.perf.analyzer_install import Analyzer
 from client.perf.clips import write_input_data
@@ -58,10 +59,11 @@ def measure(
     point: Point,
     requests: int,
     parameters: Mapping[str, Any],
+    access: Access = OPEN,
 ) -> dict[str, Any]:
     """One level. A run that fails is a level full of errors, not an exception: the sweep goes on."""
     try:
-        outcomes, seconds = analyzed(analyzer, url, clips, point, requests, parameters)
+        outcomes, seconds = analyzed(analyzer, url, clips, point, requests, parameters, access)
     except ChatError as error:
         return failed_level(point.kind, point.value, requests, error.message, parameters)
     return level(point.kind, point.value, outcomes, seconds, parameters)
@@ -74,6 +76,7 @@ def analyzed(
     point: Point,
     requests: int,
     parameters: Mapping[str, Any],
+    access: Access = OPEN,
 ) -> tuple[list[Outcome], float]:
     """Outcomes of one run of perf_analyzer, and how long it took.
 
@@ -84,7 +87,8 @@ def analyzed(
         with tempfile.TemporaryDirectory(prefix="fac_perf_") as scratch:
             data, export = Path(scratch) / "input.json", Path(scratch) / "export.json"
             write_input_data(clips, data)
-            _run(_command(analyzer, url, point, requests, parameters, data, export), analyzer)
+            command = _command(analyzer, url, point, requests, parameters, data, export)
+            _run([*command, *access_options(access)], analyzer)
             try:
                 return read_export(export, str(parameters.get("mode", "s2s")))
             except TruncatedExport:
@@ -98,6 +102,16 @@ def parameter_option(name: str, value: Any) -> str:
     if isinstance(value, bool):
         return f"{name}:{str(value).lower()}:bool"
     return f"{name}:{value}:{'int' if isinstance(value, int) else 'string'}"
+
+
+def access_options(access: Access) -> list[str]:
+    """TLS and headers in perf_analyzer's words."""
+    headers = [word for name, value in metadata_of(access.headers) for word in ("-H", f"{name}:{value}")]
+    if access.tls is None:
+        return headers
+    files = {"root-certifications": access.tls.ca, "certificate-chain": access.tls.cert, "private-key": access.tls.key}
+    given = [word for name, path in files.items() if path for word in (f"--ssl-grpc-{name}-file", str(path))]
+    return [*headers, "--ssl-grpc-use-ssl", *given]
 
 
 def _command(

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from client.access import Access, access_of, add_access
 from client.errors import ChatError
 from client.parameters import parameter_set
 from client.perf import agreement, analyzer, load, report
@@ -57,6 +58,7 @@ def _measuring(commands: Any, name: str, words: str, requests: int = 40) -> argp
     made.add_argument("--host", default=at.host)
     for port, default in at.ports().items():
         made.add_argument(f"--{port.replace('_', '-')}", type=int, default=default)
+    add_access(made)
     made.add_argument("--audio", type=Path, help="folder of questions (default: speech-like sound of 0.8 to 5.5 s)")
     made.add_argument("--requests", type=int, default=requests, help="at each level (%(default)s)")
     made.add_argument(
@@ -109,55 +111,58 @@ def _sets(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 @contextlib.contextmanager
-def _server(options: argparse.Namespace) -> Iterator[tuple[Addresses, str]]:
+def _server(options: argparse.Namespace, access: Access) -> Iterator[tuple[Addresses, str]]:
     addresses = Addresses(options.host, options.grpc_port, options.http_port, options.metrics_port)
     with server_at(addresses, options.out) as words:
         print(f"server at {addresses.grpc} {words}; warming up", file=sys.stderr)
-        warm_up(addresses.grpc)
+        warm_up(addresses.grpc, access)
         yield addresses, words
 
 
 def _analyzer(options: argparse.Namespace, command: str) -> int:
     binary, clips = find_analyzer(), load_clips(options.audio)
     points = [analyzer.Point(kind, value) for kind, value in _points(options)]
+    access = access_of(options)
     models = "; ".join(f"{kind} = {words}" for kind, words in analyzer.LOAD_MODELS.items())
-    with _server(options) as (addresses, words):
+    with _server(options, access) as (addresses, words):
         run = document("perf_analyzer", command, models, clips, server=words, note=options.note)
         print(header())
         for chosen in _sets(options):
             for point in points:
-                measure = partial(analyzer.measure, binary, addresses.grpc, clips, point, options.requests, chosen)
+                at = (binary, addresses.grpc, clips, point, options.requests, chosen, access)
+                measure = partial(analyzer.measure, *at)
                 add_level(run, measure, addresses.metrics_url)
     return _finish(run, options)
 
 
 def _load(options: argparse.Namespace, command: str) -> int:
-    clips = load_clips(options.audio)
+    clips, access = load_clips(options.audio), access_of(options)
     specs = [
         load.LoadSpec(kind, value, options.requests, options.s2t_share, options.cancel_share, think_s=options.think)
         for kind, value in _points(options)
     ]
     models = "; ".join(dict.fromkeys(f"{spec.kind} = {spec.words()}" for spec in specs))
-    with _server(options) as (addresses, words):
+    with _server(options, access) as (addresses, words):
         run = document("load", command, models, clips, server=words, note=options.note)
         print(header())
         for chosen in _sets(options):
             for spec in specs:
-                measure = partial(load.measure, addresses.grpc, clips, spec, chosen)
+                measure = partial(load.measure, addresses.grpc, clips, spec, chosen, access)
                 add_level(run, measure, addresses.metrics_url)
     return _finish(run, options)
 
 
 def _agree(options: argparse.Namespace, command: str) -> int:
-    binary, clips, pairs = find_analyzer(), load_clips(options.audio), []
-    with _server(options) as (addresses, words):
+    binary, clips, pairs, access = find_analyzer(), load_clips(options.audio), [], access_of(options)
+    with _server(options, access) as (addresses, words):
         models = "both in turns: " + "; ".join(f"{kind} = {text}" for kind, text in analyzer.LOAD_MODELS.items())
         run = document("agree", command, models, clips, server=words, note=options.note)
         print(header())
         for chosen in _sets(options):
             for kind, value in _points(options):
                 point = analyzer.Point(kind, value)
-                pair = agreement.compare(binary, addresses.grpc, clips, point, options.requests, options.rounds, chosen)
+                at = (binary, addresses.grpc, clips, point, options.requests, options.rounds, chosen, access)
+                pair = agreement.compare(*at)
                 for name in agreement.NAMES:
                     made = {**pair["levels"][name], "load": f"{name}: {pair['load']}"}
                     add_level(run, partial(dict, made), addresses.metrics_url)

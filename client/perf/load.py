@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from client.access import OPEN, Access
 from client.aio import AsyncChatClient, AsyncChatStream
 from client.errors import ChatError
 from client.perf.level import CLOSED, LISTENERS, POISSON, level
@@ -101,21 +102,28 @@ def jobs(spec: LoadSpec) -> list[Job]:
     ]
 
 
-def measure(url: str, clips: Sequence[np.ndarray], spec: LoadSpec, parameters: Mapping[str, Any]) -> dict[str, Any]:
+def measure(
+    url: str, clips: Sequence[np.ndarray], spec: LoadSpec, parameters: Mapping[str, Any], access: Access = OPEN
+) -> dict[str, Any]:
     """One level."""
-    outcomes, seconds = asyncio.run(loaded(url, clips, spec, parameters))
+    outcomes, seconds = asyncio.run(loaded(url, clips, spec, parameters, access=access))
     return level(spec.kind, spec.value, outcomes, seconds, parameters)
 
 
 async def loaded(
-    url: str, clips: Sequence[np.ndarray], spec: LoadSpec, parameters: Mapping[str, Any], connections: int = 1
+    url: str,
+    clips: Sequence[np.ndarray],
+    spec: LoadSpec,
+    parameters: Mapping[str, Any],
+    connections: int = 1,
+    access: Access = OPEN,
 ) -> tuple[list[Outcome], float]:
     """Outcomes of one load, and how long it took.
 
     Args:
         connections: gRPC connections that the requests share in turn.
     """
-    clients = [AsyncChatClient(url, NO_RETRY) for _ in range(connections)]
+    clients = [AsyncChatClient(url, NO_RETRY, tls=access.tls, headers=access.headers) for _ in range(connections)]
 
     async def send(job: Job) -> Outcome:
         clip = clips[job.number % len(clips)]

@@ -18,7 +18,7 @@ DRAWN = {"p50": "-", "p95": "--"}  # percentile -> line
 
 def draw(runs: Sequence[Run], folder: Path) -> Iterator[tuple[str, str]]:
     """Draws what the runs have; yields title and file name of each plot."""
-    plt = _pyplot()
+    plt = pyplot()
     for run in runs:
         for kind, levels in _by_kind(run["levels"]).items():
             if run["tool"] == "agree":
@@ -42,7 +42,8 @@ def draw(runs: Sequence[Run], folder: Path) -> Iterator[tuple[str, str]]:
                 yield f"{title} by {UNITS[kind]}, {run['tool']}", file
 
 
-def _pyplot() -> Any:
+def pyplot() -> Any:
+    """The plotting module, without a screen. Raises ChatError where it is not installed."""
     try:
         import matplotlib
     except ImportError:

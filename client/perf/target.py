@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from client.access import OPEN, Access
 from client.client import ChatClient
 from client.errors import ChatError
 from client.perf.clips import made_question
@@ -36,10 +37,10 @@ def server_at(addresses: Addresses, out: Path) -> Iterator[str]:
         yield "started for this run"
 
 
-def warm_up(url: str) -> None:
+def warm_up(url: str, access: Access = OPEN) -> None:
     """A few short answers in both modes, so that the first level is like the others."""
     clip = made_question(WARM_UP_CLIP_S)
-    with ChatClient(url) as client:
+    with ChatClient(url, tls=access.tls, headers=access.headers) as client:
         for number in range(WARM_UP):
             for mode in ("s2s", "s2t"):
                 client.ask(clip, DEFAULT_RATE, mode=mode, max_tokens=16, seed=number, timeout=WARM_UP_S)

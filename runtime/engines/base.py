@@ -7,7 +7,7 @@ host.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -71,6 +71,16 @@ class Engine(Protocol):
 
     def pool_address(self) -> int:
         """Address that ``host_kv_cache_pool_pointers`` must carry."""
+
+    def copy_block(self, source: int, target: int) -> None:
+        """Queues a copy of one block of the pool, all layers, behind the steps so far."""
+
+    def scrub(self, blocks: Sequence[int]) -> None:
+        """Clears blocks of the pool that hold numbers which are not finite.
+
+        What a mask hides is multiplied by zero, and zero times NaN is NaN: the next owner of a block would
+        suffer from positions that it has not written yet.
+        """
 
     def run(self, inputs_embeds: torch.Tensor, bindings: Mapping[str, np.ndarray]) -> EngineOutputs:
         """One packed step.

@@ -11,7 +11,6 @@ from runtime.engines.base import Engine
 from runtime.engines.options import CUDA, EngineOptions
 from runtime.engines.sizes import engine_shape
 from runtime.engines.torch_engine import TorchEngine
-from runtime.errors import BuildError
 from runtime.frame_loop import FrameLoop
 from runtime.kv_cache import KvCache
 from runtime.lockstep import Lockstep
@@ -45,10 +44,9 @@ def build_frame_loop(config: ModelConfig, options: EngineOptions, sampler: Sampl
 
 def _on_gpu(config: ModelConfig, options: EngineOptions) -> FrameLoop:
     from runtime.frames.build import build_overlap_loop  # not needed elsewhere, and slow to import
+    from runtime.frames.executor import gpu_device
 
-    if not torch.cuda.is_available():
-        raise BuildError("engine.device", "is cuda, but torch finds no GPU here", "run make build-engines TARGET=cpu")
-    loop = build_overlap_loop(config, options, torch.device(CUDA))
+    loop = build_overlap_loop(config, options, gpu_device(0))
     loop.prepare()
     return loop
 

@@ -8,9 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+import numpy as np
 import torch
 
 ALIGNMENT = 256  # bytes; what TensorRT documents for tensor addresses
+
+
+def bring(values: np.ndarray, device: torch.device) -> torch.Tensor:
+    """Host values on a device without a wait: from pageable memory the copy would wait for all that is queued."""
+    tensor = torch.from_numpy(np.ascontiguousarray(values))
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
 class Mark(Protocol):

@@ -32,6 +32,14 @@ class KernelEngine:
         """Address of the KV pool."""
         return self._stack.memory.data_ptr()
 
+    def copy_block(self, source: int, target: int) -> None:
+        """See ``Engine.copy_block``."""
+        self._stack.copy_block(source, target)
+
+    def scrub(self, blocks: Sequence[int]) -> None:
+        """See ``Engine.scrub``."""
+        self._stack.memory[list(blocks)] = 0
+
     @torch.inference_mode()
     def run(self, inputs_embeds: torch.Tensor, bindings: Mapping[str, np.ndarray]) -> EngineOutputs:
         """See ``Engine.run``. Rows of another type or device are converted."""

@@ -21,6 +21,7 @@ class EngineOptions:
     ``group_size`` times as many. ``lead_s``: see ``runtime.scheduler.Limits``. ``device``: ``cuda`` decides
     its frames on the device and runs one ahead (``runtime.frames``). ``linear``: how the stacks' matrices are
     stored, ``int8`` and ``fp8`` are weight-only and for ``cuda``. ``fused``: see ``kernels.fused``.
+    ``max_prefixes``: system messages whose keys and values are kept for the next streams, 0 for none.
     """
 
     max_streams: int = 16
@@ -33,6 +34,7 @@ class EngineOptions:
     device: str = CPU
     linear: str = DENSE
     fused: bool = False
+    max_prefixes: int = 8
 
     def __post_init__(self) -> None:
         for name, known in (("device", DEVICES), ("linear", LINEARS)):
@@ -51,4 +53,4 @@ class EngineOptions:
     @property
     def limits(self) -> Limits:
         """What the scheduler needs of it."""
-        return Limits(self.max_streams, self.prefill_chunk, self.max_positions, self.lead_s)
+        return Limits(self.max_streams, self.prefill_chunk, self.max_positions, self.lead_s, self.max_prefixes)

@@ -93,6 +93,10 @@ class DecoderStack:
         matrices = (matrix(w) for w in (fused.qkv, fused.out, fused.gate_up, fused.down))
         return StackLayer(fused.input_norm, fused.qk_norm, fused.post_norm, *matrices)
 
+    def copy_block(self, source: int, target: int) -> None:
+        """Copies one block of the pool, all layers, in the order of the caller's stream."""
+        self.memory[target].copy_(self.memory[source])
+
     def __call__(self, x: torch.Tensor, rows: Rows, tables: torch.Tensor, store_only: bool = False) -> torch.Tensor:
         """One pass.
 

@@ -89,6 +89,14 @@ class TorchEngine:
         """Address of the KV pool."""
         return self._pool.data_ptr()
 
+    def copy_block(self, source: int, target: int) -> None:
+        """See ``Engine.copy_block``."""
+        self._pool[target].copy_(self._pool[source])
+
+    def scrub(self, blocks: Sequence[int]) -> None:
+        """See ``Engine.scrub``."""
+        self._pool[list(blocks)] = 0
+
     @torch.inference_mode()
     def run(self, inputs_embeds: torch.Tensor, bindings: Mapping[str, np.ndarray]) -> EngineOutputs:
         """See ``Engine.run``."""

@@ -1,7 +1,7 @@
 """Memory and addresses of one compiled engine's tensors, step after step.
 
 Device tensors have one home each, so their addresses never change and a captured graph stays valid.
-Host tensors have two homes that take turns: the attention plugin reads them while a step is queued, and
+Host tensors have a few homes that take turns: the attention plugin reads them while a step is queued, and
 TensorRT wants them untouched until the step has run, while the next step is already being written.
 """
 
@@ -18,7 +18,7 @@ from runtime.engines.device import Device, Mark
 from runtime.engines.trtllm_spec import HIDDEN_STATES, HOST, INPUT_EMBEDS, LOGITS, EngineProfile, TensorSpec
 
 INDIRECTION = "cache_indirection"  # zeros made once: one beam never reads them, only their shape counts
-TURNS = 2
+TURNS = 12  # calls in flight: two frames of the speech head, five calls each, so that the host is a frame ahead
 
 
 class Turn:
@@ -29,7 +29,7 @@ class Turn:
         self._passed: Mark | None = None
 
     def wait(self) -> None:
-        """Until the step that used it last has run: two steps ago, so there is hardly ever anything to wait for."""
+        """Until the step that used it last has run: two frames ago, so there is hardly ever anything to wait for."""
         if self._passed is not None:
             self._passed.wait()
 

@@ -7,7 +7,7 @@ that changed, and no wait for the device. Not yet run on a GPU; here a double ex
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import prod
 
 import numpy as np
@@ -59,6 +59,16 @@ class TrtLlmEngine:
     def pool_address(self) -> int:
         """Address of the KV pool."""
         return self._pool.data_ptr()
+
+    def copy_block(self, source: int, target: int) -> None:
+        """See ``Engine.copy_block``. The engine's own stream keeps the order, behind what was scrubbed."""
+        self._device.follow_caller()
+        blocks = self._pool.view(self.shape.num_blocks, -1)
+        self._device.copy(blocks[target], blocks[source])
+
+    def scrub(self, blocks: Sequence[int]) -> None:
+        """See ``Engine.scrub``. On the caller's stream, which the engine's own waits for before its next step."""
+        self._pool.view(self.shape.num_blocks, -1)[list(blocks)] = 0
 
     @torch.inference_mode()
     def run(self, inputs_embeds: torch.Tensor, bindings: Mapping[str, np.ndarray]) -> EngineOutputs:

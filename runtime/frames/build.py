@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
 
 import torch
 
@@ -12,9 +13,11 @@ from kernels.ops import Ops, ops_for
 from kernels.quantised import matrix_maker
 from runtime.checkpoint.config import ModelConfig
 from runtime.checkpoint.layout import BACKBONE, CODEBOOK, SPEECH_STACK, backbone_shapes, speech_shapes
-from runtime.engines.options import EngineOptions
+from runtime.engines.options import FP8, EngineOptions
 from runtime.engines.sizes import engine_shape
 from runtime.engines.stack import DecoderStack, MakeMatrix
+from runtime.errors import BuildError
+from runtime.frames.decisions import frame_tables
 from runtime.frames.executor import Executor, executor_for
 from runtime.frames.loop import OverlapLoop
 from runtime.frames.model import FrameModel
@@ -24,22 +27,46 @@ from runtime.kv_cache import KvCache
 from runtime.models.speech_head import Projections
 from runtime.scheduler import Scheduler
 
+FP8_CAPABILITY = (8, 9)  # Ada and later
+LAYERS = ".layers."  # in the names of what only the stacks need
 SPARE_BLOCKS = 1  # of each pool: where rows that belong to nobody write
-Weights = Mapping[str, torch.Tensor]
+Weights = dict[str, torch.Tensor]
+
+
+class Given(Mapping[str, torch.Tensor]):
+    """Tensors of which those of layers are given away: a stack keeps them fused, and the GPU holds no second copy."""
+
+    def __init__(self, weights: Weights) -> None:
+        self._weights = weights
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        return self._weights.pop(name) if LAYERS in name else self._weights[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._weights)
+
+    def __len__(self) -> int:
+        return len(self._weights)
 
 
 def frame_weights(weights: Weights, matrix: MakeMatrix) -> FrameWeights:
     """Tables stay as they are; matrices are made by ``matrix``."""
-    codebook = weights[CODEBOOK]
+    tables = frame_tables(weights, matrix)
     return FrameWeights(
-        text=weights[f"{BACKBONE}embed_tokens.weight"],
-        codebook=codebook,
-        feedback=Dense(weights["audio_tower.output_matching.weight"]),
-        spread=matrix(weights["audio_invert_tower.pre_matching.weight"]),
-        spread_bias=weights["audio_invert_tower.pre_matching.bias"],
-        narrow=matrix(weights["audio_invert_tower.input_matching.weight"]),
+        **{field.name: getattr(tables, field.name) for field in fields(tables)},
         text_head=matrix(weights["language_model.lm_head.weight"]),
-        speech_head=(matrix(weights["audio_invert_tower.output_matching.weight"]), matrix(codebook)),
+        speech_head=(matrix(weights["audio_invert_tower.output_matching.weight"]), matrix(tables.codebook)),
+    )
+
+
+def state_sizes(config: ModelConfig, streams: int) -> StateSizes:
+    """Of the state of so many streams."""
+    return StateSizes(
+        slots=streams,
+        hidden=config.backbone.hidden_size,
+        vocabulary=config.backbone.output_size,
+        text_ids=config.text_ids,
+        speech_ids=config.speech_ids,
     )
 
 
@@ -51,33 +78,27 @@ def build_steps(
     matrix: MakeMatrix = Dense,
     draws: Draws | None = None,
 ) -> FrameSteps:
-    """Both stacks and the state of their slots over weights that lie on the device."""
+    """Both stacks and the state of their slots over weights that lie on the device; takes the layers' out of them."""
 
     def stack(decoder: str, prefix: str, positions: int) -> StackTables:
         sizes = getattr(config, decoder)
         shape = engine_shape(sizes, options, positions)
-        made = DecoderStack(sizes, shape, weights, prefix, ops, matrix, SPARE_BLOCKS, options.fused)
+        made = DecoderStack(sizes, shape, Given(weights), prefix, ops, matrix, SPARE_BLOCKS, options.fused)
         return StackTables.of(made, options.max_streams)
 
-    sizes = StateSizes(
-        slots=options.max_streams,
-        hidden=config.backbone.hidden_size,
-        vocabulary=config.backbone.output_size,
-        text_ids=config.text_ids,
-        speech_ids=config.speech_ids,
-    )
+    state = SlotState(state_sizes(config, options.max_streams), weights[CODEBOOK], draws)
     return FrameSteps(
         stack("backbone", BACKBONE, 1),
         stack("speech_head", SPEECH_STACK, config.speech_ids.group_size),
         frame_weights(weights, matrix),
-        SlotState(sizes, weights[CODEBOOK], draws),
+        state,
         ops,
     )
 
 
 def assemble_overlap(
     config: ModelConfig, options: EngineOptions, steps: FrameSteps, weights: Weights, executor: Executor
-) -> OverlapLoop:
+) -> OverlapLoop[FrameModel]:
     """Wires steps, caches and scheduler."""
     caches = KvCache(steps.backbone_stack.stack.shape), KvCache(steps.speech_stack.stack.shape)
     model = FrameModel(executor, steps, Projections(config, weights), caches)
@@ -85,9 +106,16 @@ def assemble_overlap(
 
 
 def matrix_for(linear: str, device: torch.device) -> MakeMatrix:
-    """Makes the stacks' matrices as the option ``linear`` says, multiplied by what the device runs best."""
+    """Makes the stacks' matrices as the option ``linear`` says, multiplied by what the device runs best.
+
+    Raises:
+        BuildError: the device does not know the numbers.
+    """
     if device.type != "cuda":
         return matrix_maker(linear)
+    if linear == FP8 and (found := torch.cuda.get_device_capability(device)) < FP8_CAPABILITY:
+        problem = f"is {FP8}, which this GPU of compute capability {found[0]}.{found[1]} has no numbers for"
+        raise BuildError("engine.linear", problem, "use int8 or dense")
     from kernels.gpu.quantised import scaled_product
 
     return matrix_maker(linear, scaled_product)
@@ -100,7 +128,7 @@ def build_overlap_loop(
     ops: Ops | None = None,
     draws: Draws | None = None,
     executor: Executor | None = None,
-) -> OverlapLoop:
+) -> OverlapLoop[FrameModel]:
     """Loads backbone and speech head onto a device.
 
     Args:

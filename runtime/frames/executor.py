@@ -104,7 +104,9 @@ class CudaExecutor:
     def __init__(self, device: torch.device | str = "cuda") -> None:
         self.device = torch.device(device)
         self._pool = torch.cuda.graph_pool_handle()
-        self._hosts: dict[tuple[int, ...], list[torch.Tensor]] = {}
+        # One for all warm-ups: cuBLAS keeps a workspace of up to 32 MiB for every stream that it ever saw.
+        self._aside = torch.cuda.Stream(self.device)
+        self._hosts: dict[tuple[tuple[int, ...], torch.dtype], list[torch.Tensor]] = {}
 
     def upload(self, target: torch.Tensor, values: np.ndarray) -> None:
         """See ``Executor``. Torch's allocator keeps the pinned copy until the device has read it."""
@@ -113,12 +115,11 @@ class CudaExecutor:
     def record(self, work: Work, idle: Work) -> Work:
         """See ``Executor``."""
         idle()
-        aside = torch.cuda.Stream(self.device)
-        aside.wait_stream(torch.cuda.current_stream(self.device))
-        with torch.cuda.stream(aside):
+        self._aside.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(self._aside):
             for _ in range(WARM_UPS):
                 work()
-        torch.cuda.current_stream(self.device).wait_stream(aside)
+        torch.cuda.current_stream(self.device).wait_stream(self._aside)
         torch.cuda.synchronize(self.device)
         graph = torch.cuda.CUDAGraph()
         # Other threads of the process may allocate meanwhile: only this thread's calls count.
@@ -128,10 +129,9 @@ class CudaExecutor:
 
     def fetch(self, source: torch.Tensor) -> Ticket:
         """See ``Executor``."""
-        key = tuple(source.shape)
-        turns = self._hosts.setdefault(key, [])
+        turns = self._hosts.setdefault((tuple(source.shape), source.dtype), [])
         fresh = len(turns) <= TURNS
-        host = torch.empty(key, dtype=source.dtype).pin_memory() if fresh else turns.pop(0)
+        host = torch.empty(source.shape, dtype=source.dtype, pin_memory=True) if fresh else turns.pop(0)
         turns.append(host)
         host.copy_(source, non_blocking=True)
         event = torch.cuda.Event()

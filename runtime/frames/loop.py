@@ -9,13 +9,14 @@ of a stream that takes over its blocks, since all work is queued in order.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
 from runtime.frame_loop import FrameLoop, StreamFrame
 from runtime.frames.executor import Ticket
-from runtime.frames.model import FrameModel
 from runtime.frames.state import check_stream
-from runtime.scheduler import Scheduler
+from runtime.scheduler import Plan, Scheduler
 from runtime.stream import Stream
 
 
@@ -27,15 +28,35 @@ class InFlight:
     ids: Ticket
 
 
-class OverlapLoop(FrameLoop):
+class QueuedModel(Protocol):
+    """Both stacks over one plan."""
+
+    def prepare(self) -> None:
+        """Does now what would make the first requests wait."""
+
+    def queue(self, plan: Plan) -> Ticket | None:
+        """Queues a step.
+
+        Returns:
+            [deciding, 1 + group] ids of ``plan.deciding`` in order, on their way; None when nobody decides.
+        """
+
+    def scrub(self, blocks: Sequence[Sequence[int]]) -> None:
+        """Queues the clearing of blocks of the backbone's cache and, where given, of the speech head's."""
+
+
+Model = TypeVar("Model", bound=QueuedModel)
+
+
+class OverlapLoop(FrameLoop, Generic[Model]):
     """``FrameLoop`` whose steps return the frames of the step before."""
 
-    def __init__(self, scheduler: Scheduler, model: FrameModel) -> None:
+    def __init__(self, scheduler: Scheduler, model: Model) -> None:
         self.scheduler, self.model = scheduler, model
         self._flying: InFlight | None = None
 
     def prepare(self) -> None:
-        """Records all batch sizes, so that no request waits for it."""
+        """See ``QueuedModel.prepare``."""
         self.model.prepare()
 
     def add(self, stream: Stream) -> None:
@@ -56,6 +77,10 @@ class OverlapLoop(FrameLoop):
             if ids is not None:
                 self._flying = InFlight(plan.deciding, ids)
         return [] if before is None else self._settle(before)
+
+    def _scrub(self, blocks: Sequence[Sequence[int]]) -> None:
+        # Queued behind the frame that already runs for this stream, and before anything of the blocks' next owner.
+        self.model.scrub(blocks)
 
     def _settle(self, flight: InFlight) -> list[StreamFrame]:
         """Routes the ids of a frame, the one host synchronisation of a step."""

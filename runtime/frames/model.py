@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from runtime.frames.executor import Executor, Ticket
 from runtime.frames.prefill import Prefill
 from runtime.frames.recordings import RecordedFrames
-from runtime.frames.steps import FrameSteps, StackTables
+from runtime.frames.steps import FrameSteps
 from runtime.kv_cache import KvCache
 from runtime.models.speech_head import Projections
 from runtime.scheduler import Plan
@@ -25,6 +27,7 @@ class FrameModel:
         caches: tuple[KvCache, KvCache],
     ) -> None:
         self._executor, self.steps, self._caches = executor, steps, caches
+        self._stacks = steps.backbone_stack, steps.speech_stack
         self._frames, self._prefill = RecordedFrames(executor, steps), Prefill(steps, projections)
 
     @torch.inference_mode()
@@ -34,13 +37,11 @@ class FrameModel:
 
     @torch.inference_mode()
     def queue(self, plan: Plan) -> Ticket | None:
-        """Queues a step.
-
-        Returns:
-            [deciding, 1 + group] ids of ``plan.deciding`` in order, on their way; None when nobody decides.
-        """
+        """See ``QueuedModel.queue``."""
+        for copy in plan.copies:
+            self._stacks[copy.cache].stack.copy_block(copy.source, copy.target)
         for chunk in plan.contexts:
-            if chunk.begin == 0:
+            if chunk.first:
                 self._admit(chunk.stream)
         self._prefill.run(plan.contexts)
         deciding = plan.deciding
@@ -49,12 +50,13 @@ class FrameModel:
         speaking = [s.slot for s in deciding if s.params.speaks]
         return self._executor.fetch(self._frames.run([s.slot for s in deciding], speaking))
 
+    @torch.inference_mode()
+    def scrub(self, blocks: Sequence[Sequence[int]]) -> None:
+        """See ``QueuedModel.scrub``."""
+        for stack, which in zip(self._stacks, blocks, strict=False):
+            stack.stack.memory[list(which)] = 0
+
     def _admit(self, stream: Stream) -> None:
         self.steps.state.admit(stream)
-        backbone, speech = self._caches
-        self._place(self.steps.backbone_stack, backbone, stream.slot)
-        if stream.params.speaks:
-            self._place(self.steps.speech_stack, speech, stream.slot)
-
-    def _place(self, stack: StackTables, cache: KvCache, slot: int) -> None:
-        self._executor.upload(stack.tables[slot], cache.offsets[slot].copy())
+        for stack, cache in zip(self._stacks[: 1 + stream.params.speaks], self._caches, strict=False):
+            self._executor.upload(stack.tables[stream.slot], cache.offsets[stream.slot].copy())

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from kernels.paged_rows import cut_tiles
+from runtime.engines.device import bring
 from runtime.engines.stack import Rows
 from runtime.frames.steps import FrameSteps
 from runtime.models.speech_head import Projections
@@ -23,6 +25,7 @@ class Prefill:
     def __init__(self, steps: FrameSteps, projections: Projections) -> None:
         self._steps, self._projections = steps, projections
         self._device = steps.state.hidden.device
+        self._begin = torch.tensor(steps.state.sizes.speech_ids.bos, device=self._device)
 
     def run(self, chunks: Sequence[Chunk]) -> None:
         """Queues the chunks' rows. Speaking streams come first, so that their rows are the first ones."""
@@ -44,16 +47,14 @@ class Prefill:
         """The speech head's cache: every sub-position after the begin code."""
         ids = self._steps.state.sizes.speech_ids
         spread = self._projections.spread(hidden, plain).flatten(0, 1)
-        begin = torch.tensor(ids.bos, device=self._device)
         speech = self._steps.speech_stack
-        inputs = self._projections.speech_inputs(spread, begin)
+        inputs = self._projections.speech_inputs(spread, self._begin)
         speech.stack(inputs, self._rows(parts, ids.group_size), speech.tables, store_only=True)
 
     def _rows(self, parts: Sequence[tuple[Chunk, int]], group: int) -> Rows:
-        slots = [c.stream.slot for c, length in parts for _ in range(group * length)]
-        positions = [p for c, length in parts for p in range(group * c.begin, group * (c.begin + length))]
-        tiles = cut_tiles([group * length for _, length in parts])
-        return Rows(self._ints(slots), self._ints(positions), self._ints(tiles), contexts=len(slots))
-
-    def _ints(self, values: Sequence[object]) -> torch.Tensor:
-        return torch.tensor(values, dtype=torch.int32).to(self._device, non_blocking=True)
+        lengths = [group * length for _, length in parts]
+        slots = np.repeat([c.stream.slot for c, _ in parts], lengths)
+        positions = np.concatenate([group * c.begin + np.arange(n) for (c, _), n in zip(parts, lengths, strict=True)])
+        tiles = np.array(cut_tiles(lengths))
+        found = [bring(values.astype(np.int32), self._device) for values in (slots, positions, tiles)]
+        return Rows(found[0], found[1], found[2], contexts=len(slots))

@@ -24,6 +24,29 @@ def buckets(most: int) -> tuple[int, ...]:
     return (*sizes, *range(STEP, most, STEP), most)
 
 
+class PlacedSlots:
+    """Numbers of slots in a tensor whose address never changes; uploaded only when they are others.
+
+    Args:
+        most: slots at once.
+        nobody: stands in all places that are left over.
+    """
+
+    def __init__(self, executor: Executor, most: int, nobody: int) -> None:
+        self._executor, self._nobody = executor, nobody
+        self.tensor = torch.full((most,), nobody, dtype=torch.int32, device=executor.device)
+        self._placed: list[int] = []
+
+    def place(self, slots: Sequence[int]) -> torch.Tensor:
+        """[slots] int32."""
+        if list(slots) != self._placed:
+            filled = np.full(len(self.tensor), self._nobody, np.int32)
+            filled[: len(slots)] = slots
+            self._executor.upload(self.tensor, filled)
+            self._placed = list(slots)
+        return self.tensor[: len(slots)]
+
+
 class Batch:
     """One kind of work over a set of slots, recorded for every bucket.
 
@@ -34,10 +57,9 @@ class Batch:
     """
 
     def __init__(self, executor: Executor, work: Callable[[torch.Tensor], None], most: int, nobody: int) -> None:
-        self._executor, self._work, self._nobody = executor, work, nobody
+        self._executor, self._work = executor, work
         self._buckets = buckets(most)
-        self._slots = torch.full((most,), nobody, dtype=torch.int32, device=executor.device)
-        self._placed: list[int] = []
+        self._slots = PlacedSlots(executor, most, nobody)
         self._recorded: dict[int, Work] = {}
 
     def bucket(self, rows: int) -> int:
@@ -54,19 +76,15 @@ class Batch:
         size = self.bucket(len(slots))
         if size not in self._recorded:
             self._record(size)
-        if list(slots) != self._placed:
-            self._place(slots)
+        self._slots.place(slots)
         self._recorded[size]()
 
     def _record(self, size: int) -> None:
-        slots = self._slots[:size]
-        self._recorded[size] = self._executor.record(lambda: self._work(slots), lambda: self._place(()))
+        slots = self._slots.tensor[:size]
+        self._recorded[size] = self._executor.record(lambda: self._work(slots), self._idle)
 
-    def _place(self, slots: Sequence[int]) -> None:
-        filled = np.full(len(self._slots), self._nobody, np.int32)
-        filled[: len(slots)] = slots
-        self._executor.upload(self._slots, filled)
-        self._placed = list(slots)
+    def _idle(self) -> None:
+        self._slots.place(())
 
 
 class RecordedFrames:

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from kernels.choice import Choices, Draws
 from runtime.checkpoint.config import SpeechIds, TextIds
+from runtime.engines.device import bring
 from runtime.errors import InvalidRequest
+from runtime.sampling import NOT_FINITE
 from runtime.stream import Stream
 
 MAX_BANNED_PAIRS = 4
@@ -71,6 +74,7 @@ class SlotState:
         self.text_id, self.position, self.forwards, self.chosen = longs(), longs(), longs(), longs()
         self.codes = longs(group)
         self.forced, self.speaks, self.speaking, self.feeding = flags(), flags(), flags(), flags()
+        self.faulty = flags()  # an engine gave this slot's present frame scores that are not finite
         self.hidden = torch.zeros(slots, sizes.hidden, dtype=like.dtype, device=device)
         seeds, pairs = longs(), torch.full((slots, MAX_BANNED_PAIRS, 2), NO_PAIR, device=device)
         shared = {"seeds": seeds, "steps": self.forwards, "last": self.text_id}
@@ -95,8 +99,7 @@ class SlotState:
         self.speech.seen[slot] = 0
         self.text.seen[slot] = 0
         if not params.sampling.text_greedy:
-            seen = torch.from_numpy(stream.prompt.ids).to(self.text_id.device)
-            self.text.seen[slot].index_fill_(0, seen, 1)
+            self.text.seen[slot].index_fill_(0, bring(stream.prompt.ids.astype(np.int64), self.text_id.device), 1)
 
     def _parameters(self, stream: Stream) -> None:
         slot, sampling = stream.slot, stream.params.sampling
@@ -109,8 +112,8 @@ class SlotState:
         self.text.seeds[slot] = sampling.seed
         self.text.bans[slot] = NO_PAIR
         if not sampling.text_greedy and sampling.banned_pairs:
-            pairs = torch.tensor(sampling.banned_pairs, dtype=torch.int64)
-            self.text.bans[slot, : len(pairs)] = pairs.to(self.text.bans.device)
+            pairs = np.array(sampling.banned_pairs, np.int64)
+            self.text.bans[slot, : len(pairs)] = bring(pairs, self.text.bans.device)
 
     def accept(self, slots: torch.Tensor) -> torch.Tensor:
         """The rules of the answer for chosen text ids and codes of some slots.
@@ -119,11 +122,12 @@ class SlotState:
             slots: [rows] int64.
 
         Returns:
-            [rows, 1 + group] int64: text id and codes as they were chosen.
+            [rows, 1 + group] int64: text id and codes as they were chosen; NOT_FINITE as the text id of a faulty slot.
         """
         ids, text = self.sizes.text_ids, self.chosen[slots]
         codes, eos = self.codes[slots], self.sizes.speech_ids.eos
-        found = torch.cat([text[:, None], codes], dim=1)
+        shown = torch.where(self.faulty[slots], NOT_FINITE, text)
+        found = torch.cat([shown[:, None], codes], dim=1)
         text = torch.where((self.forwards[slots] == 0) & self.forced[slots], ids.audio_bos, text)
         speaks = self.speaks[slots]
         emitted = self.speaking[slots] & speaks

@@ -1,8 +1,7 @@
 """The device work of one frame as functions over slots.
 
 Backbone step with choice of the text id; a group of codes with their feedback (the answer's rules are
-``SlotState.accept``). Each reads and writes ``SlotState`` and the caches only. Source of the rules:
-reference, sections 2.4 and 2.5.
+``SlotState.accept``). Each reads and writes ``SlotState`` and the caches only.
 """
 
 from __future__ import annotations
@@ -14,19 +13,14 @@ import torch
 from kernels.linear import Matrix
 from kernels.ops import Ops
 from runtime.engines.stack import DecoderStack, Rows
+from runtime.frames.decisions import Decisions, FrameTables
 from runtime.frames.state import SlotState
 
 
 @dataclass(frozen=True, slots=True)
-class FrameWeights:
-    """What stands around the two stacks: tables [ids, H] and matrices, named as in ``models.speech_head``."""
+class FrameWeights(FrameTables):
+    """Tables and heads of both stacks."""
 
-    text: torch.Tensor
-    codebook: torch.Tensor
-    feedback: Matrix
-    spread: Matrix
-    spread_bias: torch.Tensor
-    narrow: Matrix
     text_head: Matrix
     speech_head: tuple[Matrix, ...]
 
@@ -55,35 +49,24 @@ class FrameSteps:
         self, backbone: StackTables, speech: StackTables, weights: FrameWeights, state: SlotState, ops: Ops
     ) -> None:
         self.backbone_stack, self.speech_stack = backbone, speech
-        self.weights, self.state, self._ops = weights, state, ops
+        self.weights, self.state = weights, state
+        self.decisions = Decisions(weights, state, ops)
         self._group = state.sizes.speech_ids.group_size
 
     def backbone(self, slots: torch.Tensor) -> None:
         """One position of every slot: hidden row and chosen text id."""
-        state, w, at = self.state, self.weights, slots.long()
-        x = self._ops.group_embedding(
-            w.text, state.text_id[at], w.codebook, state.codes[at], state.feeding[at], w.feedback
-        )
-        rows = Rows(slots, state.position[at].int())
-        hidden = self.backbone_stack.stack(x, rows, self.backbone_stack.tables)
-        state.hidden.index_copy_(0, at, hidden)
-        # Number ``group`` of a step's random numbers is the text's, after those of the codes.
-        chosen = self._ops.choose(w.text_head(hidden), slots, state.text, None, self._group)
-        state.chosen.index_copy_(0, at, chosen)
+        rows = Rows(slots, self.state.position[slots.long()].int())
+        hidden = self.backbone_stack.stack(self.decisions.embed(slots), rows, self.backbone_stack.tables)
+        self.decisions.take_text(slots, hidden, self.weights.text_head(hidden))
 
     def speech(self, slots: torch.Tensor) -> None:
-        """A group of every slot: one code after another, each fed by the one before."""
-        state, w, at = self.state, self.weights, slots.long()
-        rows = self._ops.add_embedding(state.hidden[at], w.text, state.text_id[at])
-        spread = (w.spread(rows) + w.spread_bias).view(len(rows), self._group, -1)
-        first = state.position[at] * self._group
-        previous = state.codes[at, -1]
-        group = torch.empty_like(state.codes[at])
-        for number in range(self._group):
-            x = w.narrow(self._ops.add_embedding(spread[:, number], w.codebook, previous))
-            logits = self.speech_stack.stack(x, Rows(slots, (first + number).int()), self.speech_stack.tables)
-            for matrix in w.speech_head:
+        """A group of every slot."""
+        first, speech = self.state.position[slots.long()] * self._group, self.speech_stack
+
+        def logits_of(x: torch.Tensor, number: int) -> torch.Tensor:
+            logits = speech.stack(x, Rows(slots, (first + number).int()), speech.tables)
+            for matrix in self.weights.speech_head:
                 logits = matrix(logits)
-            previous = self._ops.choose(logits, slots, state.speech, group[:, :number], number)
-            group[:, number] = previous
-        state.codes.index_copy_(0, at, group)
+            return logits
+
+        self.decisions.take_group(slots, logits_of)

@@ -38,23 +38,30 @@ def split_clips(audio: np.ndarray | None, lengths: np.ndarray | None) -> list[np
     return np.split(audio, np.cumsum(lengths)[:-1]) if len(lengths) else []
 
 
-def to_model_rate(clips: list[np.ndarray], sample_rate: int, features: FeatureConfig) -> list[np.ndarray]:
-    """Clips at the extractor's rate, checked against its longest audio.
-
-    Raises:
-        InvalidRequest: an implausible rate, or a clip that is too long.
-    """
+def check_rate(sample_rate: int) -> None:
+    """Raises InvalidRequest for an implausible rate."""
     if not LOWEST_RATE <= sample_rate <= HIGHEST_RATE:
         raise InvalidRequest(
             "sample_rate", f"is {sample_rate}", f"send between {LOWEST_RATE} and {HIGHEST_RATE} samples per second"
         )
-    longest = features.seconds
+
+
+def to_model_rate(
+    clips: list[np.ndarray], sample_rate: int, features: FeatureConfig, longest_s: float | None = None
+) -> list[np.ndarray]:
+    """Clips at the extractor's rate, checked against its longest audio, or ``longest_s`` if that is less.
+
+    Raises:
+        InvalidRequest: an implausible rate, or a clip that is too long.
+    """
+    check_rate(sample_rate)
+    longest = float(features.seconds) if longest_s is None else min(longest_s, float(features.seconds))
     for i, clip in enumerate(clips):
         if len(clip) > longest * sample_rate:
             raise InvalidRequest(
                 "audio",
                 f"clip {i} lasts {len(clip) / sample_rate:.1f} s",
-                f"send at most {float(longest):g} s per clip",
+                f"send at most {longest:g} s per clip",
             )
     if sample_rate == features.sample_rate:
         return clips

@@ -33,6 +33,11 @@ def placeholders(samples: int, sample_rate: int, group_size: int) -> int:
     return -(-speech_frames(samples, sample_rate) // group_size)
 
 
+def position_hz(group_size: int) -> float:
+    """Audio positions of a second of sound."""
+    return SPEECH_TOKEN_HZ / group_size
+
+
 def _hz_to_mel(hz: np.ndarray) -> np.ndarray:
     linear = hz / LINEAR_STEP_HZ
     start = LOG_START_HZ / LINEAR_STEP_HZ

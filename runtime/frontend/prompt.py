@@ -107,6 +107,20 @@ def _bad(where: str, problem: str, remedy: str = "send a JSON list of {role, con
     return InvalidRequest(f"messages{where}", problem, remedy)
 
 
+def shared_length(messages: Sequence[Message], ids: np.ndarray, turn_ends: Sequence[int]) -> int:
+    """How many first ids are a system message of text only, through the id that ends it; 0 without one.
+
+    Args:
+        ids: the prompt [length].
+        turn_ends: control ids that end a turn.
+    """
+    first = messages[0]
+    if first.role != "system" or None in first.parts:
+        return 0
+    ends = np.flatnonzero(np.isin(ids, turn_ends))
+    return int(ends[0]) + 1 if len(ends) and ends[0] + 1 < len(ids) else 0
+
+
 class PromptBuilder:
     """Messages and clip lengths to ids.
 

@@ -1,4 +1,4 @@
-"""The audio encoder in torch on a device, behind the interface of its exported graph."""
+"""The audio encoder on a device, behind the interface of its exported graph: that graph, or torch."""
 
 from __future__ import annotations
 
@@ -7,22 +7,37 @@ from pathlib import Path
 import torch
 
 from runtime.checkpoint.config import ModelConfig
-from runtime.checkpoint.layout import encoder_shapes as weight_shapes
+from runtime.checkpoint.layout import encoder_shapes
 from runtime.checkpoint.weights import load_weights
-from runtime.device_graphs import DeviceGraph, encoder_shapes
+from runtime.device_graphs import DeviceGraph
+from runtime.device_sizes import encoder_calls, encoder_rule
 from runtime.frames.executor import executor_for
 from runtime.models.audio_encoder import AudioEncoder
+from runtime.onnx_device import onnx_graph, prefers_onnx
+from runtime.options import TORCH
+from runtime.shapes import Profile
 
 
-def device_encoder(checkpoint: Path, device: torch.device) -> DeviceGraph:
-    """Float32 on ``device``, with weights of a Fun-Audio-Chat checkpoint.
+def device_encoder(
+    checkpoint: Path, exported: Path, device: torch.device, profile: Profile, engine: str = TORCH
+) -> DeviceGraph:
+    """Float32 on ``device``, every size of calls recorded.
+
+    Args:
+        checkpoint: Fun-Audio-Chat directory. exported: the graph of its encoder.
+        profile: what it will be asked for.
+        engine: see ``EncoderOptions``.
 
     Raises:
-        BuildError: a tensor is missing or mis-shaped.
+        BuildError: a tensor is missing or mis-shaped, a file is missing, or there is no such engine here.
     """
-    executor = executor_for(device)
-    config = ModelConfig.read(checkpoint)
-    hidden = config.backbone.hidden_size
-    weights = load_weights(checkpoint, weight_shapes(config.encoder, hidden), torch.float32)
-    encoder = AudioEncoder(config.encoder, hidden).load(weights).eval().to(executor.device)
-    return DeviceGraph(executor, encoder, ("groups",), encoder_shapes)
+    if prefers_onnx("encoder.engine", engine):
+        graph = onnx_graph(exported, device, encoder_rule)
+    else:
+        config, executor = ModelConfig.read(checkpoint), executor_for(device)
+        hidden = config.backbone.hidden_size
+        weights = load_weights(checkpoint, encoder_shapes(config.encoder, hidden), torch.float32)
+        encoder = AudioEncoder(config.encoder, hidden).load(weights).eval().to(executor.device)
+        graph = DeviceGraph(executor, encoder, ("groups",), encoder_rule)
+    graph.prepare(encoder_calls(profile))
+    return graph

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 
 from runtime.checkpoint.config import ModelConfig
 from runtime.checkpoint.layout import BACKBONE, CODEBOOK
+from runtime.engines.device import bring
 from runtime.stream import Prompt
 
 # In the order of the attributes below.
@@ -53,13 +54,13 @@ class Projections:
 
         The speech head adds the plain embedding of the placeholder id, not the audio rows.
         """
-        plain = self.embed_text(torch.from_numpy(prompt.ids[begin : begin + length]))
+        plain = self.embed_text(bring(prompt.ids[begin : begin + length], self.device))
         first, last = np.searchsorted(prompt.audio_positions, (begin, begin + length))
         if first == last:
             return plain, plain
         mixed = plain.clone()
-        rows = torch.from_numpy(prompt.audio_embeds[first:last]).to(plain)
-        mixed[torch.from_numpy(prompt.audio_positions[first:last] - begin).to(plain.device)] = rows
+        rows = bring(prompt.audio_embeds[first:last], self.device).to(plain.dtype)
+        mixed[bring(prompt.audio_positions[first:last] - begin, self.device)] = rows
         return mixed, plain
 
     def mix_feedback(self, text: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:

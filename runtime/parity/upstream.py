@@ -4,7 +4,8 @@
 
 Needs what the authors' code needs and nothing of this project. Writes the format that ``vectors.py`` reads:
 prompts, audio rows, ids, and hidden states and best logits of the first steps, taken with forward hooks.
-Names are those of their commit 8ba984b (reference, sections 1 and 2). Not yet run with the released weights.
+Names are those of their commit 8ba984b (reference, sections 1 and 2). Their ``_sample`` and ``forward`` need the
+transformers that they ask for: 4.57 calls both with other arguments. Not yet run with the released weights.
 """
 
 from __future__ import annotations
@@ -59,13 +60,13 @@ def best(rows: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     return ids, np.stack([row[i] for row, i in zip(rows, ids, strict=True)])
 
 
-def record(model: Any, processor: Any, mode: str, question: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def record(model: Any, tokenizer: Any, mode: str, question: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """One greedy run as arrays and as its entry of the manifest."""
     import torch
 
     turns = [{"role": "system", "content": SYSTEMS[mode]}, {"role": "user", "content": question}]
-    text = processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
-    inputs = processor(text=text, return_tensors="pt", return_token_type_ids=False).to(model.device)
+    text = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+    inputs = tokenizer(text, return_tensors="pt", return_token_type_ids=False).to(model.device)
     speaks = mode == "s2s"
     model.sp_gen_kwargs.update(
         {"text_greedy": True, "disable_speech": not speaks, "force_text_abos": speaks, "only_crq_sampling": True}
@@ -107,7 +108,7 @@ def main() -> int:
     sys.path.insert(0, str(given.upstream))
     import torch
     from funaudiochat.register import register_funaudiochat
-    from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoProcessor
+    from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer
 
     register_funaudiochat()
     config = AutoConfig.from_pretrained(given.model)
@@ -116,11 +117,12 @@ def main() -> int:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = AutoModelForSeq2SeqLM.from_pretrained(given.model, config=config, torch_dtype=getattr(torch, given.dtype))
     model = model.eval().to(device)
-    processor = AutoProcessor.from_pretrained(given.model)
+    # Their processor puts nothing around a text, and it needs a tokenizer of codes besides.
+    tokenizer = AutoTokenizer.from_pretrained(given.model)
     given.out.mkdir(parents=True, exist_ok=True)
     cases = {}
     for name, (mode, question) in QUESTIONS.items():
-        arrays, cases[name] = record(model, processor, mode, question)
+        arrays, cases[name] = record(model, tokenizer, mode, question)
         np.savez(given.out / f"run_{name}.npz", **arrays)
         print(f"{name}: {len(arrays['text_ids'])} text ids, {len(arrays['speech_ids'])} codes")
     (given.out / "manifest.json").write_text(json.dumps({"cases": cases, "dtype": given.dtype}) + "\n", "utf-8")

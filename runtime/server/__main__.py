@@ -7,9 +7,11 @@ import dataclasses
 import logging
 import sys
 from pathlib import Path
+from typing import Any
 
 from runtime.errors import ServeError
-from runtime.server.config import Addresses, Patience, ServerConfig
+from runtime.server.access import Access
+from runtime.server.config import DEFAULT_HOST, Addresses, Patience, ServerConfig
 from runtime.server.supervisor import Supervisor
 
 
@@ -30,11 +32,12 @@ def parser() -> argparse.ArgumentParser:
         "--triton", metavar="BINARY", help="tritonserver to run (default: TRITONSERVER, PATH, container, wheel)"
     )
     _add_fields(made.add_argument_group("addresses"), Addresses())
+    _add_fields(made.add_argument_group("access (docs/access.md)"), Access())
     _add_fields(made.add_argument_group("patience (seconds; quick_failures is a count)"), Patience())
     return made
 
 
-def _add_fields(group: argparse._ArgumentGroup, defaults: Addresses | Patience) -> None:
+def _add_fields(group: argparse._ArgumentGroup, defaults: Addresses | Access | Patience) -> None:
     for item in dataclasses.fields(defaults):
         default = getattr(defaults, item.name)
         group.add_argument(f"--{item.name.replace('_', '-')}", type=type(default), default=default, help=f"{default}")
@@ -49,13 +52,26 @@ def config_of(options: argparse.Namespace) -> ServerConfig:
     values = vars(options)
     return ServerConfig(
         out=options.out.resolve(),
-        addresses=Addresses(**{item.name: values[item.name] for item in dataclasses.fields(Addresses)}),
-        patience=Patience(**{item.name: values[item.name] for item in dataclasses.fields(Patience)}),
+        addresses=_addresses(values),
+        access=Access(**_chosen(Access, values)),
+        patience=Patience(**_chosen(Patience, values)),
         log_file=options.log_file,
         verify=options.verify,
         triton_args=tuple(options.triton_arg),
         triton=options.triton,
     )
+
+
+def _addresses(values: dict[str, Any]) -> Addresses:
+    """HTTP and metrics stay on loopback beside a gRPC with TLS, unless they are given an address."""
+    chosen = _chosen(Addresses, values)
+    if values["tls_cert"] and not chosen["http_host"]:
+        chosen["http_host"] = DEFAULT_HOST
+    return Addresses(**chosen)
+
+
+def _chosen(kind: type, values: dict[str, Any]) -> dict[str, Any]:
+    return {item.name: values[item.name] for item in dataclasses.fields(kind)}
 
 
 def announce(addresses: Addresses) -> None:

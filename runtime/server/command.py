@@ -45,10 +45,10 @@ def environment(install: TritonInstall, options: Mapping[str, object]) -> dict[s
 
 
 def command(
-    config: ServerConfig, install: TritonInstall, options: Mapping[str, object], shm_prefix: str
+    config: ServerConfig, install: TritonInstall, options: Mapping[str, object], shm_prefix: str, admin_key: str
 ) -> tuple[str, ...]:
     """The whole command line."""
-    at = config.addresses
+    at, hosts = config.addresses, config.addresses.hosts()
     backends = [f"--backend-directory={install.backend_directory}"] if install.backend_directory else []
     gpu_metrics = options.get("target", CPU_TARGET) != CPU_TARGET
     return (
@@ -57,11 +57,11 @@ def command(
         f"--model-repository={config.repository}",
         "--model-control-mode=explicit",
         f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
-        f"--http-address={at.host}",
+        f"--http-address={hosts['http_port']}",
         f"--http-port={at.http_port}",
         f"--grpc-address={at.host}",
         f"--grpc-port={at.grpc_port}",
-        f"--metrics-address={at.host}",
+        f"--metrics-address={hosts['metrics_port']}",
         f"--metrics-port={at.metrics_port}",
         f"--allow-gpu-metrics={str(gpu_metrics).lower()}",
         f"--exit-timeout-secs={max(1, int(config.patience.stop))}",
@@ -69,5 +69,6 @@ def command(
         f"--grpc-keepalive-timeout={KEEPALIVE_TIMEOUT_MS}",
         f"--grpc-http2-min-recv-ping-interval-without-data={MIN_PING_INTERVAL_MS}",
         "--grpc-http2-max-pings-without-data=0",
+        *config.access.arguments(admin_key),
         *config.triton_args,
     )

@@ -1,9 +1,11 @@
-"""What the supervisor is told: folder, addresses, patience. No processes, no files."""
+"""What the supervisor is told: folder, addresses, access, patience. No processes, no files."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from runtime.server.access import Access
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_GRPC_PORT = 8001
@@ -24,12 +26,13 @@ LOAD_ORDER = (
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """Where the server listens."""
+    """Where the server listens. ``http_host``: of HTTP and metrics, which know no TLS; empty is ``host``."""
 
     host: str = DEFAULT_HOST
     grpc_port: int = DEFAULT_GRPC_PORT
     http_port: int = DEFAULT_HTTP_PORT
     metrics_port: int = DEFAULT_METRICS_PORT
+    http_host: str = ""
 
     def __post_init__(self) -> None:
         if not self.host:
@@ -44,20 +47,20 @@ class Addresses:
         """The three ports by the name of their option."""
         return {"grpc_port": self.grpc_port, "http_port": self.http_port, "metrics_port": self.metrics_port}
 
-    @property
-    def local(self) -> str:
-        """The address by which this machine itself reaches the server."""
-        return {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.host, self.host)
+    def hosts(self) -> dict[str, str]:
+        """Where each port listens."""
+        plain = self.http_host or self.host
+        return {"grpc_port": self.host, "http_port": plain, "metrics_port": plain}
 
     @property
     def grpc(self) -> str:
         """host:port of the gRPC endpoint."""
-        return f"{self.local}:{self.grpc_port}"
+        return f"{_local(self.host)}:{self.grpc_port}"
 
     @property
     def http(self) -> str:
         """Base URL of the HTTP endpoint."""
-        return f"http://{self.local}:{self.http_port}"
+        return f"http://{_local(self.http_host or self.host)}:{self.http_port}"
 
     @property
     def ready_url(self) -> str:
@@ -67,7 +70,12 @@ class Addresses:
     @property
     def metrics_url(self) -> str:
         """URL of the Prometheus metrics."""
-        return f"http://{self.local}:{self.metrics_port}/metrics"
+        return f"http://{_local(self.http_host or self.host)}:{self.metrics_port}/metrics"
+
+
+def _local(host: str) -> str:
+    """The address by which this machine itself reaches the server."""
+    return {"0.0.0.0": DEFAULT_HOST, "::": "[::1]"}.get(host, host)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +133,7 @@ class ServerConfig:
     out: Path
     addresses: Addresses = Addresses()
     patience: Patience = Patience()
+    access: Access = field(default_factory=Access)
     log_file: Path | None = None
     verify: bool = True
     triton_args: tuple[str, ...] = ()

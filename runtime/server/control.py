@@ -1,7 +1,8 @@
 """The run folder: small files through which the supervisor and the public model speak.
 
 `heartbeat`  the frame loop touches it about once a second.
-`drain`      made by the supervisor: the model refuses new requests from then on.
+`drain`      made by the supervisor: the model refuses new requests from then on, and at the moment that the file
+             holds (seconds of CLOCK_MONOTONIC) it ends what is still live.
 `live`       the model writes the number of live streams, on change and with every heartbeat.
 `lock`       held by the supervisor that serves the folder; the kernel frees it when that one dies.
 """
@@ -69,10 +70,10 @@ class RunFolder:
         except FileNotFoundError:
             return None
 
-    def begin_drain(self) -> None:
-        """From now on the public model refuses new requests."""
-        self._drain_began = time.time()
-        (self.path / DRAIN_FILE).touch()
+    def begin_drain(self, grace_s: float) -> None:
+        """From now on the public model refuses new requests; after ``grace_s`` it ends the live ones. Repeatable."""
+        self._drain_began = self._drain_began or time.time()
+        replace_text(self.path / DRAIN_FILE, str(time.monotonic() + grace_s))
 
     def live(self) -> int | None:
         """Live streams as the model counts them; None when it does not say."""
@@ -92,3 +93,10 @@ class RunFolder:
             return False
         written = (self.path / LIVE_FILE).stat().st_mtime
         return written >= self._drain_began or time.time() - self._drain_began >= SETTLE_S
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Writes a file so that a reader sees the old text or the new one, never a part."""
+    temporary = path.with_suffix(".new")
+    temporary.write_text(text, "utf-8")
+    temporary.replace(path)

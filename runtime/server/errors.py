@@ -9,6 +9,12 @@ class InstallError(ServeError):
     """No usable tritonserver on this machine."""
 
 
+class BadAccess(ServeError):
+    """A key, a token or a certificate that cannot be used."""
+
+    code = "INVALID_ARG"
+
+
 class PortInUse(ServeError):
     """A port that the server was told to listen on is taken."""
 

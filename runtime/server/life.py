@@ -14,15 +14,19 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import IO
 
 from runtime.server import shared_memory
+from runtime.server.access import new_key
 from runtime.server.bundle import TritonInstall
 from runtime.server.command import command, environment, read_options
 from runtime.server.config import LOAD_ORDER, PUBLIC_MODEL, ServerConfig
 from runtime.server.control import RunFolder
 from runtime.server.errors import StartFailed
+from runtime.server.hide import hide_arguments
 from runtime.server.process import end_group, kill_group, start_group
 from runtime.server.repository import RepositoryApi
 from runtime.server.watch import Watch
+from runtime.serving.inside import KEY_VARIABLE
 
+END_S = 3.0  # for the model to end what the grace period left
 LIVE_S = 60.0  # an empty tritonserver answers within seconds; a slow disk gets a minute
 
 logger = logging.getLogger(__name__)
@@ -49,12 +53,15 @@ class Life:
         stopping: threading.Event,
     ) -> None:
         self._config, self._run, self._stopping = config, run, stopping
-        self._api = RepositoryApi(config.addresses.http)
+        self._admin_key = config.access.admin_key()
+        self._api = RepositoryApi(config.addresses.http, self._admin_key)
         options = read_options(config)
         run.reset()
         prefix = shared_memory.new_prefix(run.path)
-        self._server = start_group(command(config, install, options, prefix), environment(install, options), output)
-        self.watch = Watch(self._server, run, config.patience.heartbeat)
+        line = command(config, install, options, prefix, self._admin_key)
+        variables = {**environment(install, options), KEY_VARIABLE: new_key()}
+        self._server = start_group(line, variables, output)
+        self.watch = Watch(self._server, run, config.patience.heartbeat, answers=self._api.live)
         logger.info("tritonserver started, process %d", self._server.pid)
 
     def load(self) -> None:
@@ -65,6 +72,8 @@ class Life:
             StopRequested: the supervisor was asked to stop.
         """
         self._wait_live()
+        if not hide_arguments(self._server.pid, (self._admin_key, self._config.access.token())):
+            logger.warning("WARNING: this system lets every user read the keys in the list of processes")
         loaded: list[str] = []
         for stage in LOAD_ORDER:
             names = [name for name in stage if (self._config.repository / name).is_dir()]
@@ -78,14 +87,27 @@ class Life:
         self.watch.expect_stubs(python)
 
     def drain(self, hurry: Callable[[], bool]) -> None:
-        """Has new requests refused and waits for the live ones until the grace period or `hurry` ends it."""
-        self._run.begin_drain()
+        """Has new requests refused and waits for the live ones until the grace period or `hurry` ends it.
+
+        What is live then gets a typed error from the model, which must happen before tritonserver stops.
+        """
+        grace = self._config.patience.drain
+        self._run.begin_drain(grace)
         logger.info("draining, %s live streams", self._run.live() or 0)
-        deadline = time.monotonic() + self._config.patience.drain
-        while time.monotonic() < deadline and not hurry() and self.watch.loss() is None:
-            if self._run.drained():
-                return
+        if self._await_drained(grace, hurry):
+            return
+        self._run.begin_drain(0.0)
+        if not self._await_drained(END_S, lambda: False):
+            logger.warning("%s live streams did not end", self._run.live() or 0)
+
+    def _await_drained(self, seconds: float, hurry: Callable[[], bool]) -> bool:
+        """Whether nothing is live any more, or nobody is left who could know."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline and not hurry():
+            if self._run.drained() or self.watch.loss() is not None:
+                return True
             time.sleep(self._config.patience.poll)
+        return False
 
     def end(self, gracefully: bool) -> None:
         """Ends the whole group and removes its shared memory."""

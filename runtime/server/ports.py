@@ -11,12 +11,13 @@ from runtime.server.errors import PortInUse
 def check_free(addresses: Addresses) -> None:
     """Raises PortInUse, naming port and option, when another program holds one of the ports."""
     for name, port in addresses.ports().items():
+        host = addresses.hosts()[name]
         try:
-            _bind(addresses.host, port)
+            _bind(host, port)
         except OSError as error:
             raise PortInUse(
                 name,
-                f"{port} on {addresses.host} cannot be used ({error.strerror or error})",
+                f"{port} on {host} cannot be used ({error.strerror or error})",
                 f"stop the program that holds it, or choose another: make serve {name.upper()}=<port>",
             ) from error
 

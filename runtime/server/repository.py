@@ -7,6 +7,7 @@ import time
 import urllib.error
 import urllib.request
 
+from runtime.headers import ADMIN_HEADER
 from runtime.server.errors import StartFailed
 
 PROBE_S = 2.0
@@ -19,10 +20,11 @@ class RepositoryApi:
 
     Args:
         base: base URL of the HTTP endpoint.
+        admin_key: opens the repository where it is restricted; only `load` needs it.
     """
 
-    def __init__(self, base: str) -> None:
-        self._base = base
+    def __init__(self, base: str, admin_key: str = "") -> None:
+        self._base, self._headers = base, {ADMIN_HEADER: admin_key}
 
     def live(self) -> bool:
         """Whether the server answers."""
@@ -38,7 +40,8 @@ class RepositoryApi:
         Raises:
             StartFailed: the server refused it, was lost, or took longer than `timeout` seconds.
         """
-        request = urllib.request.Request(f"{self._base}/v2/repository/models/{model}/load", data=b"{}", method="POST")
+        url = f"{self._base}/v2/repository/models/{model}/load"
+        request = urllib.request.Request(url, data=b"{}", headers=self._headers, method="POST")
         try:
             with _OPENER.open(request, timeout=timeout):
                 pass

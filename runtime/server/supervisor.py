@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import IO
 
 from runtime.manifest import verify
+from runtime.server.access import exposure
 from runtime.server.bundle import TritonInstall, find_install
 from runtime.server.config import Addresses, ServerConfig
 from runtime.server.control import RunFolder
@@ -50,6 +51,10 @@ class Supervisor:
         """
         if self._config.verify:
             verify(self._config.out)
+        self._config.access.check_files()
+        warning = exposure(self._config.addresses.host, self._config.access)
+        if warning is not None:
+            logger.warning("WARNING: %s: %s", self._config.addresses.host, warning)
         install = find_install(named=self._config.triton)
         self._run.acquire()
         try:

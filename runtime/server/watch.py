@@ -11,6 +11,7 @@ from runtime.server.control import RunFolder
 from runtime.server.process import Child, children
 
 STUB_NAME = "triton_python_backend_stub"
+PROBE_EVERY_S = 5.0
 SETTLE_S = 0.5  # for a server that is on its way out
 
 
@@ -18,7 +19,8 @@ class Watch:
     """Looks at one life of a server: its process, its stubs and the frame loop's heartbeat.
 
     Args:
-        heartbeat_s: how long the heartbeat may stand still.
+        heartbeat_s: how long the heartbeat may stand still, and the server may give no answer.
+        answers: whether the server answers now; by default not asked.
         clock: monotonic seconds. The file's own time is only compared with itself, so that neither a
             corrected clock nor a machine that slept looks like a dead loop.
     """
@@ -29,7 +31,10 @@ class Watch:
         run: RunFolder,
         heartbeat_s: float,
         clock: Callable[[], float] = time.monotonic,
+        answers: Callable[[], bool] = lambda: True,
     ) -> None:
+        self._answers = answers
+        self._answered = self._next_probe = clock()
         self._server, self._run, self._heartbeat_s, self._clock = server, run, heartbeat_s, clock
         self._stubs: dict[int, Child] = {}
         self._expected: frozenset[str] = frozenset()
@@ -39,10 +44,11 @@ class Watch:
     def expect_stubs(self, models: Iterable[str]) -> None:
         """From now on each of these models must have a stub."""
         self._expected = frozenset(models)
+        self._answered = self._clock()
 
     def loss(self) -> str | None:
         """What was lost, in words; None while everything lives."""
-        lost = self._lost_stub() or self._lost_heartbeat()
+        lost = self._lost_stub() or self._lost_heartbeat() or self._lost_answers()
         if lost is not None:
             # A dying server takes its stubs along, and they can be seen to go first.
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -72,6 +78,17 @@ class Watch:
         if beat is None or still <= self._heartbeat_s:
             return None
         return f"heartbeat of the frame loop stood still for {still:.1f} s"
+
+    def _lost_answers(self) -> str | None:
+        """A server that hangs itself: its stubs and their heartbeat go on."""
+        if not self._expected or self._clock() < self._next_probe:
+            return None
+        began = self._clock()
+        if self._answers():
+            self._answered = began
+        self._next_probe = self._clock() + min(PROBE_EVERY_S, self._heartbeat_s / 2)
+        silent = self._clock() - self._answered
+        return f"tritonserver gave no answer for {silent:.1f} s" if silent > self._heartbeat_s else None
 
 
 def exit_words(code: int) -> str:

@@ -74,7 +74,8 @@ def _open(options: Options, memory: Memory, gpu: int) -> Callable[[Arrays], Arra
         from runtime.frames.executor import gpu_device  # late: it needs torch
         from runtime.models.device_encoder import device_encoder
 
-        return device_encoder(options.path(options.model), gpu_device(gpu)).run
+        profile, engine = encoder_profile(options.encoder, options.features), options.encoder.engine
+        return device_encoder(options.path(options.model), path, gpu_device(gpu), profile, engine).run
     if not isinstance(memory, TorchMemory):
         return OnnxGraph(path, options.threads).run
     from runtime.plan_graph import PLAN_SUFFIX, open_plan  # late: it needs torch

@@ -4,16 +4,32 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
+from runtime.contracts import AUDIO_ENCODER
+from runtime.errors import EngineFault
+from runtime.serving.guarded import StageHangs
 from runtime.serving.stages import Stages
+from runtime.waiting import DEFAULT_PRIORITY, Priority, WaitingQueue
 
 Clips = Sequence[np.ndarray]
+Encoded = asyncio.Future[list[np.ndarray]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Job:
+    """The clips of one request, and where their embeddings go."""
+
+    clips: Clips
+    result: Encoded
 
 
 class EncodeQueue:
-    """One encoder call at a time, in order of arrival. Lives in the asyncio thread.
+    """One encoder call at a time, in the order of ``runtime.waiting``. Lives in the asyncio thread.
+
+    Only requests that were admitted come here, each once: admission is the bound of this queue.
 
     Args:
         stages: where the encoder is.
@@ -23,39 +39,57 @@ class EncodeQueue:
 
     def __init__(self, stages: Stages, max_samples: int, gather_s: float) -> None:
         self._stages, self._max_samples, self._gather_s = stages, max_samples, gather_s
-        self._waiting: list[tuple[Clips, asyncio.Future[list[np.ndarray]]]] = []
+        self._waiting: WaitingQueue[Job] = WaitingQueue()
         self._worker: asyncio.Task[None] | None = None
 
-    async def encode(self, clips: Clips) -> list[np.ndarray]:
-        """Clips of one request to [placeholders, hidden] each. Raises what the stage raises."""
+    def encode(self, clips: Clips, priority: Priority = DEFAULT_PRIORITY) -> Encoded:
+        """Clips of one request to [placeholders, hidden] each; raises what the stage raises.
+
+        Whoever loses interest ends the future: its clips are then dropped, or their result is.
+        """
         loop = asyncio.get_running_loop()
-        result: asyncio.Future[list[np.ndarray]] = loop.create_future()
-        self._waiting.append((clips, result))
+        result: Encoded = loop.create_future()
+        self._waiting.push(Job(clips, result), priority)
         if self._worker is None:
             self._worker = loop.create_task(self._work())
-        return await result
+        return result
 
     async def _work(self) -> None:
         await asyncio.sleep(self._gather_s)
-        while self._waiting:
-            batch = self._take()
-            try:
-                rows = await self._stages.encode([clip for clips, _ in batch for clip in clips])
-            except Exception as error:  # handed to every request of the call
-                for _, result in batch:
-                    result.set_exception(error)
-                continue
-            for clips, result in batch:
-                result.set_result(rows[: len(clips)])
-                rows = rows[len(clips) :]
+        while batch := self._take():
+            await self._call(batch)
         self._worker = None
 
-    def _take(self) -> list[tuple[Clips, asyncio.Future[list[np.ndarray]]]]:
-        count, samples = 0, 0
-        for clips, _ in self._waiting:
-            samples += sum(map(len, clips))
-            if count and samples > self._max_samples:
+    async def _call(self, batch: list[Job]) -> None:
+        """One call for all; when it fails one for each, so that only the request at fault ends."""
+        try:
+            rows = await self._stages.encode([clip for job in batch for clip in job.clips])
+            if not all(np.isfinite(row).all() for row in rows):
+                raise EngineFault(AUDIO_ENCODER.name, "gave numbers that are not finite", "send the request again")
+        except Exception as error:  # handed to the request
+            if len(batch) > 1 and not isinstance(error, StageHangs):
+                for job in batch:
+                    await self._call([job])
+                return
+            for job in batch:
+                if not job.result.done():
+                    job.result.set_exception(error)
+            return
+        for job in batch:
+            if not job.result.done():  # its request was ended meanwhile
+                job.result.set_result(rows[: len(job.clips)])
+            rows = rows[len(job.clips) :]
+
+    def _take(self) -> list[Job]:
+        batch: list[Job] = []
+        samples = 0
+        while self._waiting:
+            job = self._waiting.head()
+            if job.result.done():
+                self._waiting.pop()
+                continue
+            samples += sum(map(len, job.clips))
+            if batch and samples > self._max_samples:
                 break
-            count += 1
-        batch, self._waiting = self._waiting[:count], self._waiting[count:]
+            batch.append(self._waiting.pop())
         return batch

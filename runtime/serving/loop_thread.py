@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from runtime.faults import log_fault
 from runtime.frame_loop import FrameLoop, StreamFrame
 from runtime.stream import Stream
 
@@ -24,6 +25,7 @@ class LoopThread:
         fault: called in this thread with an exception that ended it; no step runs afterwards.
         heartbeat: file whose time stamp shows that the thread lives, or None.
         heartbeat_s: at most so many seconds between two touches.
+        alive: whether the rest of the process lives too; else the heartbeat stands still.
         stepped: called in this thread with the seconds of each step and the streams that it advanced.
     """
 
@@ -35,10 +37,11 @@ class LoopThread:
         heartbeat: Path | None = None,
         heartbeat_s: float = 1.0,
         stepped: Callable[[float, int], None] = lambda seconds, streams: None,
+        alive: Callable[[], bool] = lambda: True,
     ) -> None:
         self._loop, self._deliver, self._fault = loop, deliver, fault
         self._heartbeat, self._heartbeat_s = heartbeat, heartbeat_s
-        self._stepped = stepped
+        self._stepped, self._alive = stepped, alive
         self._commands: queue.SimpleQueue[tuple[str, Stream | None]] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="frame-loop", daemon=True)
         self._next_beat = 0.0
@@ -74,7 +77,7 @@ class LoopThread:
                 live = scheduler.live or scheduler.waiting
                 wait = 0.0 if live else self._heartbeat_s
         except Exception as error:
-            logger.exception("the frame loop failed")
+            log_fault(logger, "the frame loop failed", error)
             self._fault(error)
 
     def _obey(self, wait: float) -> bool:
@@ -94,6 +97,6 @@ class LoopThread:
             return True
 
     def _touch(self) -> None:
-        if self._heartbeat is not None and time.monotonic() >= self._next_beat:
+        if self._heartbeat is not None and time.monotonic() >= self._next_beat and self._alive():
             self._next_beat = time.monotonic() + self._heartbeat_s
             self._heartbeat.touch()

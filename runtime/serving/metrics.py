@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from dataclasses import dataclass
 
-from runtime.errors import Draining, EngineFault, InvalidRequest, NotFound, Overloaded, ServeError
+from runtime.errors import OVERLOADS, Draining, EngineFault, InvalidRequest, NotFound, Overloaded, ServeError
 
 COUNTER, GAUGE, HISTOGRAM = "counter", "gauge", "histogram"
 # Seconds. A first sound is wanted within 0.1 s and is late after 1 s; a frame must take less than the 0.2 s it
@@ -18,6 +18,7 @@ COUNTER, GAUGE, HISTOGRAM = "counter", "gauge", "histogram"
 FIRST_S = (0.02, 0.04, 0.06, 0.08, 0.12, 0.17, 0.25, 0.35, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0)
 STEP_S = (0.001, 0.002, 0.004, 0.006, 0.0086, 0.012, 0.02, 0.035, 0.06, 0.1, 0.2, 0.5, 1.0)
 CALL_S = (0.005, 0.01, 0.02, 0.035, 0.06, 0.1, 0.17, 0.3, 0.5, 1.0, 2.0)
+WAIT_S = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0)
 BATCH = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 96.0, 128.0)
 
 REASONS = {
@@ -53,8 +54,9 @@ FAMILIES = (
         COUNTER,
         "Requests that were refused, by reason",
         label="reason",
-        values=(*REASONS.values(), OTHER_REASON),
+        values=(*REASONS.values(), *OVERLOADS, OTHER_REASON),
     ),
+    Family("wait_seconds", HISTOGRAM, "From receiving a request to its slot, encoding included", WAIT_S),
     Family("first_text_seconds", HISTOGRAM, "From receiving a request to its first text", FIRST_S),
     Family("first_audio_seconds", HISTOGRAM, "From receiving a request to its first sound", FIRST_S),
     Family("step_seconds", HISTOGRAM, "Time of one step of the frame loop: 0.2 s of speech per stream", STEP_S),
@@ -65,12 +67,16 @@ FAMILIES = (
     Family("underruns_total", COUNTER, "Chunks that came after a listener without a buffer had run dry (estimate)"),
     Family("underrun_seconds_total", COUNTER, "Silence that such listeners heard (estimate)"),
     Family("live_requests", GAUGE, "Requests without a last response"),
+    Family("counted_requests", GAUGE, "Live requests that count towards a limit per API key"),
     Family("live_streams", GAUGE, "Requests that hold a slot of the frame loop"),
     Family("queue_length", GAUGE, "Requests that are encoded or wait for a slot or for KV blocks"),
+    Family("queue_length_interactive", GAUGE, "Those of them of the higher class"),
+    Family("queue_length_batch", GAUGE, "Those of them of the lower class"),
     Family("kv_free_backbone", GAUGE, "Free KV blocks of the backbone"),
     Family("kv_used_backbone", GAUGE, "KV blocks of the backbone that streams hold"),
     Family("kv_free_speech", GAUGE, "Free KV blocks of the speech head"),
     Family("kv_used_speech", GAUGE, "KV blocks of the speech head that streams hold"),
+    Family("prefix_hits", GAUGE, "Streams since the start that began behind a known system message"),
     Family("frames", GAUGE, "Batches of frames that were sent since the start"),
     Family("frame_seconds", GAUGE, "Time spent on sending them"),
 )
@@ -87,11 +93,12 @@ class Changes:
 
 
 class Metrics:
-    """Records events. ``step`` may come from another thread than the rest."""
+    """Records events. ``step``, ``waited`` and ``rejected`` may come from other threads than the rest."""
 
     def __init__(self) -> None:
         self._counts: defaultdict[Key, float] = defaultdict(float)
         self._observed: deque[tuple[str, float]] = deque()
+        self._rejected: deque[str] = deque()  # reasons; an append is safe in every thread, a count is not
 
     def accepted(self, mode: str) -> None:
         """A request passed all checks."""
@@ -99,7 +106,11 @@ class Metrics:
 
     def rejected(self, error: BaseException) -> None:
         """A request was refused."""
-        self._count("rejects_total", reason(error))
+        self._rejected.append(reason(error))
+
+    def waited(self, seconds: float) -> None:
+        """A request got its slot, so long after it came."""
+        self._observed.append(("wait_seconds", seconds))
 
     def cancelled(self) -> None:
         """A client went away."""
@@ -134,6 +145,8 @@ class Metrics:
 
     def take(self) -> Changes:
         """What happened since the last call."""
+        for _ in range(len(self._rejected)):
+            self._count("rejects_total", self._rejected.popleft())
         counts, self._counts = dict(self._counts), defaultdict(float)
         return Changes(counts, [self._observed.popleft() for _ in range(len(self._observed))])
 
@@ -145,4 +158,6 @@ def reason(error: BaseException) -> str:
     """The word for an error; few of them, because every value is a time series."""
     if not isinstance(error, ServeError):
         return OTHER_REASON
+    if isinstance(error, Overloaded) and error.field in OVERLOADS:
+        return error.field
     return next((word for kind, word in REASONS.items() if isinstance(error, kind)), OTHER_REASON)

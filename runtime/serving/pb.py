@@ -7,6 +7,9 @@ one of its objects, as an argument and this file imports anywhere.
 from __future__ import annotations
 
 import logging
+import os
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,8 +17,11 @@ from typing import Any
 import numpy as np
 
 from runtime.contracts import NUMPY_TYPES, ModelContract, TensorSpec
-from runtime.errors import TRITON_CODES, EngineFault, InvalidRequest, ServeError
+from runtime.errors import MEMORY_FULL, TRITON_CODES, EngineFault, InvalidRequest, ServeError, stage_fault
+from runtime.faults import kind, log_fault
+from runtime.serving.inside import check_inside
 
+PARENT_POLL_S = 0.5
 logger = logging.getLogger(__name__)
 
 
@@ -37,6 +43,18 @@ def built_folder(args: dict[str, str]) -> Path:
     Triton passes the model's own directory as ``model_repository``.
     """
     return Path(args["model_repository"]).parents[1]
+
+
+def end_with_parent() -> None:
+    """Ends this stub soon after its tritonserver is gone: Triton's own watch waits for our threads for ever."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(PARENT_POLL_S)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
 def gpu(args: dict[str, str]) -> int:
@@ -74,10 +92,13 @@ def respond(pb_utils: Any, contract: ModelContract, arrays: dict[str, np.ndarray
     return pb_utils.InferenceResponse(output_tensors=tensors(pb_utils, contract.outputs, arrays))
 
 
-def fail(pb_utils: Any, error: BaseException) -> Any:
-    """An ``InferenceResponse`` that carries a typed error; any other exception becomes an EngineFault."""
+def fail(pb_utils: Any, error: BaseException, part: str = "server") -> Any:
+    """An ``InferenceResponse`` that carries a typed error; any other exception becomes an EngineFault of ``part``."""
+    if MEMORY_FULL in str(error):
+        error = stage_fault(str(error), part)
     if not isinstance(error, ServeError):
-        error = EngineFault("server", f"{type(error).__name__}: {error}", "this is a fault of the server: see its log")
+        # Without its message: that may quote another request of the same call.
+        error = EngineFault(part, f"failed ({kind(error)})", "this is a fault of the server: see its log")
     code = getattr(pb_utils.TritonError, TRITON_CODES[error.code])
     return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error), code))
 
@@ -88,12 +109,14 @@ def answer_each(
     requests: list[Any],
     run: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]],
 ) -> list[Any]:
-    """One response per request of a non-decoupled model; a failing request leaves the others alone."""
+    """One response per request of a stage; a failing request leaves the others alone."""
     responses = []
     for request in requests:
         try:
+            check_inside(request.parameters(), contract.name)
             responses.append(respond(pb_utils, contract, run(inputs(request, contract))))
         except Exception as error:
-            logger.exception("%s: a request failed", contract.name)
-            responses.append(fail(pb_utils, error))
+            if not isinstance(error, InvalidRequest):
+                log_fault(logger, f"{contract.name}: a request failed", error)
+            responses.append(fail(pb_utils, error, contract.name))
     return responses

@@ -10,9 +10,12 @@ from typing import Any
 import numpy as np
 
 from runtime.errors import InvalidRequest, client_name
+from runtime.frontend.audio import HIGHEST_RATE, LOWEST_RATE
 from runtime.frontend.prompt import Message, parse_messages, single_turn
-from runtime.params import DEFAULT_MAX_TOKENS, DEFAULT_MODE, AnswerParams, SamplingParams
+from runtime.params import DEFAULT_MAX_TOKENS, DEFAULT_MODE, MODES, AnswerParams, SamplingParams
+from runtime.stream import FRAME_S
 from runtime.token2wav.hops import EARLIEST_HOPS, requested_hops
+from runtime.waiting import DEFAULT_PRIORITY, PRIORITIES, Priority
 
 # Parameters that Triton itself adds, and headers that an operator has it forward.
 FOREIGN_PREFIXES = ("triton_", "x-")
@@ -33,7 +36,10 @@ PARAMETERS: dict[str, type] = {
     "repetition_penalty": float,
     "hops": str,
     "earliest": bool,
+    # Not "priority": Triton keeps that name to itself, takes integers only and shows them to no Python model.
+    "urgency": str,
 }
+WARMUP_SEED = 1  # every start makes the same answer
 BOOLEANS = {"true": True, "false": False, "1": True, "0": False}
 
 
@@ -47,6 +53,43 @@ class ChatRequest:
     params: AnswerParams
     voice: str | None
     hops: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """What is known of a request from its parameters and the length of its sound alone.
+
+    ``prompt``: positions of the prompt, at least. ``answer``: the most tokens of the answer, None for the default.
+    """
+
+    priority: Priority
+    prompt: int
+    answer: int | None
+    speaks: bool
+
+
+def outline(parameters: Mapping[str, Any], samples: int, model_rate: int) -> Outline:
+    """Reads what admission needs, before any tensor is touched.
+
+    Args:
+        samples: of all clips.
+        model_rate: default of ``sample_rate``.
+
+    Raises:
+        InvalidRequest: a parameter is wrong.
+    """
+    values = parse_parameters(parameters)
+    urgency = values.get("urgency", DEFAULT_PRIORITY.name.lower())
+    if urgency not in PRIORITIES:
+        raise InvalidRequest("urgency", f"is {urgency[:40]!r}", f"use one of {', '.join(PRIORITIES)}")
+    rate = values.get("sample_rate", model_rate)
+    seconds = samples / rate if LOWEST_RATE <= rate <= HIGHEST_RATE else 0.0  # a wrong rate is refused later, by name
+    return Outline(
+        priority=Priority[urgency.upper()],
+        prompt=int(seconds / FRAME_S),
+        answer=values.get("max_tokens"),
+        speaks=values.get("mode", DEFAULT_MODE) == MODES[0],
+    )
 
 
 def parse_request(
@@ -122,10 +165,11 @@ def _whole(number: float) -> int:
 
 def _answer_params(values: Mapping[str, Any], mode: str, warmup: np.ndarray | None) -> AnswerParams:
     sampling = {name: values[name] for name in SAMPLING if name in values}
-    sampling.setdefault("seed", secrets.randbits(62))
     max_tokens = values.get("max_tokens", DEFAULT_MAX_TOKENS)
     if warmup is not None and warmup.size:
         max_tokens = int(warmup.flat[0])
+        sampling.setdefault("seed", WARMUP_SEED)
+    sampling.setdefault("seed", secrets.randbits(62))
     return AnswerParams(
         mode=mode,
         max_tokens=max_tokens,

@@ -1,60 +1,45 @@
 """The public model's life: requests in, sessions, the frame loop thread, sound, cancellation, faults.
 
-Two threads: the frame loop's, and an asyncio thread that does everything else. ``submit`` is called
-from Triton's ``execute`` and returns at once.
+Two threads: the frame loop's, and an asyncio thread that does everything else. Requests come through the
+door, in Triton's thread.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import os
-import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
 
-import numpy as np
-
-from runtime.answer import Answer
 from runtime.checkpoint.config import ModelConfig
-from runtime.errors import Draining, EngineFault, NotFound, Overloaded, ServeError
+from runtime.errors import Draining, EngineFault, ServeError
+from runtime.faults import kind, log_fault
 from runtime.frame_loop import FrameLoop, StreamFrame
-from runtime.frontend.audio import split_clips, to_model_rate
-from runtime.frontend.prompt import PromptBuilder
+from runtime.frontend.mel import position_hz
 from runtime.frontend.tokenizer import ChatTokenizer
 from runtime.options import Options
-from runtime.serving.encoding import EncodeQueue
+from runtime.server.control import RUN_FOLDER
+from runtime.serving.admission import Ticket
+from runtime.serving.asyncio_thread import AsyncioThread
+from runtime.serving.door import Door, Incoming
+from runtime.serving.guarded import GuardedStages
+from runtime.serving.intake import Intake, Prepared
 from runtime.serving.loop_thread import LoopThread
 from runtime.serving.metrics import Metrics
-from runtime.serving.request import ChatRequest, parse_request
-from runtime.serving.session import CANCELLED, Reply, Session, Timings
+from runtime.serving.orders import Orders, Pulse
+from runtime.serving.session import CANCELLED, Session
 from runtime.serving.sound import Dispatcher, Sound
 from runtime.serving.stages import Stages
-from runtime.stream import Prompt, Stream
-from runtime.token2wav.hops import HopPolicy
+from runtime.stream import Stream
 from runtime.token2wav.layout import Sizes
+from runtime.waiting import Priority
 
 logger = logging.getLogger(__name__)
 
-RUN_FOLDER = "run"  # what a running server and its supervisor tell each other
-DRAIN_FILE = "drain"  # while it exists, new requests are refused
-MakeSound = Callable[[Callable[[np.ndarray], None], Callable[[ServeError], None]], Sound]
 DEATH_DELAY_S = 0.5  # for the last error responses to leave the process
-
-
-@dataclass(frozen=True, slots=True)
-class Incoming:
-    """A request as it came: tensors, parameters, wanted outputs, where the answer goes."""
-
-    arrays: Mapping[str, np.ndarray]
-    parameters: Mapping[str, Any]
-    outputs: frozenset[str]
-    reply: Reply
 
 
 class ChatService:
@@ -78,50 +63,53 @@ class ChatService:
         sound: Sizes,
         die: Callable[[], None] = lambda: os._exit(1),
     ) -> None:
-        self._options, self._config = options, config
-        self._voices, self._sample_rate, self._die = sound.voices, sound.sample_rate, die
+        self._config, self._die, self._poll_s = config, die, options.serving.cancel_poll_s
+        self._sample_rate, self._scheduler = sound.sample_rate, loop.scheduler
         self._tokenizer = ChatTokenizer(config.directory)
-        self._prompts = PromptBuilder(config, self._tokenizer)
-        self._scheduler = loop.scheduler
-        self._run = options.path(RUN_FOLDER)
-        self._run.mkdir(exist_ok=True)
-        serving = options.serving
+        self._orders, self._pulse = Orders(options.path(RUN_FOLDER)), Pulse(options.serving.heartbeat_s)
         self.metrics = Metrics()
         self._loop_thread = LoopThread(
-            loop, self._frames, self._fault, self._run / "heartbeat", serving.heartbeat_s, self.metrics.step
+            loop,
+            self._frames,
+            self._fault,
+            self._orders.heartbeat,
+            options.serving.heartbeat_s,
+            self.metrics.step,
+            self._pulse.beats,
         )
-        self._aio = asyncio.new_event_loop()
-        self._aio_thread = threading.Thread(target=self._aio.run_forever, name="service", daemon=True)
-        self._encoder = EncodeQueue(stages, int(serving.encode_s * config.features.sample_rate), serving.gather_s)
-        self._dispatcher = Dispatcher(stages, options.token2wav, self.metrics)
-        # Under full attention a frame depends on its whole call, so there chunks are never joined.
-        block = 0 if options.token2wav.full_attention else sound.block_tokens
-        self._policy = HopPolicy(options.token2wav.hops, sound.lookahead, block)
+        self._thread = AsyncioThread("service", self._died)
+        self._aio = self._thread.loop
+        limits = options.limits.for_model(
+            options.engine.max_positions, position_hz(config.speech_ids.group_size), float(config.features.seconds)
+        )
+        rate = config.features.sample_rate
+        self.door = Door(
+            options, limits, rate, self._scheduler, self._orders, self.metrics, self._submit, self._sent_away
+        )
+        self._admission = self.door.admission
+        guarded = GuardedStages(stages, options.serving.stage_timeout_s, self._perish)
+        self._intake = Intake(options, limits, config, self._tokenizer, self._scheduler, guarded, sound)
+        self._dispatcher = Dispatcher(guarded, options.token2wav, self.metrics)
         self._sessions: dict[Stream, Session] = {}
-        self._incoming = 0
-        self._keys, self._sound_ids = itertools.count(), _stream_ids()
+        self._tickets: dict[Stream, Ticket] = {}
+        self._sound_ids = _stream_ids()
         self._tasks: set[asyncio.Task[None]] = set()
         self._observe: Callable[[], None] = lambda: None
+        self._ending: ServeError | None = None  # what ends the requests that are being prepared
         self.frame_seconds = 0.0  # spent on frames in the asyncio thread: decoding text, building and sending responses
         self.frames = 0
 
     def start(self) -> None:
         """Starts both threads."""
         self._loop_thread.start()
-        self._aio_thread.start()
-        asyncio.run_coroutine_threadsafe(self._watch(), self._aio)
+        self._thread.start()
+        self._thread.keep(self._watch())
 
     def stop(self) -> None:
         """Ends both threads; live requests get an error."""
         self._loop_thread.stop()
-        stopped = Overloaded("server", "is stopping", "send the request again")
-        asyncio.run_coroutine_threadsafe(self._fail_all(stopped), self._aio).result()
-        self._aio.call_soon_threadsafe(self._aio.stop)
-        self._aio_thread.join()
-
-    def submit(self, incoming: Incoming) -> None:
-        """Takes a request; its answer goes to its reply. Thread-safe, returns at once."""
-        self._aio.call_soon_threadsafe(self._accept, incoming, Timings(on_mark=self.metrics.moment))
+        self._thread.run(self._end_all(Draining("server", "is stopping", "send the request again"))).result()
+        self._thread.stop()
 
     def observe(self, observer: Callable[[], None]) -> None:
         """Has ``observer`` called in the asyncio thread at every poll."""
@@ -130,97 +118,70 @@ class ChatService:
     @property
     def live(self) -> int:
         """Requests without a last response."""
-        return self._incoming + len(self._sessions)
+        return self._admission.live + len(self.door.owed)
 
     def gauges(self) -> dict[str, float]:
         """Numbers that show what is held now."""
         free, used = self._scheduler.free_blocks, self._scheduler.used_blocks
+        waiting = {f"queue_length_{p.name.lower()}": self._admission.waiting(p) for p in Priority}
         return {
             "live_requests": self.live,
+            "counted_requests": self.door.keys.live,
             "live_streams": self._scheduler.live,
-            "queue_length": self._incoming + len(self._scheduler.waiting),
+            "queue_length": sum(waiting.values()),
+            **waiting,
             "kv_free_backbone": free[0],
             "kv_free_speech": free[1],
             "kv_used_backbone": used[0],
             "kv_used_speech": used[1],
+            "prefix_hits": self._scheduler.prefix_hits,
             "frames": self.frames,
             "frame_seconds": self.frame_seconds,
         }
 
     # ---- asyncio thread ----
 
-    def _accept(self, incoming: Incoming, timings: Timings) -> None:
-        self._incoming += 1
-        task = self._aio.create_task(self._answer(incoming, timings))
+    def _accept(self, incoming: Incoming) -> None:
+        task = self._aio.create_task(self._answer(incoming))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _answer(self, incoming: Incoming, timings: Timings) -> None:
+    async def _answer(self, incoming: Incoming) -> None:
         try:
-            await self._prepare(incoming, timings)
-        except Exception as error:
-            if not isinstance(error, ServeError):
-                logger.exception("a request failed")
-            self.metrics.rejected(error)
-            incoming.reply.fail(error)
-        finally:
-            self._incoming -= 1
-
-    async def _prepare(self, incoming: Incoming, timings: Timings) -> None:
-        """Checks the request, encodes its sound and hands it to the frame loop."""
-        self._admit()
-        clips = split_clips(incoming.arrays.get("audio"), incoming.arrays.get("audio_lengths"))
-        request = parse_request(incoming.arrays, incoming.parameters, clips, self._config.features.sample_rate)
-        voice = self._voice(request)
-        clips = to_model_rate(list(request.clips), request.sample_rate, self._config.features)
-        ids = self._prompts.build(request.messages, [len(clip) for clip in clips])
-        positions = np.flatnonzero(ids == self._config.text_ids.audio)
-        answer = Answer(self._config.text_ids, self._config.speech_ids, request.params)
-        hidden = self._config.backbone.hidden_size
-        stream = Stream(
-            next(self._keys), Prompt(ids, np.zeros((len(positions), hidden), np.float32), positions), answer
-        )
-        self._scheduler.check_fits(stream)
-        if len(positions):
-            embeds = [part for part in await self._encoder.encode(clips) if len(part)]
-            stream.prompt.audio_embeds[:] = np.concatenate(embeds)
-        timings.mark("encoded")
-        if incoming.reply.is_cancelled():
+            self.door.check_open()
+            prepared = await self._intake.prepare(incoming)
+            incoming.timings.mark("encoded")
+            if not incoming.reply.is_cancelled():
+                self._begin(incoming, prepared)
+                return
             self.metrics.cancelled()
             incoming.reply.close()
-            return
-        self.metrics.accepted(request.params.mode)
-        policy = replace(self._policy, hops=request.hops or self._policy.hops)
-        self._begin(incoming, stream, partial(Sound, self._sound_ids, voice, policy, self._sample_rate), timings)
+        except (Exception, asyncio.CancelledError) as error:  # the second by ``_fail_all``
+            why = self._ending or error if isinstance(error, asyncio.CancelledError) else error
+            if not isinstance(why, ServeError):
+                log_fault(logger, "a request failed", why)
+            self.door.refuse(incoming.reply, why)
+        self._admission.leave(incoming.ticket)
 
-    def _begin(self, incoming: Incoming, stream: Stream, sound: MakeSound, timings: Timings) -> None:
-        session = Session(
-            incoming.reply,
-            incoming.outputs,
-            stream,
-            self._tokenizer.stream(),
-            self._config.speech_ids,
-            timings,
-            self._forget,
-        )
-        if stream.params.speaks and "audio" in incoming.outputs:
-            session.sound = sound(session.on_audio, session.fail)
-        self._sessions[stream] = session
+    def _begin(self, incoming: Incoming, prepared: Prepared) -> None:
+        stream, ticket = prepared.stream, incoming.ticket
+        self.metrics.accepted(stream.params.mode)
+        text = self._tokenizer.stream()
+        ids, outputs = self._config.speech_ids, incoming.outputs
+        session = Session(incoming.reply, outputs, stream, text, ids, incoming.timings, self._forget)
+        if stream.params.speaks and "audio" in outputs:
+            session.sound = Sound(
+                self._sound_ids, prepared.voice, prepared.hops, self._sample_rate, session.on_audio, session.fail
+            )
+        self._sessions[stream], self._tickets[stream] = session, ticket
+        ticket.end = session.fail
+        stream.on_slot = self._admission.follow(ticket)
         self._loop_thread.add(stream)
 
-    def _admit(self) -> None:
-        if (self._run / DRAIN_FILE).exists():
-            raise Draining("server", "is stopping", "send the request to another server or retry in a minute")
-        bound = self._options.engine.max_streams + self._options.serving.max_waiting
-        if self.live > bound:
-            raise Overloaded("server", f"already has {bound} requests", "retry in a few seconds")
-
-    def _voice(self, request: ChatRequest) -> str:
-        if request.voice is None:
-            return self._voices[0]
-        if request.voice not in self._voices:
-            raise NotFound("voice", f"{request.voice[:40]!r} is not known", f"use one of {', '.join(self._voices)}")
-        return request.voice
+    def _send_away(self, ticket: Ticket) -> None:
+        """Ends a request that has its refusal; one that was not begun finds the refusal itself."""
+        if ticket.refusal is not None and ticket.end is not None:
+            ticket.end(ticket.refusal)
 
     def _on_frames(self, frames: list[StreamFrame]) -> None:
         began = time.perf_counter()
@@ -229,21 +190,21 @@ class ChatService:
             session = self._sessions.get(item.stream)
             if session is None:
                 continue  # cancelled since
-            try:
-                session.on_frame(item.frame)
-                if session.sound is not None:
-                    self._dispatcher.offer(session.sound)
-            except Exception as error:
-                logger.exception("a response could not be made")
-                session.fail(error)
+            session.on_frame(item.frame)
+            if session.sound is not None:
+                self._dispatcher.offer(session.sound)
         self.frame_seconds += time.perf_counter() - began
 
     def _forget(self, session: Session) -> None:
         """The session sent its last response, or its client is gone: free what it holds."""
-        if session.ending == CANCELLED:
+        ticket = self._tickets.pop(session.stream)
+        if ticket.refusal is not None:
+            self.metrics.rejected(ticket.refusal)
+        elif session.ending == CANCELLED:
             self.metrics.cancelled()
         else:
             self.metrics.ended(session.ending)
+        self._admission.leave(ticket)
         del self._sessions[session.stream]
         self._loop_thread.cancel(session.stream)
         if session.sound is not None:
@@ -252,21 +213,54 @@ class ChatService:
         self._observe()  # the numbers of an answer are there before its last response
 
     async def _watch(self) -> None:
-        """Polls cancellation of all live requests together and keeps the supervisor's count."""
-        shown = -1
+        """Polls cancellation and deadlines of all requests together and keeps the supervisor's count."""
         while True:
+            self._pulse.beat()
             for session in list(self._sessions.values()):
                 if session.reply.is_cancelled():
                     session.cancel()
+            for ticket in self._admission.overdue():
+                self._send_away(ticket)
+            if self._orders.overdue:
+                await self._fail_all(Draining("server", "stopped before this answer was complete", "send it again"))
+            self.door.owed.retry()
             self._observe()
-            if self.live != shown or (self._run / DRAIN_FILE).exists():  # the supervisor believes fresh counts only
-                shown = self.live
-                _replace(self._run / "live", str(shown))
-            await asyncio.sleep(self._options.serving.cancel_poll_s)
+            self._orders.show(self.live)
+            await asyncio.sleep(self._poll_s)
 
-    async def _fail_all(self, error: BaseException) -> None:
+    async def _fail_all(self, error: ServeError) -> None:
+        """Ends every request: those that are being prepared, waiting and running ones."""
+        self._ending = error
+        for task in list(self._tasks):
+            task.cancel()
         for session in list(self._sessions.values()):
             session.fail(error)
+        await asyncio.sleep(0)  # the cancelled tasks answer with ``_ending``
+
+    async def _end_all(self, error: ServeError) -> None:
+        self.door.close(error)
+        await self._fail_all(error)
+
+    def _perish(self, error: ServeError) -> None:
+        """What is lost only a restart brings back: this process ends, and the supervisor starts all again."""
+        log_fault(logger, str(error), error)
+        task = self._aio.create_task(self._end_all(error))
+        task.add_done_callback(lambda _: self._aio.call_later(DEATH_DELAY_S, self._die))
+
+    def _died(self, error: BaseException) -> None:
+        """This thread cannot go on."""
+        for session in list(self._sessions.values()):
+            session.fail(_restart("server", error))
+        time.sleep(DEATH_DELAY_S)
+        self._die()
+
+    # ---- Triton's thread ----
+
+    def _submit(self, incoming: Incoming) -> None:
+        self._aio.call_soon_threadsafe(self._accept, incoming)
+
+    def _sent_away(self, ticket: Ticket) -> None:
+        self._aio.call_soon_threadsafe(self._send_away, ticket)
 
     # ---- frame loop thread ----
 
@@ -274,18 +268,16 @@ class ChatService:
         self._aio.call_soon_threadsafe(self._on_frames, frames)
 
     def _fault(self, error: BaseException) -> None:
-        fault = EngineFault("engine", f"{type(error).__name__}: {error}", "the server restarts: send the request again")
-        asyncio.run_coroutine_threadsafe(self._fail_all(fault), self._aio).result()
+        with contextlib.suppress(TimeoutError):  # the other thread may be dead too
+            self._thread.run(self._end_all(_restart("engine", error))).result(DEATH_DELAY_S)
         time.sleep(DEATH_DELAY_S)
         self._die()
+
+
+def _restart(part: str, error: BaseException) -> EngineFault:
+    return EngineFault(part, f"failed ({kind(error)})", "the server restarts: send the request again")
 
 
 def _stream_ids() -> itertools.count[int]:
     """Ids that a restarted server does not repeat, so that state of a dead one is never taken for its own."""
     return itertools.count(time.time_ns() // 1000 << 10)
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_suffix(".new")
-    temporary.write_text(text)
-    temporary.replace(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,12 +11,16 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from runtime.answer import Frame
+from runtime.answer import FAULT, Frame
 from runtime.checkpoint.config import SpeechIds
+from runtime.contracts import FUN_AUDIO_CHAT
+from runtime.errors import EngineFault
+from runtime.faults import kind, log_fault
 from runtime.frontend.tokenizer import TextStream
 from runtime.serving.sound import Sound
 from runtime.stream import Stream
 
+logger = logging.getLogger(__name__)
 FAILED, CANCELLED = "error", "cancelled"
 
 
@@ -93,9 +98,29 @@ class Session:
         self.ending = ""  # how it ended: a finish reason, "error" or CANCELLED
         self._counts = {"text_tokens": 0, "speech_tokens": 0, "audio_samples": 0}
         self.open = True
+        self._over = False  # the last response is on its way
 
     def on_frame(self, frame: Frame) -> None:
         """A frame of the loop: text goes out at once, codes go to the sound."""
+        if frame.finish == FAULT:
+            self.fail(EngineFault("engine", "gave numbers that are not finite", "send the request again"))
+        else:
+            self._or_fail(lambda: self._frame(frame))
+
+    def on_audio(self, samples: np.ndarray) -> None:
+        """Samples of the next chunk."""
+        self._or_fail(lambda: self._audio(samples))
+
+    def _or_fail(self, action: Callable[[], None]) -> None:
+        """What goes wrong in here ends this answer and no other."""
+        try:
+            action()
+        except Exception as error:
+            log_fault(logger, "a response could not be made", error)
+            problem = f"could not make a response ({kind(error)})"
+            self.fail(EngineFault(FUN_AUDIO_CHAT.name, problem, "this is a fault of the server: see its log"))
+
+    def _frame(self, frame: Frame) -> None:
         self._timings.mark("first_frame")
         text = self._text.push(frame.text_id)
         if frame.finish:
@@ -113,8 +138,7 @@ class Session:
         if text or final or self._outputs & {"text_token_ids", "speech_token_ids"}:
             self._send(text=text, text_ids=(frame.text_id,), codes=frame.codes, final=final)
 
-    def on_audio(self, samples: np.ndarray) -> None:
-        """Samples of the next chunk."""
+    def _audio(self, samples: np.ndarray) -> None:
         if len(samples):
             self._timings.mark("first_audio")
         self._counts["audio_samples"] += len(samples)
@@ -123,13 +147,17 @@ class Session:
 
     def fail(self, error: BaseException) -> None:
         """Ends the request with an error."""
-        if self.open:
+        if self._over:
+            return
+        self._over = True
+        if self.open:  # else it failed while its last response was made
             self._close(FAILED)
-            self.reply.fail(error)
+        self.reply.fail(error)
 
     def cancel(self) -> None:
         """Ends the request of a client that is gone."""
         if self.open:
+            self._over = True
             self._close(CANCELLED)
             self.reply.close()
 
@@ -156,10 +184,12 @@ class Session:
         if final:
             self._close(self._finish_reason)
         self.reply.send({name: array for name, array in arrays.items() if name in self._outputs}, final)
+        self._over = self._over or final
 
     def _stats(self) -> str:
         facts = {
             "prompt_positions": len(self.stream.prompt),
+            "shared_positions": self.stream.skipped,
             "seed": self.stream.params.sampling.seed,
             **self._counts,
             "audio_chunks": 0 if self.sound is None else self.sound.chunks,

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from runtime.contracts import ChunkFlag
-from runtime.errors import EngineFault, ServeError
+from runtime.errors import ServeError
 from runtime.options import Token2WavOptions
 from runtime.playback import Playback
 from runtime.serving.metrics import Metrics
@@ -72,6 +72,16 @@ class Sound:
     def dry_at(self) -> float:
         """When the listener, who plays at once, has heard everything; the moment of waiting before the first sound."""
         return self._playback.dry_at if self._playback.samples else self._waiting_since
+
+    @property
+    def holds(self) -> bool:
+        """Whether token2wav may hold state for it."""
+        return self._open or self.in_flight
+
+    @property
+    def begins(self) -> bool:
+        """Whether the waiting chunk is the first of its token2wav stream, which then holds state until its last."""
+        return bool(self._pending[0].flag & ChunkFlag.START)
 
     def rank(self, now: float, bound_s: float) -> Rank:
         """Sort key of the waiting chunk.
@@ -156,12 +166,13 @@ def _ignore(_: object) -> None:
 class Dispatcher:
     """Batches over all sounds: whenever a call is free, the most urgent waiting chunks go together.
 
-    Nothing waits for a batch to fill. While a call runs, a stream whose listener has plenty to hear
-    lets its next chunks gather: under load chunks grow, and calls get fewer.
+    Nothing waits for a batch to fill, but a sound waits to begin while token2wav holds as many as it can. While a
+    call runs, a stream whose listener has plenty to hear lets its next chunks gather: under load chunks grow, and
+    calls get fewer.
 
     Args:
         stages: where calls go.
-        options: ``max_batch``, ``calls_in_flight``, ``max_wait_s``, ``slack_s``.
+        options: ``max_streams``, ``max_batch``, ``calls_in_flight``, ``max_wait_s``, ``slack_s``.
         metrics: told of calls, sound and silence.
     """
 
@@ -169,6 +180,7 @@ class Dispatcher:
         self._stages, self._options, self._running = stages, options, 0
         self._metrics = metrics or Metrics()
         self._ready: list[Sound] = []
+        self._holding: set[Sound] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def offer(self, sound: Sound) -> None:
@@ -182,6 +194,7 @@ class Dispatcher:
             self._running += 1
             # Taken now: until the task runs, the sounds may be offered again.
             chunks = [sound.take() for sound in batch]
+            self._holding.update(batch)
             task = asyncio.get_running_loop().create_task(self._call(batch, chunks))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -190,12 +203,19 @@ class Dispatcher:
         now, options = time.monotonic(), self._options
         self._ready = [sound for sound in self._ready if sound.waiting]
         due = [sound for sound in self._ready if not (self._running and sound.patient(now, options.slack_s))]
-        batch = sorted(due, key=lambda sound: sound.rank(now, options.max_wait_s))[: options.max_batch]
+        batch = self._that_fit(sorted(due, key=lambda sound: sound.rank(now, options.max_wait_s)))[: options.max_batch]
         self._ready = [sound for sound in self._ready if sound not in batch]
         return batch
 
+    def _that_fit(self, sounds: Sequence[Sound]) -> list[Sound]:
+        """Those that go on, and as many of those that begin as token2wav has room for."""
+        room = self._options.max_streams - len(self._holding)
+        fresh = [sound for sound in sounds if sound.begins and sound not in self._holding]
+        late = set(fresh[max(0, room) :])
+        return [sound for sound in sounds if sound not in late]
+
     async def _call(self, batch: list[Sound], chunks: list[SpeechChunk]) -> None:
-        results: Sequence[np.ndarray | ServeError | None]
+        results: Sequence[np.ndarray | ServeError]
         began = time.monotonic()
         try:
             results = await self._stages.speak(chunks)
@@ -207,9 +227,9 @@ class Dispatcher:
         for sound, result in zip(batch, results, strict=True):
             if isinstance(result, ServeError):
                 sound.fail(result)
-            elif result is None:
-                sound.fail(EngineFault("token2wav", "the state of this stream was lost", "send the request again"))
             else:
                 self._metrics.sound(len(result) / sound.rate, sound.give(result))
+            if not sound.holds:
+                self._holding.discard(sound)
             self.offer(sound)
         self._dispatch()

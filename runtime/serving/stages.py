@@ -8,9 +8,27 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from runtime.contracts import SPEECH_ENCODER, STATE_LOST, TOKEN2WAV, ChunkFlag, ModelContract
-from runtime.errors import EngineFault
+from runtime.contracts import (
+    FLOW,
+    FLOW_FAILED,
+    SPEECH_ENCODER,
+    STATE_LOST,
+    TOKEN2WAV,
+    VOCODER,
+    VOCODER_FAILED,
+    ChunkFlag,
+    ModelContract,
+)
+from runtime.errors import EngineFault, stage_fault
+from runtime.serving.inside import stage_parameters
 from runtime.serving.pb import tensors
+
+_FAILED = "failed at this answer, or made sound that is not finite"
+_LOST = {
+    STATE_LOST: (TOKEN2WAV.name, "the state of this stream was lost"),
+    FLOW_FAILED: (FLOW.name, _FAILED),
+    VOCODER_FAILED: (VOCODER.name, _FAILED),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +41,14 @@ class SpeechChunk:
     tokens: Sequence[int]
 
 
+Spoken = np.ndarray | EngineFault
+
+
 class Speaker(Protocol):
     """Tokens to sound, each call one batch."""
 
-    async def speak(self, chunks: Sequence[SpeechChunk]) -> list[np.ndarray | None]:
-        """Chunks to their new 24 kHz samples; None where the stream's state was lost."""
+    async def speak(self, chunks: Sequence[SpeechChunk]) -> list[Spoken]:
+        """Chunks to their new 24 kHz samples; an error where the stream is over."""
 
 
 class Stages(Speaker, Protocol):
@@ -49,7 +70,7 @@ class BlsStages:
         arrays = await self._call(SPEECH_ENCODER, {"audio": np.concatenate(clips), "audio_lengths": lengths})
         return np.split(arrays["audio_embeds"], np.cumsum(arrays["audio_embed_lengths"])[:-1])
 
-    async def speak(self, chunks: Sequence[SpeechChunk]) -> list[np.ndarray | None]:
+    async def speak(self, chunks: Sequence[SpeechChunk]) -> list[Spoken]:
         """See ``Stages``."""
         arrays = await self._call(TOKEN2WAV, pack_chunks(chunks))
         return unpack_audio(arrays["audio"], arrays["audio_lengths"])
@@ -60,10 +81,11 @@ class BlsStages:
             model_name=contract.name,
             requested_output_names=names,
             inputs=tensors(self._pb, contract.inputs, arrays),
+            parameters=stage_parameters(),
         )
         response = await request.async_exec()
         if response.has_error():
-            raise EngineFault(contract.name, response.error().message(), "this is a fault of the server: see its log")
+            raise stage_fault(response.error().message(), contract.name)
         return {name: self._pb.get_output_tensor_by_name(response, name).as_numpy() for name in names}
 
 
@@ -78,9 +100,15 @@ def pack_chunks(chunks: Sequence[SpeechChunk]) -> dict[str, np.ndarray]:
     }
 
 
-def unpack_audio(audio: np.ndarray, lengths: np.ndarray) -> list[np.ndarray | None]:
-    """Samples of each chunk; None where the length says that the state was lost."""
+def unpack_audio(audio: np.ndarray, lengths: np.ndarray) -> list[Spoken]:
+    """Samples of each chunk; an error where the length says why there are none."""
     ends = np.cumsum(np.maximum(lengths, 0))
     return [
-        None if length == STATE_LOST else audio[end - length : end] for length, end in zip(lengths, ends, strict=True)
+        _lost(int(length)) if length < 0 else audio[end - length : end]
+        for length, end in zip(lengths, ends, strict=True)
     ]
+
+
+def _lost(code: int) -> EngineFault:
+    stage, problem = _LOST[code]
+    return EngineFault(stage, problem, "send the request again")

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from runtime.contracts import FUN_AUDIO_CHAT
+from runtime.serving.door import Asked, Check
 from runtime.serving.gauges import MetricBoard
 from runtime.serving.pb import fail, inputs, respond
-from runtime.serving.service import Incoming
 from runtime.serving.stages import BlsStages
 from runtime.serving.start import start_service
+
+US_PER_S = 1_000_000
 
 
 class TritonReply:
@@ -53,15 +56,30 @@ class FrontDoor:
         """Hands a request to the service; one that cannot even be read is answered here."""
         reply = TritonReply(self._pb, request)
         try:
-            # Copies, because the request's memory is Triton's and this request outlives execute().
-            arrays = {name: np.array(array) for name, array in inputs(request, FUN_AUDIO_CHAT).items()}
-            parameters = json.loads(request.parameters() or "{}")
-            outputs = frozenset(request.requested_output_names())
+            asked = _asked(request)
         except Exception as error:
-            reply.fail(error)
+            self._service.door.refuse(reply, error)
             return
-        self._service.submit(Incoming(arrays, parameters, outputs, reply))
+        self._service.door.receive(asked, reply, lambda check: _read(request, check))
 
     def close(self) -> None:
         """Ends live requests with an error and joins the threads."""
         self._service.stop()
+
+
+def _asked(request: Any) -> Asked:
+    shapes = {tensor.name(): tensor.shape() for tensor in request.inputs()}
+    timeout_us = request.timeout()
+    return Asked(
+        parameters=json.loads(request.parameters() or "{}"),
+        samples=math.prod(shapes.get("audio", (0,))),
+        timeout_s=timeout_us / US_PER_S if timeout_us else None,
+    )
+
+
+def _read(request: Any, check: Check) -> tuple[dict[str, np.ndarray], frozenset[str]]:
+    given = inputs(request, FUN_AUDIO_CHAT)
+    check(given)
+    # Copies, because the request's memory is Triton's and this request outlives execute().
+    arrays = {name: np.array(array) for name, array in given.items()}
+    return arrays, frozenset(request.requested_output_names())

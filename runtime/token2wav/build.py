@@ -43,7 +43,9 @@ def open_flow(options: Options, gpu: int = 0) -> FlowStage:
         from runtime.token2wav.device_build import device_flow
 
         weights = options.path(options.cosyvoice)
-        return device_flow(folder, weights, gpu_device(gpu), sound.max_streams, sound.window, sound.precision)
+        flow = device_flow(folder, weights, gpu_device(gpu), sound.max_streams, sound.window, sound.precision)
+        flow.prepare(sound.max_batch)
+        return flow
     profiles, memory = plan_profiles(Sizes.read(folder), sound), _device_memory(gpu)
     front, step = (_open_plan(folder, name, profiles, memory) for name in (FRONT_GRAPH, STEP_GRAPHS[sound.precision]))
     return _flow(folder, front, step, sound.max_streams, sound.window, False, sound.precision, memory)
@@ -58,7 +60,8 @@ def open_vocoder(options: Options, gpu: int = 0) -> VocoderStage:
         from runtime.frames.executor import gpu_device  # late: it needs torch
         from runtime.token2wav.device_build import device_vocoder
 
-        return device_vocoder(folder, options.path(options.cosyvoice), gpu_device(gpu), sound.max_streams)
+        weights, device = options.path(options.cosyvoice), gpu_device(gpu)
+        return device_vocoder(folder, weights, device, sound.max_streams, sound.max_batch, sound.engine)
     profiles, memory = plan_profiles(Sizes.read(folder), sound), _device_memory(gpu)
     return _vocoder(folder, _open_plan(folder, VOCODER_GRAPH, profiles, memory), sound.max_streams, memory)
 

@@ -1,7 +1,8 @@
-"""What both stages share: a packed batch of chunks, and a bounded table of stream states."""
+"""What both stages share: a packed batch of chunks, a bounded table of stream states, and failing rows kept apart."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,21 +10,25 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from runtime.contracts import STATE_LOST, ChunkFlag
+from runtime.contracts import LOST_STREAM, ChunkFlag
 from runtime.errors import InvalidRequest, Overloaded
+from runtime.faults import log_fault
 
 Arrays = dict[str, Any]  # by name; numpy at the stages' doors, ``runtime.memory.Array`` at their graphs
 Graph = Callable[[Arrays], Arrays]
 State = TypeVar("State")
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """One row of a call. ``part`` is its share of the packed input; None: the stage before lost its state."""
+    """One row of a call. ``part`` is its share of the packed input; None: the stage before lost it, see ``lost``."""
 
     stream_id: int
     flag: ChunkFlag
     part: np.ndarray | None
+    lost: int = 0  # one of LOST_STREAM, or 0
 
     @property
     def last(self) -> bool:
@@ -48,7 +53,7 @@ def read_chunks(arrays: Arrays, packed: str, lengths: str) -> list[Chunk]:
         raise InvalidRequest(lengths, problem, "give one of each per chunk")
     if len(set(ids)) != len(ids):
         raise InvalidRequest("stream_ids", "names a stream twice", "send one chunk per stream and call")
-    if counts.size and counts.min() < STATE_LOST:
+    if counts.size and counts.min() < min(LOST_STREAM):
         raise InvalidRequest(lengths, f"holds {counts.min()}", "lengths count from 0")
     ends = np.cumsum(np.maximum(counts, 0))
     total = int(ends[-1]) if ends.size else 0
@@ -56,9 +61,26 @@ def read_chunks(arrays: Arrays, packed: str, lengths: str) -> list[Chunk]:
         raise InvalidRequest(lengths, f"adds up to {total}, not to {arrays[packed].shape[-1]}", f"fit it to {packed}")
     parts = np.split(arrays[packed], ends[:-1], axis=-1)
     return [
-        Chunk(id_, ChunkFlag(flag), None if count == STATE_LOST else part)
+        Chunk(id_, ChunkFlag(flag), None, int(count)) if count < 0 else Chunk(id_, ChunkFlag(flag), part)
         for id_, flag, count, part in zip(ids, flags, counts, parts, strict=False)
     ]
+
+
+Row = TypeVar("Row")
+Result = TypeVar("Result")
+
+
+def each_that_works(rows: Sequence[Row], call: Callable[[Sequence[Row]], Sequence[Result]]) -> list[Result | None]:
+    """One call for all rows; when it fails each row alone, so that only the guilty ones are lost (None).
+
+    Args:
+        call: leaves the state of its rows as it was when it raises, or drops it.
+    """
+    try:
+        return list(call(rows))
+    except Exception as error:  # whatever it is, it must not end the streams of the other rows
+        log_fault(logger, f"a call for {len(rows)} streams failed", error)
+        return [None] if len(rows) == 1 else [result for row in rows for result in each_that_works([row], call)]
 
 
 class StreamTable(Generic[State]):
@@ -67,11 +89,18 @@ class StreamTable(Generic[State]):
     Args:
         owner: name of the stage, for messages.
         limit: most streams at once.
+        save: what puts the state back as it is now, and says whether that was possible.
         release: takes the state of a stream that is over.
     """
 
-    def __init__(self, owner: str, limit: int, release: Callable[[State], None] = lambda state: None) -> None:
-        self._owner, self._limit, self._release = owner, limit, release
+    def __init__(
+        self,
+        owner: str,
+        limit: int,
+        save: Callable[[State], Callable[[], bool]],
+        release: Callable[[State], None] = lambda state: None,
+    ) -> None:
+        self._owner, self._limit, self._save, self._release = owner, limit, save, release
         self._states: dict[int, State] = {}
 
     def __len__(self) -> int:
@@ -105,18 +134,27 @@ class StreamTable(Generic[State]):
 
     @contextmanager
     def serving(self, chunks: Sequence[Chunk]) -> Iterator[None]:
-        """Frees streams whose last chunk this is, and, when the call fails, all of its half-fed streams.
+        """Frees streams whose last chunk this is; when the call fails, all are as they were before.
 
-        Streams to release go first: their room may be what others start in.
+        A stream whose caches were written already cannot be put back: it is dropped, and its next chunk finds
+        it lost. Streams to release go first: their room may be what others start in.
         """
-        failed = True
         for chunk in chunks:
             if chunk.flag & ChunkFlag.RELEASE:
                 self.drop(chunk.stream_id)
+        saved = {c.stream_id: self._save(self._states[c.stream_id]) for c in chunks if c.stream_id in self._states}
         try:
             yield
-            failed = False
-        finally:
+        except BaseException:
             for chunk in chunks:
-                if failed or chunk.last:
+                if chunk.flag & ChunkFlag.START or not saved.get(chunk.stream_id, _gone)():
                     self.drop(chunk.stream_id)
+            raise
+        for chunk in chunks:
+            if chunk.last:
+                self.drop(chunk.stream_id)
+
+
+def _gone() -> bool:
+    """Of a stream that was not there before."""
+    return False

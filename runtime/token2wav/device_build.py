@@ -8,15 +8,18 @@ import numpy as np
 import torch
 
 from kernels.ops import Ops, ops_for
-from runtime.device_graphs import DeviceGraph, vocoder_shapes
+from runtime.device_graphs import DeviceGraph
+from runtime.device_sizes import vocoder_calls, vocoder_rule
 from runtime.frames.executor import Executor, executor_for
+from runtime.options import TORCH
 from runtime.token2wav.config import Token2WavConfig
 from runtime.token2wav.device_cache import DeviceFlowCache
 from runtime.token2wav.device_flow import DeviceFlowStage, FlowWork
 from runtime.token2wav.flow import EulerStep, Flow, FlowFront
 from runtime.token2wav.flow_stage import read_voice_vectors
-from runtime.token2wav.layout import MEL_NOISE, SOURCE_NOISE, VOICES, Sizes
+from runtime.token2wav.layout import MEL_NOISE, SOURCE_NOISE, VOCODER_GRAPH, VOICES, Sizes
 from runtime.token2wav.noise import Noise
+from runtime.token2wav.shapes import vocoder_profile
 from runtime.token2wav.vocoder import Snake, Vocoder
 from runtime.token2wav.vocoder_stage import VocoderStage
 from runtime.token2wav.weights import load_module
@@ -69,14 +72,35 @@ def vocoder_graph(vocoder: Vocoder, executor: Executor, ops: Ops) -> DeviceGraph
     for module in vocoder.modules():
         if isinstance(module, Snake):
             module.snake = ops.snake
-    return DeviceGraph(executor, vocoder, ("audio", "f0"), vocoder_shapes(vocoder.config.frame_samples))
+    return DeviceGraph(executor, vocoder, ("audio", "f0"), vocoder_rule(vocoder.config.frame_samples))
 
 
 def device_vocoder(
-    folder: Path, cosyvoice: Path, device: torch.device | str, max_streams: int, executor: Executor | None = None
+    folder: Path,
+    cosyvoice: Path,
+    device: torch.device | str,
+    max_streams: int,
+    rows: int = 0,
+    engine: str = TORCH,
+    executor: Executor | None = None,
 ) -> VocoderStage:
-    """The vocoder of an exported folder, with weights of ``cosyvoice``. Raises BuildError."""
-    executor = executor or executor_for(torch.device(device))
-    vocoder = load_module(Vocoder(Token2WavConfig.read(cosyvoice).hift), cosyvoice / VOCODER_FILE).to(executor.device)
-    graph = vocoder_graph(vocoder, executor, ops_for(executor.device))
-    return VocoderStage(Sizes.read(folder), graph.run, Noise(folder / SOURCE_NOISE, axis=0), max_streams)
+    """The vocoder of an exported folder, its graph or the weights of ``cosyvoice`` in torch.
+
+    Args:
+        rows: every size of calls of so many chunks is recorded now; 0: each when it is first needed.
+        engine: see ``Token2WavOptions``.
+
+    Raises:
+        BuildError: a file is missing, or there is no such engine here.
+    """
+    from runtime.onnx_device import onnx_graph, prefers_onnx  # late: the bench runs where there is no ONNX Runtime
+
+    executor, sizes = executor or executor_for(torch.device(device)), Sizes.read(folder)
+    if prefers_onnx("token2wav.engine", engine):
+        graph = onnx_graph(folder / VOCODER_GRAPH, executor.device, vocoder_rule(sizes.frame_samples))
+    else:
+        vocoder = load_module(Vocoder(Token2WavConfig.read(cosyvoice).hift), cosyvoice / VOCODER_FILE)
+        graph = vocoder_graph(vocoder.to(executor.device), executor, ops_for(executor.device))
+    if rows:
+        graph.prepare(vocoder_calls(vocoder_profile(sizes, rows), sizes.frame_samples))
+    return VocoderStage(sizes, graph.run, Noise(folder / SOURCE_NOISE, axis=0), max_streams)

@@ -46,6 +46,10 @@ class DeviceFlowCache(FlowCache):
         self._free_tails.append(int(cache.tails))
         super().close(cache)
 
+    def scrub(self, cache: StreamCache) -> None:
+        """See ``FlowCache.scrub``; the tails are cleared when the next stream takes their row."""
+        self.blocks[:, :, cache.table] = 0
+
     def wide_tables(self, caches: Sequence[StreamCache], rows: int) -> Arrays:
         """``tables`` and ``table_blocks`` [rows, window]: always as wide, so that shapes repeat."""
         slots = max(1, self.window)
@@ -63,6 +67,7 @@ class DeviceFlowCache(FlowCache):
         """Where each of ``blocks`` blocks of each row goes [rows * blocks]; the spare row where it is not kept."""
         found = np.full((rows, blocks), self.spare_block, np.int64)
         for row, (cache, count) in enumerate(zip(caches, counts, strict=True)):
+            cache.written += bool(count)  # given out to be written
             for block in range(max(0, count - self.window), count):
                 found[row, block] = self._row(cache, cache.blocks + block)
         return found.ravel()

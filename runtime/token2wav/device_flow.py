@@ -12,11 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from runtime.device_sizes import power_of_two, powers_down
 from runtime.frames.executor import Executor, Work
 from runtime.token2wav.chunks import Arrays
 from runtime.token2wav.device_cache import DeviceFlowCache
 from runtime.token2wav.flow import EulerStep, FlowFront
-from runtime.token2wav.flow_stage import FlowStage, Piece
+from runtime.token2wav.flow_stage import CALL_BLOCKS, FlowStage, Piece
 from runtime.token2wav.layout import Sizes
 from runtime.token2wav.noise import Noise
 
@@ -24,11 +25,6 @@ from runtime.token2wav.noise import Noise
 def round_up(value: int, multiple: int) -> int:
     """The next multiple."""
     return -(-value // multiple) * multiple
-
-
-def power_of_two(value: int) -> int:
-    """The next power of two."""
-    return 1 << (value - 1).bit_length()
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +83,18 @@ class DeviceFlowStage(FlowStage):
     ) -> None:
         super().__init__(sizes, _no_graph, _no_graph, voices, mel_noise, max_streams, cache.window, cache=cache)
         self._device_cache, self._work, self._executor = cache, work, executor
-        self._recordings: dict[tuple[int, int], Recording] = {}
+        self.recordings: dict[tuple[int, int], Recording] = {}
         self._speaker_width = len(next(iter(voices.values())))
+
+    @torch.inference_mode()
+    def prepare(self, rows: int) -> None:
+        """Records every size of calls of at most ``rows`` chunks now, so that no stream waits for it.
+
+        The largest first: smaller ones then fit into its memory.
+        """
+        for blocks in reversed(range(1, CALL_BLOCKS + 1)):
+            for size in powers_down(rows):
+                self._recording(size, blocks * self._sizes.block_frames)
 
     @torch.inference_mode()
     def _render(self, pieces: Sequence[Piece]) -> None:
@@ -140,14 +146,14 @@ class DeviceFlowStage(FlowStage):
         }
 
     def _recording(self, rows: int, total: int) -> Recording:
-        found = self._recordings.get((rows, total))
+        found = self.recordings.get((rows, total))
         if found is None:
             device = self._executor.device
             empty = self._inputs((), rows, total)
             inputs = {name: torch.tensor(values, device=device) for name, values in empty.items()}
             mel = torch.zeros_like(inputs["x"])
             run = self._executor.record(lambda: self._work(inputs, mel), lambda: None)
-            found = self._recordings[rows, total] = Recording(inputs, mel, run)
+            found = self.recordings[rows, total] = Recording(inputs, mel, run)
         return found
 
 

@@ -52,6 +52,7 @@ class StreamCache:
     tails: Array
     blocks: int = 0
     table: list[int] = field(default_factory=list)
+    written: int = 0  # how often blocks and tails were written
 
 
 class FlowCache:
@@ -121,6 +122,7 @@ class FlowCache:
         frames = self._sizes.block_frames
         for row, (cache, count) in enumerate(zip(caches, counts, strict=True)):
             cache.tails[step] = found["next_tails"][row]
+            cache.written += bool(count)  # without a new block the tails are those from before
             for block in range(max(0, count - self.window), count):
                 place = self._row(cache, cache.blocks + block)
                 new = found["keys_values"][:, row, ..., block * frames : (block + 1) * frames, :]
@@ -131,6 +133,11 @@ class FlowCache:
         """All steps of a call are stored: the new blocks count from now on."""
         for cache, count in zip(caches, counts, strict=True):
             cache.blocks += count
+
+    def scrub(self, cache: StreamCache) -> None:
+        """Clears the blocks of a stream that holds numbers which are not finite."""
+        for layer in self._layers:
+            layer[:, cache.table] = 0
 
     def _row(self, cache: StreamCache, block: int) -> int:
         """Pool row of a stream's block: that of the block which no later frame sees."""

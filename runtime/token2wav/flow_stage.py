@@ -9,16 +9,16 @@ not what runs the graphs or where their arrays live. Source: reference section 2
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from runtime.contracts import STATE_LOST, ChunkFlag
+from runtime.contracts import FLOW_FAILED, STATE_LOST, ChunkFlag
 from runtime.errors import InvalidRequest, NotFound
 from runtime.memory import HostMemory, Memory
-from runtime.token2wav.chunks import Arrays, Chunk, Graph, StreamTable, read_chunks
+from runtime.token2wav.chunks import Arrays, Chunk, Graph, StreamTable, each_that_works, read_chunks
 from runtime.token2wav.flow_cache import FlowCache, StreamCache
 from runtime.token2wav.layout import Sizes
 from runtime.token2wav.noise import Noise
@@ -37,6 +37,16 @@ class FlowState:
     dropped: int = 0  # tokens before those
     given: int = 0
 
+    def save(self) -> Callable[[], bool]:
+        """What puts all this back; it cannot (False) once blocks were written into the caches."""
+        tokens, dropped, given, written = list(self.tokens), self.dropped, self.given, self.cache.written
+
+        def restore() -> bool:
+            self.tokens, self.dropped, self.given = tokens, dropped, given
+            return self.cache.written == written
+
+        return restore
+
 
 @dataclass(slots=True)
 class Rendering:
@@ -47,6 +57,7 @@ class Rendering:
     final: bool
     done: int
     pieces: list[np.ndarray] = field(default_factory=list)
+    failed: bool = False  # a frame was not finite
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +110,7 @@ class FlowStage:
         self.cache = cache or FlowCache(sizes, max_streams, window, cache_type, self._memory)
         self._steps = [self._memory.put(np.array([step])) for step in range(sizes.euler_steps)]
         self.states: StreamTable[FlowState] = StreamTable(
-            "flow", max_streams, release=lambda state: self.cache.close(state.cache)
+            "flow", max_streams, FlowState.save, release=lambda state: self.cache.close(state.cache)
         )
 
     @property
@@ -110,21 +121,40 @@ class FlowStage:
     def run(self, arrays: Arrays) -> Arrays:
         """``runtime.contracts.FLOW``: chunks of several streams, packed, to their new mel frames, packed.
 
+        A stream that makes the call fail, or whose frames are not finite, ends with ``FLOW_FAILED``; the
+        others of the call go on.
+
         Raises:
             InvalidRequest, NotFound, Overloaded: the call as a whole is refused and changes nothing.
         """
         chunks = read_chunks(arrays, "tokens", "token_lengths")
         voices = [bytes(voice).decode("utf-8", "replace") for voice in arrays["voices"]]
         self._check(chunks, voices, arrays["tokens"])
-        with self.states.serving(chunks):
-            states = [self._update(chunk, voice) for chunk, voice in zip(chunks, voices, strict=True)]
-            mels = self._new_frames(chunks, states)
-        lengths = [
-            STATE_LOST if state is None and not chunk.flag & ChunkFlag.RELEASE else mel.shape[1]
-            for chunk, state, mel in zip(chunks, states, mels, strict=True)
-        ]
+        results = each_that_works(list(zip(chunks, voices, strict=True)), self._call)
+        found = [self._fail(c) if result is None else result for c, result in zip(chunks, results, strict=True)]
+        mels = [result for result in found if isinstance(result, np.ndarray)]
+        lengths = [result.shape[1] if isinstance(result, np.ndarray) else result for result in found]
         empty = np.zeros((self._sizes.mel_bins, 0), np.float32)
         return {"mel": np.concatenate([empty, *mels], axis=1), "mel_lengths": np.array(lengths, np.int32)}
+
+    def _call(self, rows: Sequence[tuple[Chunk, str]]) -> list[np.ndarray | int]:
+        """New mel frames [bins, frames] of every chunk; a code where there are none and the stream is over."""
+        chunks = [chunk for chunk, _ in rows]
+        with self.states.serving(chunks):
+            states = [self._update(chunk, voice) for chunk, voice in rows]
+            jobs = self._new_frames(chunks, states)
+        return [self._result(chunk, job) for chunk, job in zip(chunks, jobs, strict=True)]
+
+    def _result(self, chunk: Chunk, job: Rendering | None) -> np.ndarray | int:
+        if job is None and not chunk.flag & ChunkFlag.RELEASE:
+            return STATE_LOST
+        if job is not None and job.failed:
+            return self._fail(chunk)
+        return np.concatenate([np.zeros((self._sizes.mel_bins, 0), np.float32), *(job.pieces if job else ())], axis=1)
+
+    def _fail(self, chunk: Chunk) -> int:
+        self.states.drop(chunk.stream_id)
+        return FLOW_FAILED
 
     def _check(self, chunks: Sequence[Chunk], voices: Sequence[str], tokens: np.ndarray) -> None:
         if len(voices) != len(chunks):
@@ -149,16 +179,15 @@ class FlowStage:
             state.tokens += chunk.part.tolist()
         return state
 
-    def _new_frames(self, chunks: Sequence[Chunk], states: Sequence[FlowState | None]) -> list[np.ndarray]:
-        """New mel frames [bins, frames] of every chunk; none where there is no state."""
+    def _new_frames(self, chunks: Sequence[Chunk], states: Sequence[FlowState | None]) -> list[Rendering | None]:
+        """Renders the new frames of every chunk; None where there is no state."""
         jobs = [
             None if state is None else self._rendering(state, bool(chunk.flag & ChunkFlag.FINAL))
             for chunk, state in zip(chunks, states, strict=True)
         ]
         while pieces := [self._piece(job) for job in jobs if job is not None and job.done < job.end]:
             self._render(pieces)
-        none = np.zeros((self._sizes.mel_bins, 0), np.float32)
-        return [none if job is None else np.concatenate([none, *job.pieces], axis=1) for job in jobs]
+        return jobs
 
     def _rendering(self, state: FlowState, final: bool) -> Rendering:
         """Frames that can be rendered now: the lookahead is held back until the last chunk."""
@@ -221,6 +250,11 @@ class FlowStage:
     def _give(self, piece: Piece, mel: np.ndarray) -> None:
         """Adds the new frames to the rendering and forgets tokens that no later call needs."""
         job, state, sizes = piece.rendering, piece.rendering.state, self._sizes
+        if not np.isfinite(mel[:, : piece.frames]).all():
+            # Now, not when the stream is dropped: a masked NaN is still a NaN to whoever reads its blocks next.
+            self.cache.scrub(state.cache)
+            job.failed, job.done = True, job.end
+            return
         job.pieces.append(mel[:, job.done - piece.first : piece.frames])
         state.given = job.done = piece.first + piece.frames
         block = state.cache.blocks * sizes.block_frames // sizes.frames_per_token

@@ -8,15 +8,15 @@ Source: reference section 2.6.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from runtime.contracts import STATE_LOST, ChunkFlag
+from runtime.contracts import STATE_LOST, VOCODER_FAILED, ChunkFlag
 from runtime.errors import InvalidRequest
 from runtime.memory import HostMemory, Memory
-from runtime.token2wav.chunks import Arrays, Chunk, Graph, StreamTable, read_chunks
+from runtime.token2wav.chunks import Arrays, Chunk, Graph, StreamTable, each_that_works, read_chunks
 from runtime.token2wav.context import DECODER_LOOKAHEAD, PITCH_LEFT, PITCH_LOOKAHEAD, RIGHT
 from runtime.token2wav.layout import Sizes
 from runtime.token2wav.noise import Noise
@@ -32,6 +32,16 @@ class VocoderState:
     turns: np.ndarray  # [harmonics] float64 in [0, 1)
     begin: int = 0
     done: int = 0
+
+    def save(self) -> Callable[[], bool]:
+        """What puts all this back; arrays are replaced, never changed in place."""
+        mel, turns, begin, done = self.mel, self.turns, self.begin, self.done
+
+        def restore() -> bool:
+            self.mel, self.turns, self.begin, self.done = mel, turns, begin, done
+            return True
+
+        return restore
 
     @property
     def total(self) -> int:
@@ -79,7 +89,7 @@ class VocoderStage:
     ) -> None:
         self._sizes, self._graph, self._noise = sizes, graph, source_noise
         self._memory = memory or HostMemory()
-        self.states: StreamTable[VocoderState] = StreamTable("vocoder", max_streams)
+        self.states: StreamTable[VocoderState] = StreamTable("vocoder", max_streams, VocoderState.save)
 
     @property
     def held_bytes(self) -> int:
@@ -89,6 +99,9 @@ class VocoderStage:
     def run(self, arrays: Arrays) -> Arrays:
         """``runtime.contracts.VOCODER``: mel of several streams, packed, to their new samples, packed.
 
+        A stream that makes the call fail, or whose samples are not finite, ends with ``VOCODER_FAILED``; the
+        others of the call go on.
+
         Raises:
             InvalidRequest, Overloaded: the call as a whole is refused and changes nothing.
         """
@@ -97,20 +110,31 @@ class VocoderStage:
             raise InvalidRequest("mel", f"has shape {list(arrays['mel'].shape)}", f"send {self._sizes.mel_bins} rows")
         chunks = read_chunks(arrays, "mel", "mel_lengths")
         self.states.check_room(chunks)
+        results = each_that_works(chunks, self._call)
+        found = [self._fail(c) if result is None else result for c, result in zip(chunks, results, strict=True)]
+        audio = np.concatenate([np.zeros(0, np.float32), *(x for x in found if isinstance(x, np.ndarray))])
+        lengths = [len(x) if isinstance(x, np.ndarray) else x for x in found]
+        return {"audio": audio, "audio_lengths": np.array(lengths, np.int32)}
+
+    def _call(self, chunks: Sequence[Chunk]) -> list[np.ndarray | int]:
+        """New samples of every chunk; a code where there are none and the stream is over."""
         with self.states.serving(chunks):
             states = [self._update(chunk) for chunk in chunks]
             sounds = self._new_sound(chunks, states)
-        lengths = [
-            STATE_LOST if state is None and not self._is_release(chunk) else len(sound)
-            for chunk, state, sound in zip(chunks, states, sounds, strict=True)
-        ]
-        audio = np.concatenate([np.zeros(0, np.float32), *sounds])
-        return {"audio": audio, "audio_lengths": np.array(lengths, np.int32)}
+        return [self._result(*row) for row in zip(chunks, states, sounds, strict=True)]
 
-    @staticmethod
-    def _is_release(chunk: Chunk) -> bool:
-        """A release needs no state, but one that the stage before does not know either is lost."""
-        return chunk.part is not None and bool(chunk.flag & ChunkFlag.RELEASE)
+    def _result(self, chunk: Chunk, state: VocoderState | None, sound: np.ndarray) -> np.ndarray | int:
+        if chunk.lost:
+            return chunk.lost
+        if state is None and not chunk.flag & ChunkFlag.RELEASE:
+            return STATE_LOST
+        if np.isfinite(sound).all() and (state is None or np.isfinite(state.turns).all()):
+            return sound
+        return self._fail(chunk)
+
+    def _fail(self, chunk: Chunk) -> int:
+        self.states.drop(chunk.stream_id)
+        return VOCODER_FAILED
 
     def _update(self, chunk: Chunk) -> VocoderState | None:
         """The stream's state with the new mel; None when there is none: here, or in the stage before."""

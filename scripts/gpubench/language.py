@@ -18,6 +18,7 @@ from runtime.engines.options import EngineOptions
 from runtime.frames.build import assemble_overlap, build_steps, matrix_for
 from runtime.frames.executor import Executor
 from runtime.frames.loop import OverlapLoop
+from runtime.frames.model import FrameModel
 from runtime.frames.recordings import RecordedFrames
 from runtime.frames.steps import StackTables
 from runtime.kv_cache import KvCache
@@ -65,10 +66,10 @@ class LanguageBench:
         weights = random_weights(all_shapes(sizes.model), executor.device, dtype)
         self.encoder_weights = {name: weights.pop(name) for name in list(weights) if "continu" in name}
         self.steps = build_steps(sizes.model, self.options, weights, ops, matrix_for(linear, executor.device))
-        self._loop: OverlapLoop | None = None
+        self._loop: OverlapLoop[FrameModel] | None = None
         self.weights = {name: t for name, t in weights.items() if ".layers." not in name}
 
-    def loop(self) -> OverlapLoop:
+    def loop(self) -> OverlapLoop[FrameModel]:
         """The frame loop, always the same and with everything recorded: no figure holds a recording."""
         if self._loop is None:
             self._loop = assemble_overlap(self.sizes.model, self.options, self.steps, self.weights, self.executor)

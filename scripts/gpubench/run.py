@@ -16,6 +16,7 @@ from gpubench.sound import SoundBench, first_audio_ms, sustained
 from kernels.ops import ops_for
 from runtime.frames.executor import EagerExecutor, executor_for
 
+TOOL = "bench_gpu"  # marks its results
 HOPS = {"hop 15": (15, 10, 10, 15, 25), "earliest": (7, 5, 5, 8, 10, 15, 25)}
 NAIVE_STREAMS = 32  # more would need too much memory for caches that are copied in every layer
 SUSTAINED_FRAMES = {"full": 150, "tiny": 16}
@@ -32,7 +33,13 @@ def run(given: argparse.Namespace, facts: Callable[[torch.device], dict[str, Any
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False  # the pitch net is float32 for a reason
-    result: dict[str, Any] = {"size": sizes.name, "linear": given.linear, "fused": given.fused, **facts(device)}
+    result: dict[str, Any] = {
+        "tool": TOOL,
+        "size": sizes.name,
+        "linear": given.linear,
+        "fused": given.fused,
+        **facts(device),
+    }
     say(f"{sizes.name} sizes on {result['device']}: checks of kernels")
     checks = run_checks(sizes, device, dtype)
     clock = Clock(device, sizes.runs)
@@ -65,8 +72,7 @@ def _sound(
     precision = "float16" if given.device == "cuda" else "float32"
     streams = max(8, *sizes.sustained)
     sound = SoundBench(sizes, bench, bench.executor, streams, given.window, precision)
-    for hops in HOPS.values():
-        sound.prepare(hops)
+    sound.prepare()
     rows = sound.encoder_rows(clock) + sound.chunk_rows(sizes.runs)
     for name, hops in HOPS.items():
         taken = first_audio_ms(bench, sound, clock, hops, min(sizes.runs, 10))

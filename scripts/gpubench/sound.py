@@ -16,7 +16,8 @@ from gpubench.measure import Clock, Measured
 from gpubench.sizes import BenchSizes
 from kernels.ops import ops_for
 from runtime.contracts import ChunkFlag
-from runtime.device_graphs import DeviceGraph, encoder_shapes
+from runtime.device_graphs import DeviceGraph
+from runtime.device_sizes import encoder_rule, vocoder_calls
 from runtime.frames.executor import Executor
 from runtime.models.audio_encoder import AudioEncoder
 from runtime.stream import FRAME_S, Stream
@@ -24,6 +25,7 @@ from runtime.token2wav.config import Token2WavConfig
 from runtime.token2wav.device_build import assemble_flow, vocoder_graph
 from runtime.token2wav.flow import Flow
 from runtime.token2wav.hops import ChunkCutter, Cut, HopPolicy
+from runtime.token2wav.shapes import vocoder_profile
 from runtime.token2wav.sizes import sizes_of
 from runtime.token2wav.vocoder import Vocoder
 from runtime.token2wav.vocoder_stage import VocoderStage
@@ -65,12 +67,13 @@ class SoundBench:
         mel_noise = RandomNoise((sizes.flow.mel_bins, seconds * 50), 1)
         source = RandomNoise((seconds * sizes.hift.sample_rate, sizes.hift.harmonics), 0)
         self.flow = assemble_flow(flow, found, voices, mel_noise, executor, streams, window, precision)  # type: ignore[arg-type]
-        graph = vocoder_graph(vocoder.to(executor.device), executor, ops_for(executor.device))
-        self.vocoder = VocoderStage(found, graph.run, source, streams)  # type: ignore[arg-type]
+        self._found = found
+        self._vocoder_graph = vocoder_graph(vocoder.to(executor.device), executor, ops_for(executor.device))
+        self.vocoder = VocoderStage(found, self._vocoder_graph.run, source, streams)  # type: ignore[arg-type]
         self._sizes, self._executor = sizes, executor
         encoder = AudioEncoder(sizes.model.encoder, sizes.model.backbone.hidden_size)
         encoder.load({name: t.float().cpu() for name, t in language.encoder_weights.items()})
-        self.encoder = DeviceGraph(executor, encoder.to(executor.device), ("groups",), encoder_shapes)
+        self.encoder = DeviceGraph(executor, encoder.to(executor.device), ("groups",), encoder_rule)
 
     def encode(self, seconds: float) -> np.ndarray:
         """Groups of a clip of noise."""
@@ -100,13 +103,12 @@ class SoundBench:
         audio = self.vocoder.run(keys | mel)["audio_lengths"]
         return taken, [max(0, int(n)) / self._sizes.hift.sample_rate for n in audio]
 
-    def prepare(self, hops: tuple[int, ...]) -> None:
-        """Records every size of call that answers with these hops can need: no figure holds a recording."""
-        tokens = range(sum(hops) + 2 * hops[-1] + 3)
-        for count in (1, 2, 4, MOST_IN_CALL):
-            for cut in ChunkCutter(HopPolicy(hops)).push(tokens):
-                self.speak([(i, cut.flag, cut.tokens) for i in range(count)])
-            self.speak([(i, ChunkFlag.RELEASE, ()) for i in range(count)])
+    def prepare(self) -> None:
+        """Records every size of call, as the server does before it is ready: no figure holds a recording."""
+        self.flow.prepare(MOST_IN_CALL)
+        self._vocoder_graph.prepare(
+            vocoder_calls(vocoder_profile(self._found, MOST_IN_CALL), self._found.frame_samples)
+        )
 
     def chunk_rows(self, runs: int) -> list[Measured]:
         """Chunks of 25 tokens in mid-answer, of one stream and of eight in one call."""

@@ -12,7 +12,7 @@ import soundfile
 
 from runtime.answer import Answer
 from runtime.checkpoint.config import ModelConfig
-from runtime.frontend.prompt import AUDIO_TURN, Message
+from runtime.frontend.prompt import AUDIO_TURN, Message, shared_length
 from runtime.params import AnswerParams, SamplingParams
 from runtime.stream import Prompt, Stream
 
@@ -71,7 +71,8 @@ def messages(name: str) -> list[Message]:
 
 def stream(name: str, audio_embeds: np.ndarray, key: int = 0) -> Stream:
     ids = run(name)["prompt_ids"]
-    prompt = Prompt(ids, audio_embeds, np.flatnonzero(ids == config().text_ids.audio))
+    shared = shared_length(messages(name), ids, config().text_ids.stop)
+    prompt = Prompt(ids, audio_embeds, np.flatnonzero(ids == config().text_ids.audio), shared)
     return Stream(key, prompt, Answer(config().text_ids, config().speech_ids, params(name)))
 
 

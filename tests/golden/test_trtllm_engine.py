@@ -11,6 +11,7 @@ import torch
 from rigs import PROFILES, golden_weights, torch_engine
 from tensorrt_double import Double, serialise
 
+from runtime.engines import trtllm_buffers
 from runtime.engines.trtllm_check import EngineMismatch
 from runtime.errors import BuildError, EngineFault
 from runtime.kv_cache import KvCache
@@ -68,8 +69,9 @@ def test_outputs_belong_to_the_caller_without_a_host_wait(trace, expected):
     torch.testing.assert_close(torch.stack(found), torch.stack(expected), atol=1e-5, rtol=0)
 
 
-def test_steps_in_flight_do_not_disturb_each_other(trace, expected):
+def test_steps_in_flight_do_not_disturb_each_other(trace, expected, monkeypatch):
     """Nothing runs until the third step needs host memory of the first; the double checks what each one sees."""
+    monkeypatch.setattr(trtllm_buffers, "TURNS", 2)
     double = Double(STACK, hands_over=False)
     packer = packer_of(double.engine)
     prefill(double.engine, packer, trace)
@@ -77,6 +79,17 @@ def test_steps_in_flight_do_not_disturb_each_other(trace, expected):
     assert double.device.waits == GENERATED - 1, "one wait per step from the third on, for the step before the last"
     double.device.drain()
     torch.testing.assert_close(last, expected[-1], atol=1e-5, rtol=0)
+
+
+def test_two_frames_of_the_speech_head_are_queued_without_a_wait(trace):
+    """The host is a frame ahead only if no call waits for the memory of one that has not run."""
+    double = Double(STACK, hands_over=False)
+    packer = packer_of(double.engine)
+    prefill(double.engine, packer, trace)
+    for _ in range(10):
+        generate(double.engine, packer, trace, steps=1, clone=False)
+    assert double.device.waits == 0
+    double.device.drain()
 
 
 def test_advanced_steps_copy_only_what_changed(trace):

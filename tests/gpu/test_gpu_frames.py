@@ -45,7 +45,10 @@ def test_recorded_frames_equal_eager_ones_and_the_golden_ids():
 
 
 def test_a_frame_asks_the_device_once():
-    """Torch itself counts: with synchronisations forbidden only the wait for the ids before is left."""
+    """Torch itself counts: with synchronisations forbidden only the wait for the ids before is left.
+
+    A second stream joins meanwhile: its prompt is brought over and prefilled without a wait too.
+    """
     loop = build_overlap_loop(data.config(), OPTIONS, torch.device("cuda"))
     loop.prepare()
     loop.add(stream(NAMES[0], 0))
@@ -54,6 +57,8 @@ def test_a_frame_asks_the_device_once():
     torch.cuda.set_sync_debug_mode("error")
     try:
         assert all(len(loop.step()) == 1 for _ in range(4))
+        loop.add(stream(NAMES[1], 1))
+        assert max(len(loop.step()) for _ in range(6)) == 2
     finally:
         torch.cuda.set_sync_debug_mode("default")
 

@@ -8,32 +8,46 @@ from pathlib import Path
 
 import pytest
 import torch
+from bench_gpu_report import write
 from gpubench.checks import run_checks
 from gpubench.measure import Clock, Floor, Measured, table
+from gpubench.plots import PLOTS, draw
 from gpubench.sizes import full, tiny
 
+from client.errors import ChatError
+from client.perf.plots import pyplot
 from kernels.gpu import decoder
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 
 
-def test_rehearsal(tmp_path):
-    """In a process of its own with nothing of ``.venv`` but torch, numpy and Triton: as on a bare machine."""
-    (tmp_path / "sitecustomize.py").write_text(
+@pytest.fixture(scope="module")
+def rehearsed(tmp_path_factory):
+    """The result's path and what was printed.
+
+    In a process of its own with nothing of ``.venv`` but torch, numpy and Triton: as on a bare machine.
+    """
+    folder = tmp_path_factory.mktemp("bare")
+    (folder / "sitecustomize.py").write_text(
         "import sys\n"
         "for name in ('transformers', 'tokenizers', 'safetensors', 'yaml', 'jinja2', 'soundfile', 'soxr', 'onnx',\n"
-        "             'onnxruntime', 'tqdm', 'tritonclient'):\n"
+        "             'onnxruntime', 'tqdm', 'tritonclient', 'matplotlib', 'grpc'):\n"
         "    sys.modules[name] = None\n"
     )
     command = [sys.executable, str(SCRIPTS / "bench_gpu.py"), "--tiny", "--device", "cpu"]
     done = subprocess.run(
-        [*command, "--json", str(tmp_path / "result.json")],
-        env=os.environ | {"PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, timeout=300, cwd=tmp_path,
+        [*command, "--json", str(folder / "gpu_tiny.json")],
+        env=os.environ | {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, timeout=300, cwd=folder,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
-    result = json.loads((tmp_path / "result.json").read_text())
-    assert result == json.loads(done.stdout.splitlines()[-1])
+    return folder / "gpu_tiny.json", done.stdout
+
+
+def test_rehearsal(rehearsed):
+    path, printed = rehearsed
+    result = json.loads(path.read_text())
+    assert result == json.loads(printed.splitlines()[-1])
     assert result["passed"] and len(result["checks"]) == 15 and result["commit"]
     names = [row["name"] for row in result["rows"]]
     for part in ("backbone step", "speech group", "frame", "prefill", "encoder", "flow", "vocoder", "first audio"):
@@ -41,6 +55,39 @@ def test_rehearsal(tmp_path):
     assert all(row["ms"] > 0 for row in result["rows"])
     assert all(row["naive_ms"] for row in result["rows"] if row["name"].startswith(("backbone", "speech", "frame")))
     assert "sustained_streams" in result
+
+
+def test_page_and_plots_of_a_result(rehearsed, tmp_path):
+    """Every row is on the page, every number of the first plot is a stored one, and a rehearsal is called one."""
+    path, _ = rehearsed
+    result = json.loads(path.read_text())
+    text = write([path], tmp_path).read_text()
+    for name in PLOTS:
+        assert f"(gpu_tiny_{name}.png)" in text
+        assert (tmp_path / f"gpu_tiny_{name}.png").read_bytes().startswith(b"\x89PNG")
+    assert all(f"| {row['name']} | {row['ms']:.3f} |" in text for row in result["rows"])
+    assert "REHEARSAL, no figures" in text and "Checks passed: 15 of 15" in text
+    axes = pyplot().figure().subplots()
+    PLOTS["frame_time"][1](axes, result)
+    drawn = {line.get_label(): line.get_xydata().tolist() for line in axes.get_lines()}
+    rows = {int(row["name"].split()[1]): row for row in result["rows"] if row["name"].startswith("frame")}
+    assert drawn["measured"] == [[count, rows[count]["ms"]] for count in (1, 3)]
+    assert drawn["naive baseline"] == [[count, rows[count]["naive_ms"]] for count in (1, 3)]
+    for count, ms in drawn["bandwidth floor"]:
+        assert ms == pytest.approx(rows[count]["ms"] * rows[count]["floor_percent"] / 100)
+
+
+def test_parts_that_were_left_out_are_not_drawn(rehearsed, tmp_path):
+    path, _ = rehearsed
+    result = json.loads(path.read_text())
+    result["rows"] = [row for row in result["rows"] if not row["name"].startswith("first audio")]
+    assert [file for _, file in draw(result, tmp_path, "x")] == ["x_frame_time.png", "x_floor_share.png"]
+
+
+def test_what_is_no_result_is_refused(tmp_path):
+    (tmp_path / "other.json").write_text("{}")
+    with pytest.raises(ChatError, match=r"other\.json is no result of bench_gpu; make one with make bench-gpu"):
+        write([tmp_path / "other.json"], tmp_path)
 
 
 def test_a_wrong_kernel_is_noticed(monkeypatch):

@@ -38,7 +38,7 @@ def test_golden_ids_through_the_kernels(device):
     loop.add(stream)
     assert loop.step() == []
     steps = loop.model.steps
-    steps._ops = steps.backbone_stack.stack._ops = steps.speech_stack.stack._ops = kernel_ops()
+    steps.decisions.ops = steps.backbone_stack.stack._ops = steps.speech_stack.stack._ops = kernel_ops()
     frames = []
     while len(frames) < FRAMES:
         frames += [item.frame for item in loop.step()]

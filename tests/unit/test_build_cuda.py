@@ -1,5 +1,7 @@
 """Target cuda as far as it can be built and refused without a GPU."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -7,11 +9,13 @@ from builders.build import BuildRequest, portable_options
 from builders.cuda import cuda_engine
 from builders.render import render_repository
 from builders.tiny_chat import write_tiny_chat
+from kernels import ops
 from runtime.checkpoint.config import ModelConfig
 from runtime.engines.build import build_frame_loop
 from runtime.engines.options import EngineOptions
 from runtime.errors import BuildError
-from runtime.options import CUDA, Options
+from runtime.frames.build import Given, matrix_for
+from runtime.options import CUDA, Options, Token2WavOptions
 from runtime.token2wav.build import open_flow
 
 needs_no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
@@ -58,3 +62,46 @@ def test_what_is_refused(tmp_path):
         EngineOptions(linear="fp8")
     with pytest.raises(ValueError, match="device: 'tpu' is not one of"):
         EngineOptions(device="tpu")
+    with pytest.raises(ValueError, match="engine: 'tensorflow' is not one of auto, onnx, torch"):
+        Token2WavOptions(engine="tensorflow")
+
+
+def test_fp8_on_an_older_gpu_is_refused(monkeypatch):
+    found = (8, 0)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: found)
+    with pytest.raises(BuildError, match=r"engine.linear: is fp8, which this GPU of compute capability 8\.0 has no"):
+        matrix_for("fp8", torch.device("cuda"))
+    assert matrix_for("int8", torch.device("cuda"))
+    found = (9, 0)
+    assert matrix_for("fp8", torch.device("cuda"))
+
+
+def test_a_gpu_without_triton_is_refused(monkeypatch):
+    def absent():
+        raise ImportError("No module named 'triton'")
+
+    monkeypatch.setattr(ops, "kernel_ops", absent)
+    with pytest.raises(BuildError, match=r"triton: cannot be imported .*; install triton >= 3.6"):
+        ops.ops_for(torch.device("cuda"))
+    assert ops.ops_for(torch.device("cpu")), "where nothing is missing"
+
+
+def test_a_stack_takes_its_layers_and_leaves_the_rest():
+    """Else a GPU would hold q, k, v, gate and up twice while it loads: 9 GB of the released backbone."""
+    weights = {"a.layers.0.x.weight": torch.ones(1), "embed.weight": torch.ones(2)}
+    given = Given(weights)
+    assert len(given["embed.weight"]) == 2 and len(given["a.layers.0.x.weight"]) == 1
+    assert list(weights) == list(given) == ["embed.weight"]
+    with pytest.raises(KeyError):
+        given["a.layers.0.x.weight"]
+
+
+def test_engines_are_a_choice_of_this_target_only(rendered):
+    folder, _ = rendered
+    options = Options.read(folder)
+    assert options.encoder.engine == options.token2wav.engine == "auto"
+    replace(options, encoder=replace(options.encoder, engine="onnx")).write()
+    assert Options.read(folder).encoder.engine == "onnx"
+    forced = replace(options.token2wav, engine="torch")
+    with pytest.raises(ValueError, match=r"token2wav.engine: 'torch' is a choice of target cuda only; use auto"):
+        replace(options, target="cpu", token2wav=forced)

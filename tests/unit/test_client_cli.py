@@ -41,7 +41,7 @@ class FakeClient:
     asked: ClassVar[dict] = {}
     failure: BaseException | None = None
 
-    def __init__(self, url):
+    def __init__(self, url, tls, headers):
         self.url = url
 
     def __enter__(self):

@@ -242,3 +242,12 @@ def test_make_calls_compose_for_the_container_only(arguments, command):
     assert command.format(root=ROOT) in made
     assert ("docker" in made) == ("TARGET=tensorrt" in arguments)
     assert not re.search(r"RUN_UID=0\b", made)
+
+
+@pytest.mark.parametrize("name", SERVE)
+def test_the_container_takes_the_options_of_the_server(name):
+    args = "--tls-cert /secrets/server.crt --tls-key /secrets/server.key --token-file /secrets/token"
+    service = compose(SERVE_ARGS=args, SECRETS="/data/secrets")["services"][name]
+    given = server_parser().parse_args(words(service)[3:])
+    assert (given.host, given.token_file, given.tls_cert) == ("0.0.0.0", "/secrets/token", "/secrets/server.crt")
+    assert "/data/secrets:/secrets:ro" in service["volumes"]

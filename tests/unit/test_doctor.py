@@ -68,7 +68,7 @@ def test_engines_ports_and_server_name_their_commands(tmp_path):
 
 def test_the_command_counts_faults(monkeypatch, capsys):
     findings = [Finding("a", OK, "fine"), Finding("b", FAIL, "broken", "mend it")]
-    monkeypatch.setattr(cli, "examine", lambda out, addresses: iter(findings))
+    monkeypatch.setattr(cli, "examine", lambda out, addresses, access: iter(findings))
     assert cli.main([]) == 1
     assert capsys.readouterr().out.endswith("FAIL  b: broken\n       fix: mend it\n1 fault\n")
     assert cli.main(["--json"]) == 1

@@ -6,7 +6,7 @@ import json
 import re
 from pathlib import Path
 
-from runtime.errors import BuildError, Draining, InvalidRequest, Overloaded
+from runtime.errors import OVERLOADS, BuildError, Draining, InvalidRequest, Overloaded
 from runtime.serving.gauges import PREFIX, MetricBoard
 from runtime.serving.metrics import COUNTER, FAMILIES, GAUGE, HISTOGRAM, Metrics, reason
 
@@ -69,6 +69,7 @@ def test_events_arrive_as_metrics():
     metrics.rejected(InvalidRequest("a", "b", "c"))
     metrics.moment("first_audio", 0.2)
     metrics.moment("encoded", 0.1)
+    metrics.waited(0.3)
     metrics.step(0.004, 3)
     metrics.step(0.001, 0)
     metrics.spoke(0.05, 2)
@@ -79,6 +80,7 @@ def test_events_arrive_as_metrics():
     assert shown("answers_total", end="stop").value == 1 and shown("cancels_total").value == 1
     assert shown("rejects_total", reason="invalid_request").value == 1
     assert shown("first_audio_seconds").seen == [0.2] and shown("first_text_seconds").seen == []
+    assert shown("wait_seconds").seen == [0.3]
     assert shown("step_seconds").seen == [0.004, 0.001] and shown("batch_size").seen == [3]
     assert shown("token2wav_seconds").seen == [0.05] and shown("token2wav_chunks_total").value == 2
     assert (shown("audio_seconds_total").value, shown("underruns_total").value) == (2, 1)
@@ -88,6 +90,7 @@ def test_events_arrive_as_metrics():
 
 def test_reasons_are_few():
     assert reason(Draining("server", "x", "y")) == "draining" and reason(Overloaded("server", "x", "y")) == "overloaded"
+    assert {reason(Overloaded(bound, "x", retry_after_s=1.0)) for bound in OVERLOADS} == set(OVERLOADS)
     assert reason(BuildError("a", "b", "c")) == "internal" and reason(KeyError()) == "internal"
 
 

@@ -9,7 +9,8 @@ from runtime.checkpoint.config import FeatureConfig
 from runtime.errors import InvalidRequest
 from runtime.frontend.audio import split_clips, to_model_rate
 from runtime.frontend.prompt import SYSTEM_PROMPTS, Message, parse_messages
-from runtime.serving.request import parse_parameters, parse_request
+from runtime.serving.request import Outline, outline, parse_parameters, parse_request
+from runtime.waiting import Priority
 
 CLIP = np.zeros(1600, np.float32)
 FEATURES = FeatureConfig(sample_rate=16000, num_mel_bins=128, n_fft=400, hop_length=160, n_samples=480_000)
@@ -179,3 +180,12 @@ def test_hops_and_earliest():
         parse(parameters={"hops": "25", "earliest": True}, clips=[CLIP])
     with pytest.raises(InvalidRequest, match="hops: is '3'"):
         parse(parameters={"hops": 3}, clips=[CLIP])
+
+
+def test_the_outline_needs_no_tensor():
+    assert outline({}, 0, 16000) == Outline(Priority.INTERACTIVE, 0, None, True)
+    given = {"urgency": "batch", "max_tokens": "7", "mode": "s2t", "sample_rate": 8000}
+    assert outline(given, 16000, 16000) == Outline(Priority.BATCH, 10, 7, False)
+    assert outline({"sample_rate": 1}, 16000, 16000).prompt == 0, "a wrong rate is refused by its own name"
+    with pytest.raises(InvalidRequest, match="urgency: is 'urgent'; use one of interactive, batch"):
+        outline({"urgency": "urgent"}, 0, 16000)

@@ -23,8 +23,18 @@ def text(words, *ids):
 
 def test_pauses_grow_within_bounds_and_are_spread():
     policy = RetryPolicy(attempts=9, first_s=0.2, most_s=1.0)
-    assert [policy.pause(n, lambda: 1.0) for n in (1, 2, 3, 4, 8)] == [0.2, 0.4, 0.8, 1.0, 1.0]
-    assert policy.pause(3, lambda: 0.0) == 0.4
+    assert [policy.pause(n, draw=lambda: 1.0) for n in (1, 2, 3, 4, 8)] == [0.2, 0.4, 0.8, 1.0, 1.0]
+    assert policy.pause(3, draw=lambda: 0.0) == 0.4
+    assert policy.pause(1, 2.5, lambda: 0.0) == 2.6, "never before the time that the server names"
+
+
+def test_the_hint_of_a_refusal_is_waited_for():
+    full = ServerError("UNAVAILABLE", "queue", "32 requests are here already; retry in 2.5 s")
+    assert full.retry_after_s == 2.5
+    assert ServerError("UNAVAILABLE", "server", "is stopping; retry in a minute").retry_after_s is None
+    assert 2.6 <= Attempts(RetryPolicy(first_s=0.2)).after(full) <= 2.7
+    with pytest.raises(ServerError):
+        Attempts(RetryPolicy(first_s=0.2), timeout=2.0).after(full)
 
 
 @pytest.mark.parametrize("values", [{"attempts": 0}, {"first_s": 0}, {"first_s": 3}, {"reconnect_s": 0}])
@@ -85,7 +95,7 @@ def test_another_answer_is_the_loss(first, second):
 
 def test_keep_alive_is_the_same_on_both_sides(tmp_path):
     options = dict(channel_options(KeepAlive()))
-    line = command(ServerConfig(tmp_path), TritonInstall(("tritonserver",)), {}, "x")
+    line = command(ServerConfig(tmp_path), TritonInstall(("tritonserver",)), {}, "x", "k")
     assert f"--grpc-keepalive-time={options['grpc.keepalive_time_ms']}" in line
     assert f"--grpc-keepalive-timeout={options['grpc.keepalive_timeout_ms']}" in line
     assert (KeepAlive().every_ms, KeepAlive().timeout_ms) == (KEEPALIVE_MS, KEEPALIVE_TIMEOUT_MS)

@@ -11,6 +11,7 @@ from runtime.kv_cache import KvCache
 from runtime.params import AnswerParams
 from runtime.scheduler import Limits, Scheduler
 from runtime.stream import Prompt, Stream
+from runtime.waiting import Priority
 
 TEXT = TextIds(audio=1, audio_bos=2, audio_eos=3, stop=(4,))
 SPEECH = SpeechIds(codebook_size=10, bos=7, eos=8, pad=9, group_size=5)
@@ -117,8 +118,36 @@ def test_removal_frees_everything_wherever_the_stream_is():
 def test_a_stream_that_can_never_fit_is_refused():
     with pytest.raises(InvalidRequest, match=r"max_tokens: .*256 positions"):
         scheduler().check_fits(stream(200, 100))
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(InvalidRequest, match=r"need 3 KV blocks of the backbone, more than the 2 "):
         scheduler(blocks=2).check_fits(stream(10, 10))
+    tight = Scheduler(Limits(4, 16, 256), KvCache(shape(64)), KvCache(shape(12, 5)), group_size=5)
+    with pytest.raises(InvalidRequest, match=r"need 13 KV blocks of the speech head, more than the 12 "):
+        tight.check_fits(stream(10, 10))
+    tight.check_fits(stream(10, 10, "s2t"))
+
+
+def test_the_lower_class_is_admitted_only_when_no_higher_one_waits():
+    s = scheduler(streams=1)
+    low, first, second = stream(4), stream(4), stream(4)
+    low.priority = Priority.BATCH
+    for one in (low, first, second):
+        s.add(one)
+    for expected in (first, second, low):
+        s.plan()
+        assert expected.slot >= 0 and s.live == 1
+        s.remove(expected)
+
+
+def test_streams_are_told_of_their_slot():
+    s, one, heard = scheduler(), stream(4), []
+    one.on_slot = heard.append
+    s.add(one)
+    assert heard == [] and s.free == (4, *s.free_blocks)
+    s.plan()
+    assert heard == [True] and s.free.slots == 3
+    s.remove(one)
+    s.remove(one)
+    assert heard == [True, False]
 
 
 def test_running_streams_well_ahead_stand_back_for_joining_ones():

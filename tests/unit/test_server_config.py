@@ -58,10 +58,10 @@ def test_command_line_reaches_the_configuration(tmp_path):
 
 
 def test_server_command_is_loopback_and_without_gpu_metrics_on_cpu(tmp_path):
-    line = command(ServerConfig(tmp_path), INSTALL, {"target": "cpu"}, "fac_x_")
+    line = command(ServerConfig(tmp_path), INSTALL, {"target": "cpu"}, "fac_x_", "k")
     assert {"--http-address=127.0.0.1", "--grpc-address=127.0.0.1", "--metrics-address=127.0.0.1"} <= set(line)
     assert "--allow-gpu-metrics=false" in line
-    assert "--allow-gpu-metrics=true" in command(ServerConfig(tmp_path), INSTALL, {"target": "cuda"}, "fac_x_")
+    assert "--allow-gpu-metrics=true" in command(ServerConfig(tmp_path), INSTALL, {"target": "cuda"}, "fac_x_", "k")
     assert "--backend-config=python,shm-region-prefix-name=fac_x_" in line
 
 

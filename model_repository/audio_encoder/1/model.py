@@ -22,6 +22,7 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Opens the graph."""
+        pb.end_with_parent()
         self._stage = EncoderStage(Options.read(pb.built_folder(args)), pb.gpu(args))
 
     def execute(self, requests: list[Any]) -> list[Any]:

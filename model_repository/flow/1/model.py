@@ -23,6 +23,7 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Opens the graphs."""
+        pb.end_with_parent()
         self._stage = open_flow(Options.read(pb.built_folder(args)), pb.gpu(args))
         self._gauges = StageGauges(pb_utils, FLOW.name, self._stage)
 

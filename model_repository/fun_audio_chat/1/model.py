@@ -20,6 +20,7 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Loads the engines and starts the service's threads."""
+        pb.end_with_parent()
         # Imported here, because the process that only asks for the configuration imports this file too.
         from runtime.serving.triton import FrontDoor
 

@@ -22,6 +22,7 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Reads the extractor's sizes."""
+        pb.end_with_parent()
         self._features = Options.read(pb.built_folder(args)).features
 
     def execute(self, requests: list[Any]) -> list[Any]:

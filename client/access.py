@@ -1,0 +1,77 @@
+"""TLS and headers of a connection, and how they are given on a command line. Runs without gRPC."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from runtime.headers import token_headers
+
+TOKEN_VARIABLE = "FUN_AUDIO_CHAT_TOKEN"
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """Certificates in PEM files.
+
+    Args:
+        ca: authority of the server's certificate; None takes those that gRPC brings.
+        cert: own certificate, for a server that asks for one.
+        key: its private key.
+    """
+
+    ca: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
+
+    def __post_init__(self) -> None:
+        if (self.cert is None) != (self.key is None):
+            raise ValueError("tls: a certificate and its key belong together; give both or none")
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What a caller brings to a server: TLS or none, and headers of every request."""
+
+    tls: Tls | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+OPEN = Access()
+
+
+def metadata_of(headers: Mapping[str, str] | None) -> tuple[tuple[str, str], ...]:
+    """Headers as gRPC takes them; it knows no upper case in names."""
+    return tuple((name.lower(), value) for name, value in (headers or {}).items())
+
+
+def add_access(parser: argparse.ArgumentParser) -> None:
+    """The options of a command that talks to a server."""
+    group = parser.add_argument_group("access")
+    group.add_argument("--tls", action="store_true", help="the server speaks TLS; implied by the next three")
+    group.add_argument("--ca", type=Path, help="PEM file of the authority of its certificate")
+    group.add_argument("--cert", type=Path, help="own certificate (PEM), for a server that asks for one")
+    group.add_argument("--key", type=Path, help="its private key (PEM)")
+    group.add_argument("--token", help=f"token of the server (default: variable {TOKEN_VARIABLE})")
+    group.add_argument("--header", action="append", default=[], metavar="NAME=VALUE",
+                       help="one more header of every request, such as x-api-key=...")  # fmt: skip
+
+
+def access_of(options: argparse.Namespace) -> Access:
+    """What the options say.
+
+    Raises:
+        ValueError: one of them cannot be used.
+    """
+    token = options.token or os.environ.get(TOKEN_VARIABLE)
+    headers = token_headers(token) if token else {}
+    for given in options.header:
+        name, equals, value = given.partition("=")
+        if not name or not equals:
+            raise ValueError(f"header: {name!r} has no value; give NAME=VALUE")
+        headers[name] = value
+    with_tls = options.tls or options.ca or options.cert or options.key
+    return Access(Tls(options.ca, options.cert, options.key) if with_tls else None, headers)

@@ -1,0 +1,28 @@
+"""A cheap question that needs what every request needs: TLS, certificate and token."""
+
+from __future__ import annotations
+
+import grpc
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from client.access import Access, metadata_of
+from client.connection import open_channel
+from client.errors import from_rpc
+from runtime.contracts import FUN_AUDIO_CHAT
+
+PROBE_S = 5.0
+
+
+def probe(url: str, access: Access) -> None:
+    """Asks for the model's description.
+
+    Raises:
+        ChatError: why the server does not answer this caller.
+    """
+    with open_channel(url, access.tls) as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        request = service_pb2.ModelMetadataRequest(name=FUN_AUDIO_CHAT.name)
+        try:
+            stub.ModelMetadata(request, timeout=PROBE_S, metadata=metadata_of(access.headers))
+        except grpc.RpcError as error:
+            raise from_rpc(error, url) from None

@@ -1,0 +1,125 @@
+"""Compiled engines in lockstep, their ids chosen on the device between the calls and not waited for.
+
+Positions, blocks and lengths are known to the host without any id, so it packs step after step ahead of
+the device. Not yet run on a GPU; here over doubles of the engines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from runtime.engines.base import Engine
+from runtime.frames.decisions import Decisions
+from runtime.frames.executor import Executor, Ticket
+from runtime.frames.recordings import PlacedSlots
+from runtime.kv_cache import KvCache
+from runtime.lockstep import Lockstep
+from runtime.models.speech_head import Projections
+from runtime.packer import Row, advance
+from runtime.scheduler import Chunk, Plan
+
+
+class EngineModel(Lockstep):
+    """``QueuedModel`` over two engines; rows and positions are those of ``Lockstep``."""
+
+    def __init__(
+        self,
+        executor: Executor,
+        backbone: tuple[Engine, KvCache],
+        speech: tuple[Engine, KvCache],
+        projections: Projections,
+        decisions: Decisions,
+    ) -> None:
+        super().__init__(backbone, speech, projections, decisions.state.sizes.speech_ids)
+        self.state, self._decisions, self._executor = decisions.state, decisions, executor
+        most, nobody = self.state.sizes.slots, self.state.nobody
+        self._deciding, self._speaking = (PlacedSlots(executor, most, nobody) for _ in range(2))
+        self._begin = torch.tensor(self._ids.bos, device=executor.device)
+
+    @torch.inference_mode()
+    def prepare(self) -> None:
+        """Runs everything but the engines once, for nobody: kernels are compiled at their first use."""
+        state, slots = self.state, self._deciding.tensor[:1]
+        text = torch.zeros(1, state.sizes.vocabulary, device=self._executor.device)
+        codes = text.new_zeros(1, state.sizes.speech_ids.codebook_size)
+        self._decisions.take_text(slots, self._decisions.embed(slots), text)
+        self._decisions.take_group(slots, lambda x, number: codes)
+        state.accept(slots.long())
+
+    @torch.inference_mode()
+    def queue(self, plan: Plan) -> Ticket | None:
+        """See ``QueuedModel.queue``."""
+        self._copy(plan)
+        for chunk in plan.contexts:
+            if chunk.first:
+                self.state.admit(chunk.stream)
+        deciding = plan.deciding
+        slots = self._deciding.place([stream.slot for stream in deciding])
+        prompts = self._step_backbone(plan, slots)
+        self._step_speech(plan, prompts)
+        return self._executor.fetch(self.state.accept(slots.long())) if deciding else None
+
+    def _step_backbone(self, plan: Plan, slots: torch.Tensor) -> list[torch.Tensor]:
+        """One packed call. Returns the sub-positions of each speaking context [length, G, H]."""
+        contexts, running = plan.contexts, plan.generations
+        pairs = [self._projections.embed_prompt(c.stream.prompt, c.begin, c.length) for c in contexts]
+        parts = [mixed for mixed, _ in pairs]
+        if running:
+            parts.append(self._decisions.embed(slots[len(slots) - len(running) :]))
+        rows = [Row(c.stream.slot, c.begin, c.length, len(c.stream.prompt), True) for c in contexts]
+        rows += [Row(s.slot, s.position - 1, 1, len(s.prompt), False) for s in running]
+        out = self._backbone.run(_join(parts), self._packer.pack(rows))
+        hidden = out.hidden_states.split([*(c.length for c in contexts), len(running)])
+        if len(slots):
+            last = [h[-1:] for c, h in zip(contexts, hidden, strict=False) if c.last]
+            self._decisions.take_text(slots, _join([*last, hidden[-1]]), _last_rows(out.logits, contexts))
+        return [
+            self._projections.spread(h, plain)
+            for c, h, (_, plain) in zip(contexts, hidden, pairs, strict=False)
+            if c.stream.params.speaks
+        ]
+
+    def _step_speech(self, plan: Plan, prompts: Sequence[torch.Tensor]) -> None:
+        """The first packed call with all sub-positions of contexts, then one call for each further code."""
+        contexts = [chunk for chunk in plan.contexts if chunk.stream.params.speaks]
+        streams = [stream for stream in plan.deciding if stream.params.speaks]
+        inputs = [self._prompt_rows(chunk, spread) for chunk, spread in zip(contexts, prompts, strict=True)]
+        if not streams:
+            if contexts:
+                self._speech.run(_join(inputs), self._speech_packer.pack(self._first_rows(contexts, streams)))
+            return
+        slots = self._speaking.place([stream.slot for stream in streams])
+        finished = sum(chunk.last for chunk in contexts)
+        bindings = self._speech_packer.pack(self._first_rows(contexts, streams))
+
+        def logits_of(x: torch.Tensor, number: int) -> torch.Tensor:
+            nonlocal bindings
+            if number == 0:
+                logits = self._speech.run(_join([*inputs, x[finished:]]), bindings).logits
+                return _last_rows(logits, contexts)
+            # From the second code on, streams that just finished their prompt generate like the others.
+            anew = number == 1 and contexts
+            bindings = self._speech_packer.pack(self._rows(streams, 1)) if anew else advance(bindings)
+            return self._speech.run(x, bindings).logits
+
+        self._decisions.take_group(slots, logits_of)
+
+    def _prompt_rows(self, chunk: Chunk, spread: torch.Tensor) -> torch.Tensor:
+        """Every sub-position after the begin code; of the prompt's last position only the first."""
+        flat, tail = spread.flatten(0, 1), self._ids.group_size - 1
+        return self._projections.speech_inputs(flat[:-tail] if chunk.last else flat, self._begin)
+
+
+def _last_rows(logits: torch.Tensor, contexts: Sequence[Chunk]) -> torch.Tensor:
+    """Rows of the sequences that decide: of contexts those that are complete, and all others."""
+    if all(chunk.last for chunk in contexts):
+        return logits
+    found = [logits[i : i + 1] for i, chunk in enumerate(contexts) if chunk.last]
+    return _join([*found, logits[len(contexts) :]])
+
+
+def _join(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    filled = [part for part in parts if len(part)]
+    return filled[0] if len(filled) == 1 else torch.cat(filled)

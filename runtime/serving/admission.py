@@ -1,0 +1,202 @@
+"""Who may come in, who waits, who is refused. Plain Python: no tensors, no Triton.
+
+A request gets a ticket at the door, before any of its tensors is touched. The ticket waits until the frame loop
+gives its stream a slot, and leaves with the last response. Called from Triton's thread (``enter``), the frame
+loop's (``seated``, ``freed``) and the asyncio thread (all else), so one lock guards it; nothing under it is slow.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from runtime.capacity import NOTHING, Amounts, Pace
+from runtime.errors import Overloaded, ServeError
+from runtime.waiting import Priority, WaitingQueue
+
+UNKNOWN_RETRY_S = 2.0  # hint while nothing is known about the wait: about a short answer
+SHORTEST_RETRY_S, LONGEST_RETRY_S = 0.5, 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """``live``: requests without a last response. ``wait_s``: longest wait for a slot, by class."""
+
+    live: int
+    wait_s: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if self.live < 1:
+            raise ValueError(f"live: {self.live} is below 1")
+        if len(self.wait_s) != len(Priority) or min(self.wait_s) <= 0:
+            raise ValueError(f"wait_s: {self.wait_s} is not one positive time for each class")
+
+
+class Ticket:
+    """One request from the door to its last response.
+
+    Args:
+        priority: its class.
+        need: what it takes of the frame loop, an estimate at first.
+        arrived: in the clock of the admission.
+        patience_s: how long it may wait.
+    """
+
+    __slots__ = ("_patience_s", "arrived", "end", "need", "present", "priority", "refusal")
+
+    def __init__(self, priority: Priority, need: Amounts, arrived: float, patience_s: float) -> None:
+        self.priority, self.need, self.arrived, self._patience_s = priority, need, arrived, patience_s
+        self.present = True  # is counted
+        self.refusal: Overloaded | None = None  # why it was sent away after it had been let in
+        self.end: Callable[[ServeError], None] | None = None  # ends it where it is; set and called in one thread
+
+    def check(self) -> None:
+        """Raises the refusal of a ticket that was sent away."""
+        if self.refusal is not None:
+            raise self.refusal
+
+    def overdue(self, now: float) -> bool:
+        """Whether it has waited longer than it may."""
+        return now - self.arrived > self._patience_s
+
+
+class Admission:
+    """All tickets of one service.
+
+    Args:
+        bounds: see ``Bounds``.
+        free: what the frame loop has left; called under the lock, from any thread.
+        sent_away: told of a ticket that had been let in and is displaced; in the thread of ``enter``.
+        waited: told how many seconds a stream waited for its slot; in the thread of ``seated``.
+    """
+
+    def __init__(
+        self,
+        bounds: Bounds,
+        free: Callable[[], Amounts],
+        sent_away: Callable[[Ticket], None],
+        waited: Callable[[float], None] = lambda seconds: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._bounds, self._free, self._clock = bounds, free, clock
+        self._sent_away, self._waited = sent_away, waited
+        self._lock = threading.Lock()
+        self._waiting: WaitingQueue[Ticket] = WaitingQueue()
+        self._live = 0
+        self._pace = Pace()
+
+    @property
+    def live(self) -> int:
+        """Requests without a last response."""
+        return self._live
+
+    def waiting(self, priority: Priority) -> int:
+        """Requests of a class that have no slot yet."""
+        return self._waiting.count(priority)
+
+    def enter(self, priority: Priority, need: Amounts, timeout_s: float | None = None) -> Ticket:
+        """Lets a request in, or raises Overloaded at once.
+
+        Args:
+            need: what it takes at least.
+            timeout_s: how long its client waits for the whole answer.
+        """
+        patience = self._bounds.wait_s[priority]
+        patience = patience if timeout_s is None else min(patience, timeout_s)
+        with self._lock:
+            now = self._look()
+            self._check_wait(priority, need, patience)
+            displaced = self._make_room(priority, need)
+            ticket = Ticket(priority, need, now, patience)
+            self._waiting.push(ticket, priority)
+            self._live += 1
+            self._look()
+        if displaced is not None:
+            self._sent_away(displaced)
+        return ticket
+
+    def follow(self, ticket: Ticket) -> Callable[[bool], None]:
+        """``Stream.on_slot`` for the ticket's stream."""
+        return lambda held: self.seated(ticket) if held else self.freed(ticket)
+
+    def seated(self, ticket: Ticket) -> None:
+        """The ticket's stream got a slot and its blocks."""
+        with self._lock:
+            waited = self._waiting.remove(ticket)
+            now = self._look()
+        if waited:
+            self._waited(now - ticket.arrived)
+
+    def freed(self, ticket: Ticket) -> None:
+        """The ticket's stream gave its slot and its blocks back."""
+        with self._lock:
+            self._pace.freed(self._clock(), ticket.need)
+
+    def leave(self, ticket: Ticket) -> None:
+        """The request got its last response, or its client is gone. Leaving twice is harmless."""
+        with self._lock:
+            self._forget(ticket)
+            self._look()
+
+    def overdue(self) -> list[Ticket]:
+        """Takes out the tickets that waited too long; each has its refusal. Call a few times a second."""
+        with self._lock:
+            now = self._look()
+            late = [ticket for ticket in self._waiting if ticket.overdue(now)]
+            for ticket in late:
+                self._forget(ticket)
+                ticket.refusal = self._refusal("wait", f"no slot within {now - ticket.arrived:.1f} s", ticket)
+            return late
+
+    def _look(self) -> float:
+        now = self._clock()
+        short = bool(self._waiting) and not self._free().covers(self._waiting.head().need)
+        self._pace.look(now, short)
+        return now
+
+    def _check_wait(self, priority: Priority, need: Amounts, patience: float) -> None:
+        bound, expected = self._expected(priority, need)
+        if expected is not None and expected > patience:
+            raise Overloaded(
+                bound, f"the wait would be about {expected:.1f} s, more than {patience:.1f} s", "", _hint(expected)
+            )
+
+    def _make_room(self, priority: Priority, need: Amounts) -> Ticket | None:
+        """The ticket that has to go for a newcomer, if one has to. Raises Overloaded when the newcomer has to."""
+        if self._live < self._bounds.live:
+            return None
+        displaced, full = self._waiting.displace(priority), f"{self._bounds.live} requests are here already"
+        if displaced is None:
+            raise Overloaded("queue", full, "", _hint(self._expected(priority, need)[1]))
+        self._forget(displaced)
+        displaced.refusal = self._refusal("displaced", f"{full}, and one of a higher class came", displaced)
+        return displaced
+
+    def _expected(self, priority: Priority, need: Amounts) -> tuple[str, float | None]:
+        """The scarcest resource, and the seconds until it suffices for a newcomer; None while that is unknown."""
+        needs = [ticket.need for ticket in self._waiting.before(priority)] + [need]
+        asked = Amounts(*(sum(amounts) for amounts in zip(*needs, strict=True)))
+        rates, worst = self._pace.rates() or NOTHING, ("slots", 0.0)
+        for name, wanted, there, rate in zip(Amounts._fields, asked, self._free(), rates, strict=True):
+            if wanted <= there:
+                continue
+            if not rate:
+                return name, None
+            worst = max(worst, (name, (wanted - there) / rate), key=lambda found: found[1])
+        return worst
+
+    def _refusal(self, bound: str, problem: str, ticket: Ticket) -> Overloaded:
+        return Overloaded(bound, problem, "", _hint(self._expected(ticket.priority, ticket.need)[1]))
+
+    def _forget(self, ticket: Ticket) -> None:
+        if ticket.present:
+            ticket.present = False
+            self._live -= 1
+            self._waiting.remove(ticket)
+
+
+def _hint(expected: float | None) -> float:
+    """When those that are ahead now should have a slot."""
+    return min(max(UNKNOWN_RETRY_S if expected is None else expected, SHORTEST_RETRY_S), LONGEST_RETRY_S)

@@ -1,0 +1,60 @@
+"""Stage calls that always come to an end: typed errors only, and none that hangs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+import numpy as np
+
+from runtime.contracts import SPEECH_ENCODER, TOKEN2WAV
+from runtime.errors import MEMORY_FULL, EngineFault, ServeError, stage_fault
+from runtime.faults import kind, log_fault
+from runtime.serving.stages import SpeechChunk, Spoken, Stages
+
+logger = logging.getLogger(__name__)
+Result = TypeVar("Result")
+
+
+class StageHangs(EngineFault):
+    """A stage does not come back: only a restart of the server helps."""
+
+
+class GuardedStages:
+    """``Stages`` around others.
+
+    Args:
+        stages: where calls go.
+        timeout_s: a call that takes longer will not come back. Triton itself would wait for ever.
+        hung: told of such a call.
+    """
+
+    def __init__(self, stages: Stages, timeout_s: float, hung: Callable[[StageHangs], None]) -> None:
+        self._stages, self._timeout_s, self._hung = stages, timeout_s, hung
+
+    async def encode(self, clips: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """See ``Stages``."""
+        return await self._within(SPEECH_ENCODER.name, self._stages.encode(clips))
+
+    async def speak(self, chunks: Sequence[SpeechChunk]) -> list[Spoken]:
+        """See ``Stages``."""
+        return await self._within(TOKEN2WAV.name, self._stages.speak(chunks))
+
+    async def _within(self, stage: str, call: Awaitable[Result]) -> Result:
+        try:
+            # The call itself cannot be cancelled: a thread of this process goes on waiting for it.
+            return await asyncio.wait_for(call, self._timeout_s)
+        except TimeoutError:
+            problem = f"gave no answer within {self._timeout_s:g} s"
+            error = StageHangs(stage, problem, "the server restarts: send the request again")
+            self._hung(error)
+            raise error from None
+        except ServeError:
+            raise
+        except Exception as error:  # Triton's own, such as a shared memory that is full
+            log_fault(logger, f"a call of {stage} failed", error)
+            if MEMORY_FULL in str(error):
+                raise stage_fault(str(error), stage) from None
+            raise EngineFault(stage, f"could not be called ({kind(error)})", "send the request again") from None

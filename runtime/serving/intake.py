@@ -1,0 +1,101 @@
+"""From the tensors of a request to a stream that the frame loop can run. Lives in the asyncio thread."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+
+from runtime.answer import Answer
+from runtime.checkpoint.config import ModelConfig
+from runtime.errors import NotFound, ServeError
+from runtime.frontend.audio import split_clips, to_model_rate
+from runtime.frontend.prompt import PromptBuilder, shared_length
+from runtime.frontend.tokenizer import ChatTokenizer
+from runtime.options import Options
+from runtime.scheduler import Scheduler
+from runtime.serving.door import Incoming
+from runtime.serving.encoding import EncodeQueue
+from runtime.serving.limits import RequestLimits
+from runtime.serving.request import ChatRequest, parse_request
+from runtime.serving.stages import Stages
+from runtime.stream import Prompt, Stream
+from runtime.token2wav.hops import HopPolicy
+from runtime.token2wav.layout import Sizes
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A stream for the frame loop, and how its answer will sound."""
+
+    stream: Stream
+    voice: str
+    hops: HopPolicy
+
+
+class Intake:
+    """Checks requests, builds their prompts, has their sound encoded."""
+
+    def __init__(
+        self,
+        options: Options,
+        limits: RequestLimits,
+        config: ModelConfig,
+        tokenizer: ChatTokenizer,
+        scheduler: Scheduler,
+        stages: Stages,
+        sound: Sizes,
+    ) -> None:
+        self._config, self._scheduler, self._voices = config, scheduler, sound.voices
+        self._limits = limits
+        self._prompts = PromptBuilder(config, tokenizer)
+        serving = options.serving
+        self._encoder = EncodeQueue(stages, int(serving.encode_s * config.features.sample_rate), serving.gather_s)
+        # Under full attention a frame depends on its whole call, so there chunks are never joined.
+        block = 0 if options.token2wav.full_attention else sound.block_tokens
+        self._hops = HopPolicy(options.token2wav.hops, sound.lookahead, block)
+        self._keys = itertools.count()
+
+    async def prepare(self, incoming: Incoming) -> Prepared:
+        """Raises InvalidRequest, NotFound, what the encoder raises, and the ticket's refusal."""
+        ticket, features = incoming.ticket, self._config.features
+        ticket.check()
+        clips = split_clips(incoming.arrays.get("audio"), incoming.arrays.get("audio_lengths"))
+        request = parse_request(incoming.arrays, incoming.parameters, clips, features.sample_rate)
+        self._limits.check_messages(request.messages)
+        voice = self._voice(request)
+        clips = to_model_rate(list(request.clips), request.sample_rate, features, self._limits.clip_s)
+        stream = self._stream(request, clips)
+        stream.priority = ticket.priority
+        self._scheduler.check_fits(stream)
+        ticket.need = self._scheduler.need(stream.max_positions, stream.params.speaks)
+        if len(stream.prompt.audio_positions):
+            encoded = self._encoder.encode(clips, ticket.priority)
+            ticket.end = partial(_end, encoded)
+            stream.prompt.audio_embeds[:] = np.concatenate([part for part in await encoded if len(part)])
+            ticket.check()
+        return Prepared(stream, voice, replace(self._hops, hops=request.hops or self._hops.hops))
+
+    def _stream(self, request: ChatRequest, clips: list[np.ndarray]) -> Stream:
+        config = self._config
+        ids = self._prompts.build(request.messages, [len(clip) for clip in clips])
+        positions = np.flatnonzero(ids == config.text_ids.audio)
+        rows = np.zeros((len(positions), config.backbone.hidden_size), np.float32)
+        shared = shared_length(request.messages, ids, config.text_ids.stop)
+        answer = Answer(config.text_ids, config.speech_ids, request.params)
+        return Stream(next(self._keys), Prompt(ids, rows, positions, shared), answer)
+
+    def _voice(self, request: ChatRequest) -> str:
+        if request.voice is None:
+            return self._voices[0]
+        if request.voice not in self._voices:
+            raise NotFound("voice", f"{request.voice[:40]!r} is not known", f"use one of {', '.join(self._voices)}")
+        return request.voice
+
+
+def _end(encoded: asyncio.Future[list[np.ndarray]], error: ServeError) -> None:
+    if not encoded.done():
+        encoded.set_exception(error)

@@ -1,0 +1,278 @@
+"""Sizes of requests: at, below and above every limit; counting by key; both on the real server."""
+
+import json
+import re
+import subprocess
+import sys
+import time
+import urllib.request
+
+import chat_data
+import numpy as np
+import pytest
+from harness import KEY_STREAMS, OTHER_STREAMS, collect, gauges, wait_idle
+
+from builders.limits import limits_of
+from client import NO_RETRY, ChatClient, ServerError
+from runtime.errors import BuildError, InvalidRequest, Overloaded
+from runtime.frontend.audio import HIGHEST_RATE, to_model_rate
+from runtime.frontend.prompt import Message, parse_messages
+from runtime.serving.keys import KEY_HEADER, KeyCounts, key_name
+from runtime.serving.limits import BYTES_PER_POSITION, PARAMETER_BYTES, RequestLimits, depth
+
+RATE = 16_000
+LIMITS = RequestLimits(2, 5, 3, 100, 4, 400, 6)
+CLIP_S = 300.0
+
+
+def text(value, name="text"):
+    return {name: np.array([value.encode() if isinstance(value, str) else value], np.object_)}
+
+
+def sound(seconds, rate=RATE):
+    return {"audio": np.zeros(int(seconds * rate), np.float32)}
+
+
+def lengths(count):
+    return {"audio_lengths": np.ones(count, np.int32)}
+
+
+def nested(levels):
+    return text("[" * levels + "]" * levels, "messages")
+
+
+# name -> a request of this size, its limit, the field that is named
+SIZES = {
+    "sound": (lambda n: (sound(n), {}), 5, "audio"),
+    "sound at another rate": (lambda n: (sound(n, 48_000), {"sample_rate": 48_000}), 5, "audio"),
+    "clips": (lambda n: (lengths(n), {}), 3, "audio_lengths"),
+    "text": (lambda n: (text("a" * n), {}), 100, "text"),
+    "text is counted in bytes": (lambda n: (text("ä" * (n // 2) + "a" * (n % 2)), {}), 100, "text"),
+    "system": (lambda n: ({}, {"system": "s" * n}), 100, "system"),
+    "voice": (lambda n: ({}, {"voice": "v" * n}), PARAMETER_BYTES, "voice"),
+    "document": (lambda n: (text(" " * n, "messages"), {}), 400, "messages"),
+    "depth": (lambda n: (nested(n), {}), 6, "messages"),
+}
+
+
+@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize("beyond", [-1, 0, 1])
+def test_sizes_at_below_and_above_the_limit(name, beyond):
+    make, limit, field = SIZES[name]
+    arrays, values = make(limit + beyond)
+    if beyond <= 0:
+        LIMITS.check(arrays, values, RATE)
+        return
+    with pytest.raises(InvalidRequest) as caught:
+        LIMITS.check(arrays, values, RATE)
+    assert caught.value.field == field
+    assert str(limit) in str(caught.value) and "; " in str(caught.value), "the limit and the remedy"
+
+
+def conversation(turns, size):
+    return [Message("user", (None, "x" * size)) for _ in range(turns)]
+
+
+@pytest.mark.parametrize(("turns", "size", "fits"), [(3, 10, True), (4, 25, True), (5, 1, False), (4, 26, False)])
+def test_turns_and_text_of_a_conversation(turns, size, fits):
+    if fits:
+        LIMITS.check_messages(conversation(turns, size))
+        return
+    with pytest.raises(InvalidRequest, match=r"messages: has \d+ (turns|bytes of text), the limit is (4|100); leave"):
+        LIMITS.check_messages(conversation(turns, size))
+
+
+@pytest.mark.parametrize(("seconds", "fits"), [(1.9, True), (2.0, True), (2.1, False)])
+def test_seconds_of_a_clip(seconds, fits):
+    clips = [np.zeros(int(seconds * RATE), np.float32)]
+    features = chat_data.config().features
+    if fits:
+        assert to_model_rate(clips, RATE, features, LIMITS.clip_s) == clips
+        return
+    with pytest.raises(InvalidRequest, match=r"audio: clip 0 lasts 2\.1 s; send at most 2 s per clip"):
+        to_model_rate(clips, RATE, features, LIMITS.clip_s)
+
+
+def test_an_implausible_rate_is_refused_before_it_is_divided_by():
+    for rate in (0, -1, HIGHEST_RATE + 1):
+        with pytest.raises(InvalidRequest, match="sample_rate"):
+            LIMITS.check(sound(1), {"sample_rate": rate}, RATE)
+
+
+def test_brackets_in_strings_have_no_depth():
+    assert depth(b'[{"a": "[[[{{{\\"["}, []]') == 2
+    assert depth('"[[[') == 0 and depth("]]][") == 0 and depth(b"\xff[") == 1
+
+
+def test_what_fits_into_the_prompt_is_the_default():
+    made = RequestLimits().for_model(4096, 5.0, CLIP_S)
+    assert (made.clip_s, made.audio_s, made.text_bytes) == (CLIP_S, 4096 / 5, 4096 * BYTES_PER_POSITION)
+    # A conversation at the limits of text and turns is within the limit of the document, escapes included.
+    turn = {"role": "assistant", "content": [{"type": "text", "text": "中" * (made.text_bytes // made.turns // 3)}]}
+    document = json.dumps([turn] * (made.turns - 1) + [{**turn, "role": "user"}])
+    made.check(text(document, "messages"), {}, RATE)
+    made.check_messages(parse_messages(document, 0))
+    assert RequestLimits(clip_s=1000.0).for_model(4096, 5.0, CLIP_S).clip_s == CLIP_S, "never beyond the extractor's"
+
+
+@pytest.mark.parametrize("bad", [{"clips": 0}, {"json_depth": 0}, {"text_bytes": -1}, {"streams_per_key": -1}])
+def test_a_bad_limit_is_named(bad):
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        RequestLimits(**bad)
+
+
+def test_limits_on_the_command_line_of_the_build():
+    assert limits_of(["clips=3", "audio_s=1.5"]) == RequestLimits(clips=3, audio_s=1.5)
+    for bad, words in (("clip=3", "clips"), ("clips=x", "clips"), ("clips", "name=value"), ("clips=0", "below 1")):
+        with pytest.raises(BuildError, match=words):
+            limits_of([bad])
+
+
+# --- keys
+
+
+class Sink:
+    def __init__(self):
+        self.ended = 0
+
+    def send(self, arrays, final):
+        self.ended += final
+
+    def fail(self, error):
+        self.ended += 1
+
+    def close(self):
+        self.ended += 1
+
+    def is_cancelled(self):
+        return False
+
+
+def test_each_key_has_its_own_count_and_those_without_share_one():
+    counts = KeyCounts(RequestLimits(streams_per_key=2, streams_without_key=1))
+    ones = [counts.enter({KEY_HEADER: "one"}, Sink()) for _ in range(2)]
+    two = counts.enter({"X-Api-Key": "two"}, Sink())
+    none = counts.enter({"seed": 1}, Sink())
+    assert counts.live == 4
+    for parameters in ({KEY_HEADER: "one"}, {}, {KEY_HEADER: ""}):
+        with pytest.raises(Overloaded) as caught:
+            counts.enter(parameters, Sink())
+        assert caught.value.field == KEY_HEADER and "one at once" not in str(caught.value)
+    ones[0].send({}, final=False)
+    assert counts.live == 4
+    ones[0].send({}, final=True)
+    ones[1].fail(ValueError())
+    ones[1].fail(ValueError())  # twice is once
+    two.close()
+    none.close()
+    assert counts.live == 0 and not counts._counts, "no trace of keys that are gone"
+
+
+def test_without_a_limit_nothing_is_counted():
+    counts, sink = KeyCounts(RequestLimits()), Sink()
+    assert counts.enter({KEY_HEADER: "one"}, sink) is sink and counts.live == 0
+
+
+def test_a_key_is_never_shown():
+    name = key_name({KEY_HEADER: "very-secret"})
+    assert "secret" not in name and name != key_name({KEY_HEADER: "very-secret2"})
+
+
+# --- the real server
+
+TOO_LARGE = {
+    "sound": ({"audio": np.zeros(821 * RATE, np.float32)}, "audio"),
+    "clips": ({"audio": [np.zeros(160, np.float32)] * 65}, "audio_lengths"),
+    "text": ({"text": "a" * 32_769}, "text"),
+    "one megabyte": ({"text": "word " * 200_000}, "text"),
+    "system": ({"text": "hi", "system": "s" * 32_769}, "system"),
+    "turns": ({"messages": [{"role": "user", "content": "hi"}] * 257}, "messages"),
+    "document": ({"messages": "[" + " " * 200_000 + "]"}, "messages"),
+    "depth": ({"messages": "[" * 17 + "]" * 17}, "messages"),
+}
+
+
+@pytest.mark.parametrize("name", TOO_LARGE)
+def test_the_server_refuses_what_is_too_large(client, name):
+    request, field = TOO_LARGE[name]
+    with pytest.raises(ServerError) as caught:
+        collect(client, **request)
+    assert (caught.value.code, caught.value.field) == ("INVALID_ARG", field)
+
+
+def rejected(server):
+    with urllib.request.urlopen(server.addresses.metrics_url, timeout=5) as page:
+        return int(re.search(r'rejects_total{reason="invalid_request"} (\d+)', page.read().decode())[1])
+
+
+def test_refusals_are_counted_in_the_metrics(client, server):
+    wait_idle(server)
+    before = rejected(server)
+    with pytest.raises(ServerError):
+        collect(client, text="a" * 40_000)
+    deadline = time.monotonic() + 5
+    while rejected(server) == before and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert rejected(server) == before + 1
+
+
+ENDLESS = {"text": "Go on.", "mode": "s2t", "greedy": True, "repetition_penalty": 1.0, "max_tokens": 1500}
+
+
+def speaking(client, count):
+    """So many requests that were admitted, or wait for a slot; which, does not matter to their count."""
+    return [client.stream(timeout=120, **ENDLESS) for _ in range(count)]
+
+
+def counted(server, count):
+    deadline = time.monotonic() + 20
+    while gauges(server)["counted_requests"] != count:
+        assert time.monotonic() < deadline, gauges(server)["counted_requests"]
+        time.sleep(0.05)
+
+
+def test_a_key_has_so_many_streams_and_no_more(client, server):
+    wait_idle(server)
+    with (
+        ChatClient(server.url, NO_RETRY, headers={KEY_HEADER: "key-of-one"}) as one,
+        ChatClient(server.url, NO_RETRY, headers={KEY_HEADER: "key-of-two"}) as two,
+    ):
+        held = speaking(one, KEY_STREAMS)
+        counted(server, KEY_STREAMS)
+        with pytest.raises(ServerError) as caught:
+            one.ask(text="hi", mode="s2t", max_tokens=2)
+        assert (caught.value.code, caught.value.field) == ("UNAVAILABLE", KEY_HEADER)
+        assert f"{KEY_STREAMS} at once" in str(caught.value) and "retry" in str(caught.value)
+        assert two.ask(text="hi", mode="s2t", max_tokens=2).finish_reason
+        assert collect(client, text="hi", mode="s2t", max_tokens=2).finish, "no key has a count of its own"
+        with pytest.raises(ServerError, match="INVALID_ARG"):
+            two.ask(text="hi", top_p=7)
+        held[0].close()
+        counted(server, KEY_STREAMS - 1)
+        assert one.ask(text="hi", mode="s2t", max_tokens=2).finish_reason
+        held[1].close()
+        counted(server, 0)
+    assert "key-of-" not in server.log()
+
+
+def test_all_without_a_key_share_one_limit(client, server):
+    wait_idle(server)
+    held = speaking(client, OTHER_STREAMS)
+    counted(server, OTHER_STREAMS)
+    with ChatClient(server.url, NO_RETRY) as other, pytest.raises(ServerError, match="without a key: 60 at once"):
+        other.ask(text="hi", mode="s2t", max_tokens=2)
+    for stream in reversed(held):
+        stream.close()
+    counted(server, 0)
+    wait_idle(server)
+
+
+def test_a_killed_client_gives_its_key_back(server, tmp_path):
+    wait_idle(server)
+    words = ["--url", server.url, "--header", f"{KEY_HEADER}=key-of-the-killed", "--output-dir", str(tmp_path)]
+    endless = ["--text", "Go on.", "--mode", "s2t", "--greedy", "--repetition-penalty", "1", "--max-tokens", "1500"]
+    process = subprocess.Popen([sys.executable, "-m", "client", *words, *endless], stdout=subprocess.DEVNULL)
+    counted(server, 1)
+    process.kill()
+    process.wait()
+    counted(server, 0)
