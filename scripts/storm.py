@@ -85,6 +85,7 @@ class Run:
             "cancels": count.cancels,
             "by_stage": dict(sorted(count.by_stage.items())),
             "complete_before_cancel": count.early,
+            "refused": count.refused,
             "crashes": crashes,
             "hangs": count.hangs,
             "lost": count.lost,

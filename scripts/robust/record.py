@@ -7,6 +7,7 @@ import json
 import subprocess
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,13 +29,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def serve(arguments: argparse.Namespace) -> ServerProcess:
     """A server of the built folder, with a fresh log: what an old one says of readiness would be believed."""
+    provenance()
     if arguments.log is not None:
         arguments.log.unlink(missing_ok=True)
     return ServerProcess(arguments.out, log_file=arguments.log)
 
 
+@cache
 def provenance() -> dict[str, Any]:
-    """Machine, load, commit, versions, date."""
+    """Machine, load, commit, versions, date: as they were when a run began, whoever asks at its end."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": _git("rev-parse", "HEAD"),

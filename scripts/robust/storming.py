@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from client.errors import from_message
 from robust.outcome import End, Outcome, flaw
 from robust.relay import Relay
 from robust.talkers import kill_client
@@ -44,10 +45,11 @@ LAST_TOKENS = 8  # of the answers that are cancelled at their end
 
 @dataclass(slots=True)
 class Count:
-    """What happened so far. ``early``: the answer was complete before its client left."""
+    """What happened so far. ``early``: the answer was complete before its client left; ``refused``: there was no room."""
 
     by_stage: Counter[Stage] = field(default_factory=Counter)
     early: int = 0
+    refused: int = 0
     hangs: int = 0
     lost: int = 0
     wrong: list[str] = field(default_factory=list)
@@ -139,6 +141,8 @@ class Storm:
             )
         elif outcome.end == End.LOST:
             self.count.lost += 1
+        elif outcome.end == End.ERROR and from_message(outcome.error) and " UNAVAILABLE: " in f" {outcome.error}":
+            self.count.refused += 1  # the queue was full or slow, and said so
         elif wrong := flaw(outcome, job.outputs, job.max_tokens):
             self.count.wrong.append(f"{stage}: {wrong[:300]}")
         else:

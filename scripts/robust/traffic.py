@@ -68,7 +68,7 @@ class Traffic:
 
     def wordy(self) -> Job:
         """A long prompt: its prefill takes several steps."""
-        return self._made({"text": "word " * self._draw.randint(500, 1500)}, self._draw.randint(*LONG), ALL_OUTPUTS)
+        return self._made({"text": "word " * self._draw.randint(200, 700)}, self._draw.randint(*LONG), ALL_OUTPUTS)
 
     def spoken(self) -> Job:
         """A spoken answer that is not soon complete."""
