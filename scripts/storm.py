@@ -107,7 +107,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
     parser.add_argument("--cancels", type=int, default=10_000, help="(default: %(default)s)")
-    parser.add_argument("--clients", type=int, default=32, help="at once (default: %(default)s)")
+    parser.add_argument("--clients", type=int, default=16, help="at once (default: %(default)s)")
     parser.add_argument(
         "--timed", type=int, default=80, help="groups of requests that are timed (default: %(default)s)"
     )

@@ -9,6 +9,7 @@ from runtime.checkpoint.config import FeatureConfig
 from runtime.errors import InvalidRequest
 
 LOWEST_RATE, HIGHEST_RATE = 4_000, 192_000
+LOUDEST = 32_768.0  # 16-bit samples that were not scaled still pass; far louder ones overflow the spectrum
 
 
 def split_clips(audio: np.ndarray | None, lengths: np.ndarray | None) -> list[np.ndarray]:
@@ -25,6 +26,8 @@ def split_clips(audio: np.ndarray | None, lengths: np.ndarray | None) -> list[np
         raise InvalidRequest("audio", f"has shape {list(audio.shape)}", "send mono samples as a vector")
     if not np.isfinite(audio).all():
         raise InvalidRequest("audio", "holds NaN or infinite samples", "send finite samples in [-1, 1]")
+    if np.abs(audio).max(initial=0.0) > LOUDEST:
+        raise InvalidRequest("audio", f"holds samples beyond {LOUDEST:g}", "scale them to [-1, 1]")
     if lengths is None:
         lengths = np.array([len(audio)])
     if lengths.ndim != 1 or (lengths < 1).any():

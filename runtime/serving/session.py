@@ -14,7 +14,7 @@ import numpy as np
 from runtime.answer import FAULT, Frame
 from runtime.checkpoint.config import SpeechIds
 from runtime.contracts import FUN_AUDIO_CHAT
-from runtime.errors import EngineFault
+from runtime.errors import MEMORY_FULL, EngineFault, stage_fault
 from runtime.faults import kind, log_fault
 from runtime.frontend.tokenizer import TextStream
 from runtime.serving.sound import Sound
@@ -118,7 +118,8 @@ class Session:
         except Exception as error:
             log_fault(logger, "a response could not be made", error)
             problem = f"could not make a response ({kind(error)})"
-            self.fail(EngineFault(FUN_AUDIO_CHAT.name, problem, "this is a fault of the server: see its log"))
+            fault = EngineFault(FUN_AUDIO_CHAT.name, problem, "this is a fault of the server: see its log")
+            self.fail(stage_fault(str(error), FUN_AUDIO_CHAT.name) if MEMORY_FULL in str(error) else fault)
 
     def _frame(self, frame: Frame) -> None:
         self._timings.mark("first_frame")

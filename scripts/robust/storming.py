@@ -45,7 +45,7 @@ LAST_TOKENS = 8  # of the answers that are cancelled at their end
 
 @dataclass(slots=True)
 class Count:
-    """What happened so far. ``early``: the answer was complete before its client left; ``refused``: no room."""
+    """What happened so far. ``early``: complete before its client left; ``refused``: there was no room."""
 
     by_stage: Counter[Stage] = field(default_factory=Counter)
     early: int = 0

@@ -118,3 +118,10 @@ def test_names_of_clients_are_fields(name):
 def test_the_client_refuses_what_triton_would_cut():
     with pytest.raises(ChatError, match="system: holds a NUL"):
         make_request(None, 16_000, "hi", None, None, {"system": "a\x00b"})
+
+
+def test_sound_that_would_overflow_is_refused():
+    assert len(split_clips(np.full(9, -32_768, np.float32), None)) == 1
+    for loud in (40_000.0, -1e30, 3.4e38):
+        with pytest.raises(InvalidRequest, match="audio: holds samples beyond 32768; scale them"):
+            split_clips(np.array([0.0, loud], np.float32), None)
