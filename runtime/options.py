@@ -102,7 +102,7 @@ class ServingOptions:
     batch_wait_s: float = 60.0
     gather_s: float = 0.002
     encode_s: float = 10.0
-    cancel_poll_s: float = 0.1
+    cancel_poll_s: float = 0.05
     heartbeat_s: float = 1.0
     stage_timeout_s: float = 30.0
 

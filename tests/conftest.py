@@ -40,7 +40,7 @@ def built(tmp_path_factory):
     """The golden checkpoints, built for the cpu target."""
     import chat_data
     import token2wav_data
-    from harness import KEY_STREAMS, OTHER_STREAMS
+    from harness import KEY_STREAMS
 
     from builders.build import BuildRequest, build
     from runtime.serving.limits import RequestLimits
@@ -49,8 +49,7 @@ def built(tmp_path_factory):
         return Path(os.environ[BUILT_VARIABLE])
     folder = tmp_path_factory.mktemp("built")
     token2wav_data.materialise_cosyvoice(folder / "cosyvoice")
-    # So high that only the tests of these limits meet them.
-    limits = RequestLimits(streams_per_key=KEY_STREAMS, streams_without_key=OTHER_STREAMS)
+    limits = RequestLimits(streams_per_key=KEY_STREAMS)  # only the tests of this limit send keys
     build(BuildRequest("cpu", folder / "cpu", chat_data.CHECKPOINT, folder / "cosyvoice", limits=limits), print)
     return folder / "cpu"
 

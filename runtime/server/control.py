@@ -21,7 +21,9 @@ HEARTBEAT_FILE = "heartbeat"
 DRAIN_FILE = "drain"
 LIVE_FILE = "live"
 LOCK_FILE = "lock"
-SETTLE_S = 0.5  # a count written before the drain began is believed only after this long (the model polls every 0.1 s)
+SETTLE_S = (
+    0.5  # a count written before the drain began is believed only after this long (the model polls far more often)
+)
 
 
 class RunFolder:

@@ -202,8 +202,9 @@ def _arm_chat(model, order, module):
     loop.step = faulty_step
 
     def faulty_frames(frames):
-        if frames and once("response raises"):
-            session = service._sessions[frames[0].stream]
+        sessions = [service._sessions[f.stream] for f in frames if f.stream in service._sessions]
+        if sessions and once("response raises"):
+            session = sessions[0]
             session._stats = session._send = lambda **_: [][0]
         on_frames(frames)
 

@@ -14,7 +14,7 @@ from runtime.token2wav.build import build_flow, build_vocoder
 from runtime.token2wav.hops import DEFAULT_HOPS, ChunkCutter, HopPolicy
 
 VOICE = "中文女".encode()
-KEY_STREAMS, OTHER_STREAMS = 2, 24  # requests at once with one API key, and of all without one
+KEY_STREAMS = 2  # requests at once with one API key
 FIRST_CONTROL, SPEECH_EOS = 6561, 6562
 RECORDED_DRAWS = {name for name, case in chat_data.cases().items() if case["do_sample"]}
 # The protocol sends sound, not codes, as history, and bans no pairs of ids.

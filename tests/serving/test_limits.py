@@ -10,13 +10,15 @@ import urllib.request
 import chat_data
 import numpy as np
 import pytest
-from harness import KEY_STREAMS, OTHER_STREAMS, collect, gauges, wait_idle
+from faulty import plain_copy
+from harness import KEY_STREAMS, collect, gauges, wait_idle
 
 from builders.limits import limits_of
 from client import NO_RETRY, ChatClient, ServerError
 from runtime.errors import BuildError, InvalidRequest, Overloaded
 from runtime.frontend.audio import HIGHEST_RATE, to_model_rate
 from runtime.frontend.prompt import Message, parse_messages
+from runtime.server.launch import ServerProcess
 from runtime.serving.keys import KEY_HEADER, KeyCounts, key_name
 from runtime.serving.limits import BYTES_PER_POSITION, PARAMETER_BYTES, RequestLimits, depth
 
@@ -216,6 +218,7 @@ def test_refusals_are_counted_in_the_metrics(client, server):
     assert rejected(server) == before + 1
 
 
+OTHER_STREAMS = 3
 ENDLESS = {"text": "Go on.", "mode": "s2t", "greedy": True, "repetition_penalty": 1.0, "max_tokens": 1500}
 
 
@@ -255,16 +258,19 @@ def test_a_key_has_so_many_streams_and_no_more(client, server):
     assert "key-of-" not in server.log()
 
 
-def test_all_without_a_key_share_one_limit(client, server):
-    wait_idle(server)
-    held = speaking(client, OTHER_STREAMS)
-    counted(server, OTHER_STREAMS)
-    with ChatClient(server.url, NO_RETRY) as other, pytest.raises(ServerError, match="without a key: 60 at once"):
-        other.ask(text="hi", mode="s2t", max_tokens=2)
-    for stream in reversed(held):
-        stream.close()
-    counted(server, 0)
-    wait_idle(server)
+def test_all_without_a_key_share_one_limit(triton, built, tmp_path):
+    out = plain_copy(built, tmp_path / "built")
+    options = json.loads((out / "options.json").read_text("utf-8"))
+    options["limits"]["streams_without_key"] = OTHER_STREAMS
+    (out / "options.json").write_text(json.dumps(options), "utf-8")
+    with ServerProcess(out, options=("--no-verify",)) as strict, ChatClient(strict.url, NO_RETRY) as client:
+        held = speaking(client, OTHER_STREAMS)
+        counted(strict, OTHER_STREAMS)
+        with pytest.raises(ServerError, match=f"without a key: {OTHER_STREAMS} at once"):
+            client.ask(text="hi", mode="s2t", max_tokens=2)
+        for stream in reversed(held):
+            stream.close()
+        counted(strict, 0)
 
 
 def test_a_killed_client_gives_its_key_back(server, tmp_path):
