@@ -4,11 +4,17 @@ The pool is [blocks, layers, 2, KV heads, tokens of a block, head size]. Viewed 
 [tokens of a block, head size], the plane of (block offset, layer, KV head) is
 ``(offset + 2 * layer) * kv_heads + head``, where the offset is the contract's (unit: one layer's K
 or V block). So one gather per layer brings K and V of every sequence in attention order.
+
+A row's result does not depend, to the last bit, on what else is in the step: how a prompt is cut into
+chunks, how many sequences there are, how long the others are. Torch's attention takes ``COLUMNS`` columns
+and ``TILE`` rows at a time, and rounds otherwise where less is left, so prompts are laid out in whole ones.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import torch
@@ -16,17 +22,22 @@ import torch.nn.functional as F
 
 from runtime.engines.base import CONTEXT, EngineShape
 
+COLUMNS, TILE = 512, 32
+FEW_QUERIES = 4  # products of fewer rows are the same for every number of columns
+
 
 @dataclass(frozen=True, slots=True)
 class ContextSpan:
-    """One context sequence: its packed rows, its K/V planes [2 * kv_heads * blocks] and its mask [rows, columns].
+    """Rows of one context sequence.
 
-    ``mask`` is None for a first chunk, which is plainly causal and cheaper that way.
+    ``rows``: where it is in the packed rows. ``places`` [tiles * TILE] int64: rows of the sequence, the last one
+    repeated. ``planes`` [2 * kv_heads * blocks]. ``mask`` [tiles, 1, TILE, columns] additive.
     """
 
     rows: slice
+    places: torch.Tensor
     planes: torch.Tensor
-    mask: torch.Tensor | None
+    mask: torch.Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +57,12 @@ class PagePlan:
     mask: torch.Tensor
 
 
-def plan_pages(bindings: dict[str, np.ndarray], shape: EngineShape) -> PagePlan:
-    """Reads the contract's bindings and prepares a step's indices."""
+def plan_pages(bindings: dict[str, np.ndarray], shape: EngineShape, queries: int) -> PagePlan:
+    """Reads the contract's bindings and prepares a step's indices.
+
+    Args:
+        queries: query heads of one KV head.
+    """
     ends = bindings["sequence_length"].astype(np.int64)
     kinds = bindings["host_request_types"]
     lengths = np.where(kinds == CONTEXT, bindings["host_context_lengths"], 1).astype(np.int64)
@@ -60,23 +75,24 @@ def plan_pages(bindings: dict[str, np.ndarray], shape: EngineShape) -> PagePlan:
     write = tables[sequence, :, block][:, :, None] * shape.num_kv_heads + heads  # [rows, 2, kv heads]
     write = write * shape.tokens_per_block + within[:, None, None]
     num_contexts = int(np.count_nonzero(kinds == CONTEXT))
-    spans = tuple(_context_span(i, first_row, lengths, ends, tables, shape) for i in range(num_contexts))
+    contexts = (_context_spans(i, first_row, lengths, ends, tables, shape) for i in range(num_contexts))
     start = int(first_row[num_contexts]) if num_contexts < len(ends) else len(sequence)
-    planes, mask = _generation_pages(ends[num_contexts:], tables[num_contexts:], shape)
+    planes, mask = _generation_pages(ends[num_contexts:], tables[num_contexts:], shape, queries)
     return PagePlan(
         positions=torch.from_numpy(positions),
         write_rows=torch.from_numpy(write.ravel()),
-        contexts=spans,
+        contexts=tuple(chain.from_iterable(contexts)),
         generation_rows=slice(start, len(sequence)),
         planes=planes,
         mask=mask,
     )
 
 
-def plan_last_rows(bindings: dict[str, np.ndarray], shape: EngineShape) -> PagePlan:
+def plan_last_rows(bindings: dict[str, np.ndarray], shape: EngineShape, queries: int) -> PagePlan:
     """The plan of the last row of every sequence, whose K and V are written already: all generation rows."""
     ends = bindings["sequence_length"].astype(np.int64)
-    planes, mask = _generation_pages(ends, bindings["kv_cache_block_offsets"][0].astype(np.int64), shape)
+    tables = bindings["kv_cache_block_offsets"][0].astype(np.int64)
+    planes, mask = _generation_pages(ends, tables, shape, queries)
     return PagePlan(
         positions=torch.from_numpy(ends - 1),
         write_rows=torch.empty(0, dtype=torch.int64),
@@ -93,29 +109,48 @@ def _planes(tables: np.ndarray, blocks: int, shape: EngineShape) -> torch.Tensor
     return torch.from_numpy((tables[:, :, None, :blocks] * shape.num_kv_heads + heads).ravel())
 
 
-def _generation_pages(ends: np.ndarray, tables: np.ndarray, shape: EngineShape) -> tuple[torch.Tensor, torch.Tensor]:
+def _own_planes(tables: np.ndarray, ends: np.ndarray, blocks: int, shape: EngineShape) -> torch.Tensor:
+    """Planes of so many blocks for each sequence.
+
+    Behind its own blocks a sequence repeats its first: another's, though masked, might hold a NaN.
+    """
+    numbers = np.arange(blocks)
+    numbers = np.where(numbers * shape.tokens_per_block < ends[:, None], numbers, 0)  # [sequences, blocks]
+    return _planes(np.take_along_axis(tables, numbers[:, None], axis=2), blocks, shape)
+
+
+def _columns(end: int, shape: EngineShape, whole: bool) -> int:
+    """Columns for so many positions: whole blocks of the cache and whole ones of ``TILE`` or ``COLUMNS``."""
+    unit = max(COLUMNS if whole else TILE, shape.tokens_per_block)
+    return -(-end // unit) * unit
+
+
+def _generation_pages(
+    ends: np.ndarray, tables: np.ndarray, shape: EngineShape, queries: int
+) -> tuple[torch.Tensor, torch.Tensor]:
     if not len(ends):
         return torch.empty(0, dtype=torch.int64), torch.empty(0)
-    blocks = -(-int(ends.max()) // shape.tokens_per_block)
-    visible = np.arange(blocks * shape.tokens_per_block) < ends[:, None]
-    mask = np.where(visible, 0.0, -np.inf).astype(np.float32)[:, None, None]
-    # Behind its own blocks a sequence repeats its first: another's, though masked, might hold a NaN.
-    own = np.arange(blocks) * shape.tokens_per_block < ends[:, None]
-    tables = np.where(own[:, None], tables[:, :, :blocks], tables[:, :, :1])
-    return _planes(tables, blocks, shape), torch.from_numpy(mask)
+    columns = _columns(int(ends.max()), shape, whole=queries >= FEW_QUERIES)
+    mask = np.where(np.arange(columns) < ends[:, None], 0.0, -np.inf).astype(np.float32)[:, None, None]
+    return _own_planes(tables, ends, columns // shape.tokens_per_block, shape), torch.from_numpy(mask)
 
 
-def _context_span(
+def _context_spans(
     i: int, first_row: np.ndarray, lengths: np.ndarray, ends: np.ndarray, tables: np.ndarray, shape: EngineShape
-) -> ContextSpan:
-    begin, end = int(ends[i] - lengths[i]), int(ends[i])
-    blocks = -(-end // shape.tokens_per_block)
-    mask = None
-    if begin:
-        visible = np.arange(blocks * shape.tokens_per_block) <= np.arange(begin, end)[:, None]
-        mask = torch.from_numpy(np.where(visible, 0.0, -np.inf).astype(np.float32))
-    row = int(first_row[i])
-    return ContextSpan(slice(row, row + end - begin), _planes(tables[i : i + 1], blocks, shape), mask)
+) -> Iterator[ContextSpan]:
+    """A context in pieces that end with their columns, so that early rows are not multiplied with all of them."""
+    last, piece = int(ends[i]), max(COLUMNS, shape.tokens_per_block)
+    begin = first = int(ends[i] - lengths[i])
+    while begin < last:
+        end = min(last, (begin // piece + 1) * piece)
+        places = np.minimum(np.arange(-(-(end - begin) // TILE) * TILE), end - begin - 1)
+        columns = _columns(end, shape, whole=True)
+        visible = np.arange(columns) <= (begin + places)[:, None]
+        mask = np.where(visible, 0.0, -np.inf).astype(np.float32).reshape(-1, 1, TILE, columns)
+        planes = _own_planes(tables[i : i + 1], np.array([end]), columns // shape.tokens_per_block, shape)
+        row = int(first_row[i]) + begin - first
+        yield ContextSpan(slice(row, row + end - begin), torch.from_numpy(places), planes, torch.from_numpy(mask))
+        begin = end
 
 
 def write_kv(pool: torch.Tensor, plan: PagePlan, layer: int, kv: torch.Tensor) -> None:
@@ -156,10 +191,12 @@ def attend(q: torch.Tensor, pool: torch.Tensor, plan: PagePlan, layer: int) -> t
 
 def _attend_context(q: torch.Tensor, planes: torch.Tensor, span: ContextSpan, first: int, tokens: int) -> torch.Tensor:
     rows, kv_heads, group, dim = q.shape
+    tiles = len(span.mask)
     kv = planes.index_select(0, span.planes + first).view(2, kv_heads, 1, -1, dim)
-    if span.mask is None:
-        kv = kv[:, :, :, :rows]  # what lies behind is the unwritten rest of the last block
-    k, v = kv.expand(2, kv_heads, group, kv.shape[3], dim)
-    mask = None if span.mask is None else span.mask.to(q.dtype)
-    out = F.scaled_dot_product_attention(q.permute(1, 2, 0, 3), k, v, attn_mask=mask, is_causal=mask is None)
-    return out.permute(2, 0, 1, 3)  # [rows, kv heads, group, dim]
+    k, v = kv.expand(2, kv_heads, tiles * group, kv.shape[3], dim)
+    # The tiles of a KV head stand in the place of heads, so they share its K and V without a copy.
+    tiled = q[span.places].view(tiles, TILE, kv_heads, group, dim).permute(2, 0, 3, 1, 4).flatten(1, 2)
+    mask = span.mask.to(q.dtype).expand(-1, group, -1, -1).flatten(0, 1)[None]
+    out = F.scaled_dot_product_attention(tiled, k, v, attn_mask=mask)
+    out = out.view(kv_heads, tiles, group, TILE, dim).permute(1, 3, 0, 2, 4)
+    return out.reshape(tiles * TILE, kv_heads, group, dim)[:rows]

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from kernels.linear import filled
 from kernels.paged_attention import attend, plan_last_rows, plan_pages, write_kv
 from runtime.checkpoint.config import DecoderConfig
 from runtime.engines.base import EngineOutputs, EngineShape
@@ -73,6 +74,7 @@ class TorchEngine:
         last_only: bool = False,
     ) -> None:
         self.config, self.shape, self._last_only = config, shape, last_only
+        self._queries = config.num_heads // config.num_kv_heads
         self._layers = [fuse_layer(weights, f"{prefix}layers.{i}.", config) for i in range(config.num_layers)]
         self._norm = weights[f"{prefix}norm.weight"]
         self._head = list(head)
@@ -101,27 +103,28 @@ class TorchEngine:
     def run(self, inputs_embeds: torch.Tensor, bindings: Mapping[str, np.ndarray]) -> EngineOutputs:
         """See ``Engine.run``."""
         assert bindings["host_kv_cache_pool_pointers"][0, 0] == self.pool_address(), "bindings of another engine"
-        plan = plan_pages(dict(bindings), self.shape)
-        cos, sin = self._rope[plan.positions].unsqueeze(2).unbind(1)  # [rows, 1, head size] each
+        plan, rows = plan_pages(dict(bindings), self.shape, self._queries), len(inputs_embeds)
+        cos, sin = filled(self._rope[plan.positions]).unsqueeze(2).unbind(1)  # [rows, 1, head size] each
         last_rows = None
-        if len(plan.positions) != len(bindings["last_token_ids"]):
+        if plan.contexts:
             last_rows = torch.from_numpy(bindings["last_token_ids"].astype(np.int64) - 1)
-        hidden = inputs_embeds
+        hidden = filled(inputs_embeds)
         for number, layer in enumerate(self._layers):
             q, kv = self._project(self._rms(hidden, layer.input_norm), layer, cos, sin)
-            write_kv(self._pool, plan, number, kv)
+            write_kv(self._pool, plan, number, kv[:rows])
             if self._last_only and last_rows is not None and number + 1 == len(self._layers):
                 # Nobody reads what the other rows would become: their K and V were all they had to give.
-                q, hidden, plan = q[last_rows], hidden[last_rows], plan_last_rows(dict(bindings), self.shape)
+                q, hidden, rows = q[last_rows], filled(hidden[last_rows]), len(last_rows)
+                plan = plan_last_rows(dict(bindings), self.shape, self._queries)
                 last_rows = None
-            hidden = hidden + F.linear(attend(q, self._pool, plan, number), layer.out)
+            hidden = hidden + F.linear(filled(attend(q[:rows], self._pool, plan, number)), layer.out)
             gate, up = F.linear(self._rms(hidden, layer.post_norm), layer.gate_up).chunk(2, dim=-1)
             hidden = hidden + F.linear(F.silu(gate) * up, layer.down)
         hidden = self._rms(hidden, self._norm)
-        last = hidden if last_rows is None else hidden[last_rows]
+        last = hidden if last_rows is None else filled(hidden[last_rows])
         for matrix in self._head:
             last = F.linear(last, matrix)
-        return EngineOutputs(hidden_states=hidden, logits=last.float())
+        return EngineOutputs(hidden_states=hidden[:rows], logits=last[: len(bindings["last_token_ids"])].float())
 
     def _project(
         self, x: torch.Tensor, layer: LayerWeights, cos: torch.Tensor, sin: torch.Tensor

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from kernels.linear import product
 from runtime.checkpoint.config import ModelConfig
 from runtime.checkpoint.layout import BACKBONE, CODEBOOK
 from runtime.engines.device import bring
@@ -66,12 +67,12 @@ class Projections:
     def mix_feedback(self, text: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
         """Backbone input while speaking: the mean of text rows [n, H] and the last groups [n, G]."""
         spoken = F.embedding(codes.to(self._codebook.device), self._codebook).mean(dim=1)
-        return (text + F.linear(spoken, self._feedback)) / 2
+        return (text + product(spoken, self._feedback)) / 2
 
     def spread(self, hidden: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
         """Backbone rows [n, H] and text rows [n, H] to the G sub-positions of each [n, G, H]."""
-        return F.linear(hidden + text, self._spread, self._spread_bias).view(len(hidden), self._group, -1)
+        return product(hidden + text, self._spread, self._spread_bias).view(len(hidden), self._group, -1)
 
     def speech_inputs(self, rows: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
         """Sub-position rows [n, H] and the codes before them [n] or one code to [n, W]."""
-        return F.linear(rows + F.embedding(codes.to(self._codebook.device), self._codebook), self._narrow)
+        return product(rows + F.embedding(codes.to(self._codebook.device), self._codebook), self._narrow)
