@@ -21,7 +21,6 @@ from robust.fuzzing import Fuzzer
 from robust.oracle import PromptOracle
 from robust.pool import every_kind, pool
 from robust.record import add_arguments, finish, serve
-from robust.steady import Bench
 from robust.traffic import Traffic
 from robust.watching import Watcher
 
@@ -84,8 +83,8 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, default=Path("output/robust/failing"), help="folder of failing cases")
     parser.add_argument("--shrink", action="store_true", help="after a failed run, look for the smallest case")
     arguments = parser.parse_args()
-    traffic, bench = Traffic(arguments.seed, ()), Bench(arguments.out)
-    traffic.pin(lambda payload: bench.ids(payload) is not None)
+    traffic = Traffic(arguments.seed, ())
+    traffic.pin()
     oracle = PromptOracle(arguments.out)
     with serve(arguments) as server:
         fuzzer, watcher = Fuzzer(server, arguments.keep), Watcher(server)

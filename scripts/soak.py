@@ -17,7 +17,6 @@ from typing import Any
 
 from robust.pool import malformed, pool
 from robust.record import add_arguments, finish, provenance, save, serve
-from robust.steady import Bench
 from robust.talkers import Talkers
 from robust.traffic import Traffic
 from robust.verdict import Bounds, Growth, growth_of, warm
@@ -44,8 +43,7 @@ class Soak:
         self._end = time.monotonic() + 60 * arguments.minutes
         cases = pool(malformed(), MALFORMED_POOL, arguments.seed)
         traffic = Traffic(arguments.seed, voices)
-        bench = Bench(arguments.out)
-        self._unsteady = traffic.pin(lambda payload: bench.ids(payload) is not None)
+        traffic.pin()
         self._talkers = Talkers(server.url, traffic, cases, arguments.seed, self._over)
         self._watcher = Watcher(server)
         self._interrupted = False
@@ -106,7 +104,6 @@ class Soak:
         }
         return line, {
             "seed": self._arguments.seed,
-            "unsteady_requests": self._unsteady,
             "problems": tally.problems,
             "series": series(samples),
         }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,16 +45,9 @@ class Traffic:
         self._clips = [made_question(seconds) for seconds in LENGTHS_S]
         self.pinned: list[Job] = []
 
-    def pin(self, steady: Callable[[bytes], bool], count: int = PINNED) -> int:
-        """Chooses the requests that are sent again and again; returns how many were not steady."""
-        refused = 0
-        while len(self.pinned) < count:
-            job = self._request(SHORT, ALL_OUTPUTS, len(self.pinned))
-            if steady(job.payload):
-                self.pinned.append(job)
-            else:
-                refused += 1
-        return refused
+    def pin(self, count: int = PINNED) -> None:
+        """Chooses the requests that are sent again and again, to see whether their answers stay the same."""
+        self.pinned = [self._request(SHORT, ALL_OUTPUTS, seed) for seed in range(count)]
 
     def short(self) -> Job:
         """A request whose answer is soon complete; a third of them are pinned ones."""
