@@ -96,7 +96,7 @@ def test_one_supervisor_per_folder(tmp_path):
 def test_drained_believes_a_fresh_zero_only(tmp_path):
     run = RunFolder(tmp_path)
     run.acquire()
-    run.begin_drain()
+    run.begin_drain(30.0)
     assert run.drained()  # a model that does not count has nothing to wait for
     live = run.path / "live"
     live.write_text("2")
