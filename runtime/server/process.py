@@ -22,14 +22,16 @@ POLL_S = 0.02
 # In the background of a shell that ends at once, so that it is nobody's child.
 GUARD = '(while kill -0 "$1"; do sleep 0.5; done; kill -9 "-$1") </dev/null >/dev/null 2>&1 &'
 DEAD_STATES = ("Z", "X")
+STOPPED_STATES = ("T", "t")
 
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """One living process below another: its pid and its command line."""
+    """One living process below another: its pid, its command line, whether a signal or a debugger has stopped it."""
 
     pid: int
     command: tuple[str, ...]
+    stopped: bool = False
 
 
 def start_group(command: Sequence[str], environment: Mapping[str, str], output: IO[bytes] | None) -> subprocess.Popen:
@@ -66,16 +68,18 @@ def _die_with_parent(parent: int) -> Callable[[], None]:
 
 def children(pid: int) -> list[Child]:
     """The living direct children of a process; empty when it is gone."""
-    return [Child(found, _command(found)) for found, parent, _ in _living() if parent == pid]
+    return [
+        Child(found, _command(found), state in STOPPED_STATES) for found, parent, _, state in _living() if parent == pid
+    ]
 
 
 def members(group: int) -> list[int]:
     """The living processes of a process group. Zombies count as dead: in a container nobody may reap them."""
-    return [pid for pid, _, of in _living() if of == group]
+    return [pid for pid, _, of, _ in _living() if of == group]
 
 
-def _living() -> Iterator[tuple[int, int, int]]:
-    """Process, parent and group of everything that lives."""
+def _living() -> Iterator[tuple[int, int, int, str]]:
+    """Process, parent, group and state of everything that lives."""
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
@@ -85,7 +89,7 @@ def _living() -> Iterator[tuple[int, int, int]]:
         except (OSError, ValueError):  # it ended meanwhile
             continue
         if state not in DEAD_STATES:
-            yield int(entry.name), int(parent), int(group)
+            yield int(entry.name), int(parent), int(group), state
 
 
 def _command(pid: int) -> tuple[str, ...]:

@@ -37,6 +37,7 @@ class Watch:
         self._answered = self._next_probe = clock()
         self._server, self._run, self._heartbeat_s, self._clock = server, run, heartbeat_s, clock
         self._stubs: dict[int, Child] = {}
+        self._ran: dict[int, float] = {}  # when each stub was last seen not stopped
         self._expected: frozenset[str] = frozenset()
         self._beat: int | None = None
         self._beat_seen = clock()
@@ -68,7 +69,17 @@ class Watch:
             return f"stub of {model_of(gone[0])} (process {gone[0].pid}) died"
         # A stub that died before it was first seen is known by the lack of its model.
         missing = self._expected - {model_of(child) for child in living.values()}
-        return f"stub of {min(missing)} died" if missing else None
+        return f"stub of {min(missing)} died" if missing else self._stopped_stub(living.values())
+
+    def _stopped_stub(self, living: Iterable[Child]) -> str | None:
+        """Triton refuses all calls of a stub that is stopped, and waits for ever for it to go on."""
+        now = self._clock()
+        for child in living:
+            if not child.stopped:
+                self._ran[child.pid] = now
+            elif (still := now - self._ran.setdefault(child.pid, now)) > self._heartbeat_s:
+                return f"stub of {model_of(child)} (process {child.pid}) was stopped for {still:.1f} s"
+        return None
 
     def _lost_heartbeat(self) -> str | None:
         beat, now = self._run.heartbeat(), self._clock()
