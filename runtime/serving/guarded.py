@@ -18,6 +18,11 @@ logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 
+# Triton's words when a stub gave no sign of life for a second. It gives the stub's late answer to whoever asks
+# next: measured, a stage got the batch of another call. So nothing of that server may be used any more.
+UNHEALTHY = "is not healthy"
+
+
 class StageHangs(EngineFault):
     """A stage does not come back: only a restart of the server helps."""
 
@@ -28,10 +33,10 @@ class GuardedStages:
     Args:
         stages: where calls go.
         timeout_s: a call that takes longer will not come back. Triton itself would wait for ever.
-        hung: told of such a call.
+        hung: told of such a call, and of a stage that Triton gave up.
     """
 
-    def __init__(self, stages: Stages, timeout_s: float, hung: Callable[[StageHangs], None]) -> None:
+    def __init__(self, stages: Stages, timeout_s: float, hung: Callable[[ServeError], None]) -> None:
         self._stages, self._timeout_s, self._hung = stages, timeout_s, hung
 
     async def encode(self, clips: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -51,7 +56,9 @@ class GuardedStages:
             error = StageHangs(stage, problem, "the server restarts: send the request again")
             self._hung(error)
             raise error from None
-        except ServeError:
+        except ServeError as error:
+            if UNHEALTHY in str(error):
+                self._hung(error)
             raise
         except Exception as error:  # Triton's own, such as a shared memory that is full
             log_fault(logger, f"a call of {stage} failed", error)

@@ -1,0 +1,63 @@
+"""Stage calls always come to an end, and a stage that Triton gave up ends the process."""
+
+import asyncio
+
+import pytest
+
+from runtime.errors import EngineFault, Overloaded
+from runtime.serving.guarded import UNHEALTHY, GuardedStages, StageHangs
+
+
+class Stages:
+    def __init__(self, outcome):
+        self._outcome = outcome
+
+    async def encode(self, clips):
+        return await self.speak(clips)
+
+    async def speak(self, chunks):
+        if self._outcome is None:
+            await asyncio.sleep(60)
+        if isinstance(self._outcome, Exception):
+            raise self._outcome
+        return self._outcome
+
+
+def call(outcome, timeout_s=5.0):
+    """What the caller got, and what was told to end the process."""
+    told = []
+    guarded = GuardedStages(Stages(outcome), timeout_s, told.append)
+    try:
+        return asyncio.run(guarded.speak([])), told
+    except Exception as error:
+        return error, told
+
+
+def test_answers_and_ordinary_errors_pass():
+    assert call([1]) == ([1], [])
+    fault = EngineFault("flow", "failed at this answer", "send it again")
+    assert call(fault) == (fault, [])
+
+
+def test_a_call_that_hangs_ends_with_a_typed_error_and_the_process():
+    error, told = call(None, timeout_s=0.05)
+    assert isinstance(error, StageHangs) and told == [error]
+
+
+def test_a_stage_that_triton_gave_up_ends_the_process():
+    """Its late answer would go to another call."""
+    fault = EngineFault("token2wav", f"in ensemble 'token2wav', Stub process 'flow_0_0' {UNHEALTHY}.", "send it again")
+    assert call(fault) == (fault, [fault])
+
+
+@pytest.mark.parametrize(
+    ("raised", "kind", "field"),
+    [
+        (RuntimeError("private words"), EngineFault, "token2wav"),
+        (RuntimeError("Failed to increase the shared memory pool size"), Overloaded, "token2wav"),
+    ],
+)
+def test_exceptions_of_triton_become_typed(raised, kind, field):
+    error, told = call(raised)
+    assert type(error) is kind and error.field == field and not told
+    assert "private" not in str(error)
