@@ -26,7 +26,7 @@ class SmallMemoryServer(ServerProcess):
     @property
     def memory(self) -> Path:
         """Its /dev/shm, seen from here."""
-        return Path(f"/proc/{self.pid}/root/dev/shm")
+        return Path("/proc", str(self.pid), "root", "dev", "shm")
 
     def free_bytes(self) -> int:
         found = os.statvfs(self.memory)

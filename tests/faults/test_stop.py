@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 
+import pytest
 from faulty import ENDLESS, QUICK, SPOKEN, attempt, faulty_copy
 
 from client import ServerError
@@ -55,6 +56,7 @@ def test_a_stop_lets_answers_finish_and_ends_the_rest_with_a_typed_error(built, 
     )
 
 
+@pytest.mark.long
 def test_a_second_signal_hurries(built, tmp_path, record):
     long = []
     with served(built, tmp_path / "cpu", "--drain=60") as server:
@@ -91,6 +93,7 @@ def _ignore_failure(server):
         assert "exited with code 0" in str(error)
 
 
+@pytest.mark.long
 def test_a_killed_supervisor_leaves_nothing(built, tmp_path, record):
     out = tmp_path / "cpu"
     with served(built, out) as server:
