@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -69,7 +70,7 @@ def test_lost_stub_heartbeat_and_server_are_restarted_and_stop_leaves_nothing(ou
         until((out / "run" / "heartbeat").exists)
         os.kill(stub.pid, signal.SIGSTOP)  # a loop that hangs: its process lives
         server.wait_ready(RESTART_S, announcements=4)
-        assert "heartbeat of the frame loop stood still" in server.log()
+        assert re.search("was stopped for|heartbeat of the frame loop stood still", server.log())
 
         last, left = tritonserver(server), regions(out)
         assert server.stop() == 0
