@@ -16,9 +16,6 @@ if not torch.cuda.is_available():
     # Triton reads it when it is imported, which is later and only where kernels are used.
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
-# Servers are started by a fork of this process, whose gRPC must not wake up between the fork and the exec.
-os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
-
 BUILT_VARIABLE = "GOLDEN_BUILT"  # a folder that `built` made earlier, to save its minute
 SERVER_FOLDERS = {Path(__file__).parent / name for name in ("server", "serving", "faults", "robust")}
 
