@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import soxr
 
 from runtime.checkpoint.config import FeatureConfig
 from runtime.errors import InvalidRequest
@@ -68,6 +67,8 @@ def to_model_rate(
             )
     if sample_rate == features.sample_rate:
         return clips
+    import soxr  # late: whoever reads options only, such as a bare GPU machine, needs no resampler
+
     # soxr's HQ recipe is what the authors' loader (librosa) uses.
     return [
         soxr.resample(clip, sample_rate, features.sample_rate, quality="HQ")[: features.n_samples] for clip in clips

@@ -10,7 +10,7 @@ import urllib.request
 import chat_data
 import numpy as np
 import pytest
-from faulty import plain_copy
+from faulty import faulty_copy
 from harness import KEY_STREAMS, collect, gauges, wait_idle
 
 from builders.limits import limits_of
@@ -234,9 +234,21 @@ def counted(server, count):
         time.sleep(0.05)
 
 
-def test_a_key_has_so_many_streams_and_no_more(client, server):
-    wait_idle(server)
+@pytest.fixture(scope="module")
+def strict(triton, built, tmp_path_factory):
+    """A server with low limits, whose long answers do not end by themselves."""
+    out = faulty_copy(built, tmp_path_factory.mktemp("strict") / "built")
+    options = json.loads((out / "options.json").read_text("utf-8"))
+    options["limits"]["streams_without_key"] = OTHER_STREAMS
+    (out / "options.json").write_text(json.dumps(options), "utf-8")
+    with ServerProcess(out, options=("--no-verify",)) as running:
+        yield running
+
+
+def test_a_key_has_so_many_streams_and_no_more(strict):
+    server = strict
     with (
+        ChatClient(server.url, NO_RETRY) as client,
         ChatClient(server.url, NO_RETRY, headers={KEY_HEADER: "key-of-one"}) as one,
         ChatClient(server.url, NO_RETRY, headers={KEY_HEADER: "key-of-two"}) as two,
     ):
@@ -258,12 +270,8 @@ def test_a_key_has_so_many_streams_and_no_more(client, server):
     assert "key-of-" not in server.log()
 
 
-def test_all_without_a_key_share_one_limit(triton, built, tmp_path):
-    out = plain_copy(built, tmp_path / "built")
-    options = json.loads((out / "options.json").read_text("utf-8"))
-    options["limits"]["streams_without_key"] = OTHER_STREAMS
-    (out / "options.json").write_text(json.dumps(options), "utf-8")
-    with ServerProcess(out, options=("--no-verify",)) as strict, ChatClient(strict.url, NO_RETRY) as client:
+def test_all_without_a_key_share_one_limit(strict):
+    with ChatClient(strict.url, NO_RETRY) as client:
         held = speaking(client, OTHER_STREAMS)
         counted(strict, OTHER_STREAMS)
         with pytest.raises(ServerError, match=f"without a key: {OTHER_STREAMS} at once"):
@@ -273,8 +281,8 @@ def test_all_without_a_key_share_one_limit(triton, built, tmp_path):
         counted(strict, 0)
 
 
-def test_a_killed_client_gives_its_key_back(server, tmp_path):
-    wait_idle(server)
+def test_a_killed_client_gives_its_key_back(strict, tmp_path):
+    server = strict
     words = ["--url", server.url, "--header", f"{KEY_HEADER}=key-of-the-killed", "--output-dir", str(tmp_path)]
     endless = ["--text", "Go on.", "--mode", "s2t", "--greedy", "--repetition-penalty", "1", "--max-tokens", "1500"]
     process = subprocess.Popen([sys.executable, "-m", "client", *words, *endless], stdout=subprocess.DEVNULL)
