@@ -6,7 +6,6 @@ python scripts/bench_gpu_report.py benchmarks/results/gpu_*.json --to benchmarks
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from gpubench.plots import draw, floor_ms, heading
 from gpubench.run import TOOL
 
 from client.errors import ChatError
+from client.perf.report import read_stored
 from client.perf.tables import number, table
 
 PAGE = "gpu.md"
@@ -29,13 +29,7 @@ def read_result(path: Path) -> dict[str, Any]:
     Raises:
         ChatError: the file is missing or no result of this bench.
     """
-    try:
-        result = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise ChatError("NOT_FOUND", "report", f"{path} cannot be read ({type(error).__name__})") from error
-    if not isinstance(result, dict) or result.get("tool") != TOOL:
-        raise ChatError("INVALID_ARG", "report", f"{path} is no result of {TOOL}; make one with make bench-gpu")
-    return result
+    return read_stored(path, ("tool", TOOL), "make one with make bench-gpu")
 
 
 def section(result: dict[str, Any]) -> list[str]:

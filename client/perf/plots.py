@@ -31,15 +31,19 @@ def draw(runs: Sequence[Run], folder: Path) -> Iterator[tuple[str, str]]:
                 axes.set_title(f"{title}, {run['tool']}")
                 if name != "gaps":
                     axes.set_xlabel(UNITS[kind])
-                axes.grid(alpha=0.3)
-                if axes.get_legend_handles_labels()[0]:
-                    axes.legend(fontsize=8)
                 file = f"{run['tool']}_{kind}_{name}.png"
-                figure.tight_layout()
-                # Without the library's version in it, the same numbers give the same file.
-                figure.savefig(folder / file, dpi=DPI, metadata={"Software": None})
-                plt.close(figure)
+                finish(plt, figure, axes, folder / file)
                 yield f"{title} by {UNITS[kind]}, {run['tool']}", file
+
+
+def finish(plt: Any, figure: Any, axes: Any, file: Path) -> None:
+    """Grid and legend, then the file. Without the library's version in it, the same numbers give the same file."""
+    axes.grid(alpha=0.3)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize=8)
+    figure.tight_layout()
+    figure.savefig(file, dpi=DPI, metadata={"Software": None})
+    plt.close(figure)
 
 
 def pyplot() -> Any:

@@ -27,13 +27,26 @@ def read_run(path: Path) -> dict[str, Any]:
     Raises:
         ChatError: the file is missing or no run of this format.
     """
+    return read_stored(path, ("format", FORMAT), "save one with --save")
+
+
+def read_stored(path: Path, mark: tuple[str, Any], remedy: str) -> dict[str, Any]:
+    """A stored JSON object.
+
+    Args:
+        mark: a key and its value, by which files of this kind are known.
+
+    Raises:
+        ChatError: the file is missing or of another kind.
+    """
     try:
-        run = json.loads(path.read_text("utf-8"))
+        stored = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise ChatError("NOT_FOUND", "report", f"{path} cannot be read ({type(error).__name__})") from error
-    if not isinstance(run, dict) or run.get("format") != FORMAT:
-        raise ChatError("INVALID_ARG", "report", f"{path} is no run of format {FORMAT}; save one with --save")
-    return run
+    key, value = mark
+    if not isinstance(stored, dict) or stored.get(key) != value:
+        raise ChatError("INVALID_ARG", "report", f"{path} is no result with {key} {value!r}; {remedy}")
+    return stored
 
 
 def write(paths: Sequence[Path], folder: Path, command: str) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from client.perf.plots import DPI, SIZE_INCH, pyplot
+from client.perf.plots import SIZE_INCH, finish, pyplot
 from runtime.stream import FRAME_S
 
 Result = Mapping[str, Any]
@@ -35,14 +35,8 @@ def draw(result: Result, folder: Path, name: str) -> Iterator[tuple[str, str]]:
         figure, axes = plt.subplots(figsize=SIZE_INCH)
         paint(axes, result)
         axes.set_title(f"{title}\n{heading(result)}", fontsize=8)
-        axes.grid(alpha=0.3)
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(fontsize=8)
         file = f"{name}_{key}.png"
-        figure.tight_layout()
-        # Without the library's version in it, the same numbers give the same file.
-        figure.savefig(folder / file, dpi=DPI, metadata={"Software": None})
-        plt.close(figure)
+        finish(plt, figure, axes, folder / file)
         yield title, file
 
 

@@ -86,7 +86,9 @@ def test_parts_that_were_left_out_are_not_drawn(rehearsed, tmp_path):
 
 def test_what_is_no_result_is_refused(tmp_path):
     (tmp_path / "other.json").write_text("{}")
-    with pytest.raises(ChatError, match=r"other\.json is no result of bench_gpu; make one with make bench-gpu"):
+    with pytest.raises(
+        ChatError, match=r"other\.json is no result with tool 'bench_gpu'; make one with make bench-gpu"
+    ):
         write([tmp_path / "other.json"], tmp_path)
 
 
