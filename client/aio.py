@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any
 
 import grpc
-from tritonclient.grpc import service_pb2_grpc
+from tritonclient.grpc import service_pb2
 
 from client.access import Tls, metadata_of
 from client.answer import Answer
@@ -19,6 +19,8 @@ from client.connection import DEFAULT_URL, KeepAlive, open_aio_channel
 from client.errors import Cancelled, ChatError, ServerLost, from_rpc, lost
 from client.request import DEFAULT_RATE, Audio, Scalar, make_request, set_deadline
 from client.retry import Attempts, RetryPolicy
+
+STREAM_INFER = "/inference.GRPCInferenceService/ModelStreamInfer"
 
 
 class AsyncCall:
@@ -165,7 +167,13 @@ class AsyncChatClient:
         self._lost: ServerLost | None = None
         self._metadata = metadata_of(headers)
         self._channel = open_aio_channel(url, tls, keepalive)
-        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+        # One request per call. Called as a stream of requests, asyncio's gRPC puts its own "Internal error from Core" in the
+        # place of the server's refusal whenever that arrives before the request is written (grpc/grpc#36066).
+        self._infer = self._channel.unary_stream(
+            STREAM_INFER,
+            request_serializer=service_pb2.ModelInferRequest.SerializeToString,
+            response_deserializer=service_pb2.ModelStreamInferResponse.FromString,
+        )
 
     def stream(
         self,
@@ -188,7 +196,7 @@ class AsyncChatClient:
             if self._lost is not None:
                 await self._reconnect(self._lost, left)
             set_deadline(request, left)
-            call = self._stub.ModelStreamInfer(iter((request,)), timeout=left, metadata=self._metadata)
+            call = self._infer(request, timeout=left, metadata=self._metadata)
             return AsyncCall(call, self.url, self._mark_lost)
 
         return AsyncChatStream(start, Attempts(self._retry, timeout))

@@ -30,6 +30,7 @@ MALFORMED_POOL = 200
 IDLE_S = 30.0  # after the last client left, everything must be free within this
 SAVE_EVERY_S = 30.0
 SERIES_POINTS = 200  # of each series in the saved file
+CROWD_S, CROWD_SHARE = 60.0, 0.1  # every slot is busy with heavy requests at the beginning; the shorter of the two
 GRACE_S = 150.0  # above the patience of a client: what runs may end
 
 
@@ -39,6 +40,7 @@ class Soak:
     def __init__(self, arguments: argparse.Namespace, server: ServerProcess) -> None:
         self._arguments, self._server = arguments, server
         options = Options.read(arguments.out)
+        self._slots = options.engine.max_streams
         voices = Sizes.read(options.path(options.token2wav.dir)).voices
         self._end = time.monotonic() + 60 * arguments.minutes
         cases = pool(malformed(), MALFORMED_POOL, arguments.seed)
@@ -66,7 +68,7 @@ class Soak:
         return finish(*self._result(held(wait_idle(self._server, IDLE_S), self._baseline)), self._arguments.save)
 
     async def _traffic(self) -> None:
-        talking = asyncio.create_task(self._talkers.talk(self._arguments.clients))
+        talking = asyncio.create_task(self._talk())
         while not talking.done():
             await asyncio.wait((talking,), timeout=SAVE_EVERY_S)
             line, more = self._result({})
@@ -75,6 +77,10 @@ class Soak:
             if time.monotonic() > self._end + GRACE_S:
                 talking.cancel()
         await talking
+
+    async def _talk(self) -> None:
+        await self._talkers.crowd(self._slots, min(CROWD_S, CROWD_SHARE * 60 * self._arguments.minutes))
+        await self._talkers.talk(self._arguments.clients)
 
     def _over(self) -> bool:
         return self._interrupted or time.monotonic() >= self._end

@@ -90,6 +90,18 @@ class Talkers:
                     raise ValueError(f"a pinned request alone: {wrong}")
                 self._known.append(Known.of(outcome))
 
+    async def crowd(self, clients: int, seconds: float) -> None:
+        """So many clients of heavy requests only, for so long: what the server takes at its peaks it takes now."""
+        end = time.monotonic() + seconds
+
+        async def one() -> None:
+            async with wire_to(self._url) as wire:
+                while not self._over() and time.monotonic() < end:
+                    self.tally.requests += 1
+                    await self._listen(wire, self._traffic.heavy())
+
+        await asyncio.gather(*(one() for _ in range(clients)))
+
     async def talk(self, clients: int) -> None:
         """So many clients, and one that is killed now and then, until the run is over."""
         await asyncio.gather(self._victims(), *(self._client() for _ in range(clients)))

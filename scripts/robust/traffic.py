@@ -59,6 +59,10 @@ class Traffic:
         """A request whose answer is not soon complete, for clients that leave."""
         return self._request(LONG, self._draw.choice(SUBSETS))
 
+    def heavy(self) -> Job:
+        """A request that takes much at once."""
+        return self._draw.choice((self.wordy, self.spoken))()
+
     def wordy(self) -> Job:
         """A long prompt: its prefill takes several steps."""
         return self._made({"text": "word " * self._draw.randint(200, 700)}, self._draw.randint(*LONG), ALL_OUTPUTS)
