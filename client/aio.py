@@ -167,8 +167,8 @@ class AsyncChatClient:
         self._lost: ServerLost | None = None
         self._metadata = metadata_of(headers)
         self._channel = open_aio_channel(url, tls, keepalive)
-        # One request per call. Called as a stream of requests, asyncio's gRPC puts its own "Internal error from Core" in the
-        # place of the server's refusal whenever that arrives before the request is written (grpc/grpc#36066).
+        # One request per call. Called as a stream of requests, asyncio's gRPC replaces the server's refusal by its own
+        # "Internal error from Core" when that arrives before the request is written (grpc/grpc#36066).
         self._infer = self._channel.unary_stream(
             STREAM_INFER,
             request_serializer=service_pb2.ModelInferRequest.SerializeToString,

@@ -25,7 +25,7 @@ def open_session(path: Path, threads: int, providers: Sequence[Any]) -> ort.Infe
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     # Shapes vary from call to call: the arena doubles at every new peak and gives nothing back, a pattern is kept for
-    # every shape ever seen. Without them calls are as fast, and hold a third of the memory (docs/soak.md).
+    # every shape ever seen. Without them calls are as fast, and hold less than half of the memory (docs/soak.md).
     options.enable_cpu_mem_arena = options.enable_mem_pattern = False
     if not path.exists():
         raise BuildError(path.name, f"not found in {path.parent}", "run make build-engines")
