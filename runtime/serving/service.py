@@ -7,7 +7,6 @@ door, in Triton's thread.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import logging
 import os
@@ -15,8 +14,8 @@ import time
 from collections.abc import Callable
 
 from runtime.checkpoint.config import ModelConfig
-from runtime.errors import Draining, EngineFault, ServeError
-from runtime.faults import kind, log_fault
+from runtime.errors import Draining, ServeError
+from runtime.faults import log_fault
 from runtime.frame_loop import FrameLoop, StreamFrame
 from runtime.frontend.mel import position_hz
 from runtime.frontend.tokenizer import ChatTokenizer
@@ -25,6 +24,7 @@ from runtime.server.control import RUN_FOLDER
 from runtime.serving.admission import Ticket
 from runtime.serving.asyncio_thread import AsyncioThread
 from runtime.serving.door import Door, Incoming
+from runtime.serving.endings import Endings
 from runtime.serving.guarded import GuardedStages
 from runtime.serving.intake import Intake, Prepared
 from runtime.serving.loop_thread import LoopThread
@@ -38,8 +38,6 @@ from runtime.token2wav.layout import Sizes
 from runtime.waiting import Priority
 
 logger = logging.getLogger(__name__)
-
-DEATH_DELAY_S = 0.5  # for the last error responses to leave the process
 
 
 class ChatService:
@@ -63,21 +61,12 @@ class ChatService:
         sound: Sizes,
         die: Callable[[], None] = lambda: os._exit(1),
     ) -> None:
-        self._config, self._die, self._poll_s = config, die, options.serving.cancel_poll_s
+        self._config, self._poll_s = config, options.serving.cancel_poll_s
         self._sample_rate, self._scheduler = sound.sample_rate, loop.scheduler
         self._tokenizer = ChatTokenizer(config.directory)
         self._orders, self._pulse = Orders(options.path(RUN_FOLDER)), Pulse(options.serving.heartbeat_s)
         self.metrics = Metrics()
-        self._loop_thread = LoopThread(
-            loop,
-            self._frames,
-            self._fault,
-            self._orders.heartbeat,
-            options.serving.heartbeat_s,
-            self.metrics.step,
-            self._pulse.beats,
-        )
-        self._thread = AsyncioThread("service", self._died)
+        self._thread = AsyncioThread("service", lambda error: self._endings.thread_lost(error))
         self._aio = self._thread.loop
         limits = options.limits.for_model(
             options.engine.max_positions, position_hz(config.speech_ids.group_size), float(config.features.seconds)
@@ -87,15 +76,24 @@ class ChatService:
             options, limits, rate, self._scheduler, self._orders, self.metrics, self._submit, self._sent_away
         )
         self._admission = self.door.admission
-        guarded = GuardedStages(stages, options.serving.stage_timeout_s, self._perish)
-        self._intake = Intake(options, limits, config, self._tokenizer, self._scheduler, guarded, sound)
-        self._dispatcher = Dispatcher(guarded, options.token2wav, self.metrics)
         self._sessions: dict[Stream, Session] = {}
         self._tickets: dict[Stream, Ticket] = {}
-        self._sound_ids = _stream_ids()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._endings = Endings(self._thread, self.door, self._sessions, self._tasks, die)
+        self._loop_thread = LoopThread(
+            loop,
+            self._frames,
+            self._endings.loop_lost,
+            self._orders.heartbeat,
+            options.serving.heartbeat_s,
+            self.metrics.step,
+            self._pulse.beats,
+        )
+        guarded = GuardedStages(stages, options.serving.stage_timeout_s, self._endings.stage_lost)
+        self._intake = Intake(options, limits, config, self._tokenizer, self._scheduler, guarded, sound)
+        self._dispatcher = Dispatcher(guarded, options.token2wav, self.metrics)
+        self._sound_ids = _stream_ids()
         self._observe: Callable[[], None] = lambda: None
-        self._ending: ServeError | None = None  # what ends the requests that are being prepared
         self.frame_seconds = 0.0  # spent on frames in the asyncio thread: decoding text, building and sending responses
         self.frames = 0
 
@@ -108,7 +106,7 @@ class ChatService:
     def stop(self) -> None:
         """Ends both threads; live requests get an error."""
         self._loop_thread.stop()
-        self._thread.run(self._end_all(Draining("server", "is stopping", "send the request again"))).result()
+        self._thread.run(self._endings.close(Draining("server", "is stopping", "send the request again"))).result()
         self._thread.stop()
 
     def observe(self, observer: Callable[[], None]) -> None:
@@ -156,8 +154,8 @@ class ChatService:
                 return
             self.metrics.cancelled()
             incoming.reply.close()
-        except (Exception, asyncio.CancelledError) as error:  # the second by ``_fail_all``
-            why = self._ending or error if isinstance(error, asyncio.CancelledError) else error
+        except (Exception, asyncio.CancelledError) as error:  # the second when all requests end
+            why = self._endings.reason(error)
             if not isinstance(why, ServeError):
                 log_fault(logger, "a request failed", why)
             self.door.refuse(incoming.reply, why)
@@ -222,37 +220,13 @@ class ChatService:
             for ticket in self._admission.overdue():
                 self._send_away(ticket)
             if self._orders.overdue:
-                await self._fail_all(Draining("server", "stopped before this answer was complete", "send it again"))
+                await self._endings.end_requests(
+                    Draining("server", "stopped before this answer was complete", "send it again")
+                )
             self.door.owed.retry()
             self._observe()
             self._orders.show(self.live)
             await asyncio.sleep(self._poll_s)
-
-    async def _fail_all(self, error: ServeError) -> None:
-        """Ends every request: those that are being prepared, waiting and running ones."""
-        self._ending = error
-        for task in list(self._tasks):
-            task.cancel()
-        for session in list(self._sessions.values()):
-            session.fail(error)
-        await asyncio.sleep(0)  # the cancelled tasks answer with ``_ending``
-
-    async def _end_all(self, error: ServeError) -> None:
-        self.door.close(error)
-        await self._fail_all(error)
-
-    def _perish(self, error: ServeError) -> None:
-        """What is lost only a restart brings back: this process ends, and the supervisor starts all again."""
-        log_fault(logger, str(error), error)
-        task = self._aio.create_task(self._end_all(error))
-        task.add_done_callback(lambda _: self._aio.call_later(DEATH_DELAY_S, self._die))
-
-    def _died(self, error: BaseException) -> None:
-        """This thread cannot go on."""
-        for session in list(self._sessions.values()):
-            session.fail(_restart("server", error))
-        time.sleep(DEATH_DELAY_S)
-        self._die()
 
     # ---- Triton's thread ----
 
@@ -266,16 +240,6 @@ class ChatService:
 
     def _frames(self, frames: list[StreamFrame]) -> None:
         self._aio.call_soon_threadsafe(self._on_frames, frames)
-
-    def _fault(self, error: BaseException) -> None:
-        with contextlib.suppress(TimeoutError):  # the other thread may be dead too
-            self._thread.run(self._end_all(_restart("engine", error))).result(DEATH_DELAY_S)
-        time.sleep(DEATH_DELAY_S)
-        self._die()
-
-
-def _restart(part: str, error: BaseException) -> EngineFault:
-    return EngineFault(part, f"failed ({kind(error)})", "the server restarts: send the request again")
 
 
 def _stream_ids() -> itertools.count[int]:
