@@ -54,8 +54,9 @@ def main(arguments: list[str] | None = None) -> int:
 
             make_tiny(options.out)
         else:
-            from builders.build import BuildRequest, build
+            from builders.build import build
             from builders.limits import limits_of
+            from builders.request import BuildRequest
 
             request = BuildRequest(
                 options.target,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from builders.export_encoder import export_encoder
 from builders.export_token2wav import export_token2wav
 from builders.placement import CPU_ONLY, ONE_GPU, TWO_GPUS, Placement
 from builders.render import render_repository
+from builders.request import BuildRequest
 from builders.steps import Builder
 from builders.tensorrt.capacity_table import capacity_lines
 from builders.tensorrt.plans import plan_step
@@ -28,15 +29,12 @@ from builders.tiny_cosyvoice import write_tiny_cosyvoice
 from runtime.checkpoint.config import ModelConfig
 from runtime.checkpoint.layout import all_shapes
 from runtime.checkpoint.weights import check_weights, weight_files
-from runtime.engines.options import DENSE, LINEARS
 from runtime.errors import BuildError
 from runtime.manifest import Manifest
-from runtime.options import CPU, CUDA, OPTIONS_FILE, TENSORRT, TOKEN2WAV_FOLDER, EncoderOptions, Options
-from runtime.serving.limits import RequestLimits
+from runtime.options import CUDA, OPTIONS_FILE, TENSORRT, TOKEN2WAV_FOLDER, EncoderOptions, Options
 from runtime.token2wav.flow_cache import block_bytes, stream_bytes
 from runtime.token2wav.layout import Sizes
 
-TARGETS = (CPU, CUDA, TENSORRT)
 VERSIONED = ("torch", "onnx", "onnxscript", "onnxruntime", "transformers", "numpy")
 ENCODER_GRAPH = "engines/audio_encoder.onnx"
 TINY_CHAT, TINY_COSYVOICE = "tiny/fun_audio_chat", "tiny/cosyvoice3"
@@ -45,37 +43,6 @@ TEXT_FILES = (
     "tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "chat_template.jinja",
     "special_tokens_map.json", "added_tokens.json", "generation_config.json", "preprocessor_config.json",
 )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class BuildRequest:
-    """What to build. Without checkpoints the tiny ones are made inside ``out``.
-
-    ``token2wav_apart``: flow and vocoder get a GPU of their own (GPU targets only). ``linear``: how target
-    cuda stores its matrices (``runtime.engines.options.LINEARS``). ``limits``: of requests.
-    """
-
-    target: str
-    out: Path
-    model: Path | None = None
-    cosyvoice: Path | None = None
-    voices: Path | None = None
-    profile: str | None = None
-    token2wav_apart: bool = False
-    linear: str = DENSE
-    limits: RequestLimits = field(default_factory=RequestLimits)
-
-    def __post_init__(self) -> None:
-        if self.target not in TARGETS:
-            raise BuildError("TARGET", f"{self.target!r} cannot be built by this version", f"use {', '.join(TARGETS)}")
-        if self.profile and self.target != TENSORRT:
-            raise BuildError("PROFILE", f"{self.profile!r}: target {self.target} has no profiles", "leave it out")
-        if self.linear not in LINEARS or (self.linear != DENSE and self.target != CUDA):
-            known = ", ".join(LINEARS)
-            raise BuildError("linear", f"{self.linear!r} on target {self.target}", f"target cuda takes {known}")
-        if (self.model is None) != (self.cosyvoice is None):
-            missing = "MODEL" if self.model is None else "COSYVOICE"
-            raise BuildError(missing, "is not given", "give both checkpoints, or none for the tiny ones")
 
 
 def build(request: BuildRequest, say: Callable[[str], None]) -> Manifest:

@@ -42,7 +42,8 @@ def built(tmp_path_factory):
     import token2wav_data
     from harness import KEY_STREAMS
 
-    from builders.build import BuildRequest, build
+    from builders.build import build
+    from builders.request import BuildRequest
     from runtime.serving.limits import RequestLimits
 
     if BUILT_VARIABLE in os.environ:

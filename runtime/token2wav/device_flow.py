@@ -17,7 +17,8 @@ from runtime.frames.executor import Executor, Work
 from runtime.token2wav.chunks import Arrays
 from runtime.token2wav.device_cache import DeviceFlowCache
 from runtime.token2wav.flow import EulerStep, FlowFront
-from runtime.token2wav.flow_stage import CALL_BLOCKS, FlowStage, Piece
+from runtime.token2wav.flow_stage import CALL_BLOCKS, FlowStage
+from runtime.token2wav.flow_state import Piece
 from runtime.token2wav.layout import Sizes
 from runtime.token2wav.noise import Noise
 

@@ -9,8 +9,7 @@ not what runs the graphs or where their arrays live. Source: reference section 2
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,55 +18,13 @@ from runtime.contracts import FLOW_FAILED, STATE_LOST, ChunkFlag
 from runtime.errors import InvalidRequest, NotFound
 from runtime.memory import HostMemory, Memory
 from runtime.token2wav.chunks import Arrays, Chunk, Graph, StreamTable, each_that_works, read_chunks
-from runtime.token2wav.flow_cache import FlowCache, StreamCache
+from runtime.token2wav.flow_cache import FlowCache
+from runtime.token2wav.flow_state import FlowState, Piece, Rendering
 from runtime.token2wav.layout import Sizes
 from runtime.token2wav.noise import Noise
 
 UNBOUNDED = 1 << 30  # frames; a block that no stream fills: full attention
 CALL_BLOCKS = 4  # of one stream in one call of the graphs; longer chunks take several
-
-
-@dataclass(slots=True)
-class FlowState:
-    """Speaker, caches, tokens from just before the last complete block on, frames given."""
-
-    speaker: np.ndarray
-    cache: StreamCache
-    tokens: list[int] = field(default_factory=list)
-    dropped: int = 0  # tokens before those
-    given: int = 0
-
-    def save(self) -> Callable[[], bool]:
-        """What puts all this back; it cannot (False) once blocks were written into the caches."""
-        tokens, dropped, given, written = list(self.tokens), self.dropped, self.given, self.cache.written
-
-        def restore() -> bool:
-            self.tokens, self.dropped, self.given = tokens, dropped, given
-            return self.cache.written == written
-
-        return restore
-
-
-@dataclass(slots=True)
-class Rendering:
-    """A chunk being rendered: up to absolute frame ``end``, in pieces."""
-
-    state: FlowState
-    end: int
-    final: bool
-    done: int
-    pieces: list[np.ndarray] = field(default_factory=list)
-    failed: bool = False  # a frame was not finite
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """Frames ``first .. first + frames - 1`` of one stream, of which ``blocks`` complete blocks stay."""
-
-    rendering: Rendering
-    first: int
-    frames: int
-    blocks: int
 
 
 class FlowStage:

@@ -12,7 +12,8 @@ from trace_double import ContractViolation, Trace
 
 import builders.tensorrt.convert_config as convert_config
 from builders.__main__ import main
-from builders.build import BuildRequest, build
+from builders.build import build
+from builders.request import BuildRequest
 from builders.tensorrt import precision
 from builders.tensorrt.profiles import PROFILES
 from builders.tensorrt.toolchain import IMAGE, Toolchain, find_toolchain

@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from builders.build import BuildRequest, portable_options
+from builders.build import portable_options
 from builders.cuda import cuda_engine
 from builders.render import render_repository
+from builders.request import BuildRequest
 from builders.tiny_chat import write_tiny_chat
 from kernels import ops
 from runtime.checkpoint.config import ModelConfig

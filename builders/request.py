@@ -1,0 +1,44 @@
+"""What the operator wants built."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from runtime.engines.options import DENSE, LINEARS
+from runtime.errors import BuildError
+from runtime.options import CPU, CUDA, TENSORRT
+from runtime.serving.limits import RequestLimits
+
+TARGETS = (CPU, CUDA, TENSORRT)
+
+
+@dataclass(frozen=True, slots=True)
+class BuildRequest:
+    """What to build. Without checkpoints the tiny ones are made inside ``out``.
+
+    ``token2wav_apart``: flow and vocoder get a GPU of their own (GPU targets only). ``linear``: how target
+    cuda stores its matrices (``runtime.engines.options.LINEARS``). ``limits``: of requests.
+    """
+
+    target: str
+    out: Path
+    model: Path | None = None
+    cosyvoice: Path | None = None
+    voices: Path | None = None
+    profile: str | None = None
+    token2wav_apart: bool = False
+    linear: str = DENSE
+    limits: RequestLimits = field(default_factory=RequestLimits)
+
+    def __post_init__(self) -> None:
+        if self.target not in TARGETS:
+            raise BuildError("TARGET", f"{self.target!r} cannot be built by this version", f"use {', '.join(TARGETS)}")
+        if self.profile and self.target != TENSORRT:
+            raise BuildError("PROFILE", f"{self.profile!r}: target {self.target} has no profiles", "leave it out")
+        if self.linear not in LINEARS or (self.linear != DENSE and self.target != CUDA):
+            known = ", ".join(LINEARS)
+            raise BuildError("linear", f"{self.linear!r} on target {self.target}", f"target cuda takes {known}")
+        if (self.model is None) != (self.cosyvoice is None):
+            missing = "MODEL" if self.model is None else "COSYVOICE"
+            raise BuildError(missing, "is not given", "give both checkpoints, or none for the tiny ones")
