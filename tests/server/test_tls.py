@@ -65,6 +65,16 @@ def test_a_missing_or_wrong_token(guarded, tls, headers):
         asyncio.run(ask_aio(guarded, tls("client"), headers))
 
 
+def test_asyncio_clients_hear_every_refusal(guarded, tls):
+    """gRPC loses some when the request is written as a stream (see ``AsyncChatClient``)."""
+
+    async def refused():
+        async with AsyncChatClient(guarded.url, NO_RETRY, tls=tls("client"), headers=token_headers("wrong")) as chat:
+            return await asyncio.gather(*(chat.ask(text="{}", timeout=10) for _ in range(100)), return_exceptions=True)
+
+    assert {type(error) for error in asyncio.run(refused())} == {AccessDenied}
+
+
 def test_http_needs_the_token_too(guarded):
     generate = ("POST", f"{AT_MODEL}/generate")
     assert http(guarded, *generate)[0] == 403
