@@ -7,17 +7,25 @@ child dies with the thread that started it (PR_SET_PDEATHSIG), so start it from 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-PR_SET_PDEATHSIG = 1
+# Becomes the command, once the kernel knows that it dies with its parent (PR_SET_PDEATHSIG is 1). No `preexec_fn`: for
+# one Python forks, and the fork handlers of gRPC in our users' processes abort the child now and then.
+LAUNCHER = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+if os.getppid() != int(sys.argv[1]):  # the parent died before that
+    sys.exit(1)
+os.execvp(sys.argv[2], sys.argv[2:])
+"""
 POLL_S = 0.02
 # In the background of a shell that ends at once, so that it is nobody's child.
 GUARD = '(while kill -0 "$1"; do sleep 0.5; done; kill -9 "-$1") </dev/null >/dev/null 2>&1 &'
@@ -37,13 +45,12 @@ class Child:
 def start_group(command: Sequence[str], environment: Mapping[str, str], output: IO[bytes] | None) -> subprocess.Popen:
     """Starts a command as the leader of a new process group that dies with this process."""
     return subprocess.Popen(
-        list(command),
+        [sys.executable, "-I", "-S", "-c", LAUNCHER, str(os.getpid()), *command],
         env={**os.environ, **environment},
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=subprocess.STDOUT if output is not None else None,
         start_new_session=True,
-        preexec_fn=_die_with_parent(os.getpid()),
     )
 
 
@@ -53,17 +60,6 @@ def guard_group(leader: subprocess.Popen) -> None:
     A stub whose tritonserver was killed waits for it for ever, often with the GIL: nothing in it can notice.
     """
     subprocess.run(["sh", "-c", GUARD, "guard", str(leader.pid)], start_new_session=True, check=False)
-
-
-def _die_with_parent(parent: int) -> Callable[[], None]:
-    libc = ctypes.CDLL(None, use_errno=True)  # loaded before the fork: afterwards little is safe
-
-    def arrange() -> None:
-        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # the parent died between fork and prctl
-            os._exit(1)
-
-    return arrange
 
 
 def children(pid: int) -> list[Child]:

@@ -139,6 +139,16 @@ def test_a_group_ends_with_its_grandchildren():
     assert not members(leader.pid)
 
 
+def test_fork_handlers_of_other_libraries_do_not_reach_the_child():
+    """gRPC's abort it now and then, when the process that starts a server has channels open."""
+    program = (
+        "import os; from runtime.server.process import start_group; "
+        "os.register_at_fork(after_in_child=os.abort); "
+        "raise SystemExit(start_group(['sh', '-c', 'exit 7'], {}, None).wait())"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 7
+
+
 def test_only_our_own_regions_are_removed(tmp_path):
     shm, run = tmp_path / "shm", tmp_path / "run"
     shm.mkdir()
