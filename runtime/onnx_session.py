@@ -10,6 +10,7 @@ import numpy as np
 import onnxruntime as ort
 
 from runtime.errors import BuildError
+from runtime.heap import HeapTrim
 
 CUDA_PROVIDER, CPU_PROVIDER = "CUDAExecutionProvider", "CPUExecutionProvider"
 
@@ -25,7 +26,7 @@ def open_session(path: Path, threads: int, providers: Sequence[Any]) -> ort.Infe
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     # Shapes vary from call to call: the arena doubles at every new peak and gives nothing back, a pattern is kept for
-    # every shape ever seen. Without them calls are as fast, and hold less than half of the memory (docs/soak.md).
+    # every shape ever seen. Without them, calls are as fast and hold less than half of the memory (docs/soak.md).
     options.enable_cpu_mem_arena = options.enable_mem_pattern = False
     if not path.exists():
         raise BuildError(path.name, f"not found in {path.parent}", "run make build-engines")
@@ -44,7 +45,10 @@ class OnnxGraph:
     def __init__(self, path: Path, threads: int) -> None:
         self._session = open_session(path, threads, [CPU_PROVIDER])
         self._outputs = [output.name for output in self._session.get_outputs()]
+        self._heap = HeapTrim()
 
     def run(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """All outputs by name."""
-        return dict(zip(self._outputs, self._session.run(self._outputs, arrays), strict=True))
+        found = dict(zip(self._outputs, self._session.run(self._outputs, arrays), strict=True))
+        self._heap.tick()
+        return found

@@ -19,6 +19,7 @@ from runtime.faults import log_fault
 from runtime.frame_loop import FrameLoop, StreamFrame
 from runtime.frontend.mel import position_hz
 from runtime.frontend.tokenizer import ChatTokenizer
+from runtime.heap import HeapTrim
 from runtime.options import Options
 from runtime.server.control import RUN_FOLDER
 from runtime.serving.admission import Ticket
@@ -212,6 +213,7 @@ class ChatService:
 
     async def _watch(self) -> None:
         """Polls cancellation and deadlines of all requests together and keeps the supervisor's count."""
+        heap = HeapTrim()
         while True:
             self._pulse.beat()
             for session in list(self._sessions.values()):
@@ -226,6 +228,7 @@ class ChatService:
             self.door.owed.retry()
             self._observe()
             self._orders.show(self.live)
+            heap.tick()
             await asyncio.sleep(self._poll_s)
 
     # ---- Triton's thread ----
