@@ -28,7 +28,7 @@ class AsyncCall:
 
     def __init__(self, call: Any, url: str, on_lost: Callable[[ServerLost], None]) -> None:
         self._call, self._url, self._on_lost = call, url, on_lost
-        self._answered = self._cancelled = False
+        self._answered = False
 
     async def next(self) -> Chunk | None:
         """The next chunk; None after the last one. Raises ChatError."""
@@ -50,7 +50,6 @@ class AsyncCall:
     def cancel(self) -> None:
         """Ends the request unless the last response was seen."""
         if not self._answered:
-            self._cancelled = True
             self._call.cancel()
 
     async def _read_out(self) -> None:
@@ -62,7 +61,8 @@ class AsyncCall:
         try:
             return await self._call.read()
         except asyncio.CancelledError:
-            if not self._cancelled:  # the task was cancelled, not the call
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():  # the task is to end, not just the call
                 self._call.cancel()
                 raise
             raise Cancelled("CANCELLED", "request", "it was cancelled before the answer was complete") from None
@@ -85,6 +85,7 @@ class AsyncChatStream(AsyncIterator[Chunk]):
         self._start, self._attempts = start, attempts
         self._call: AsyncCall | None = None
         self._ended = self._cancelled = False
+        self._wake = asyncio.Event()  # set by ``cancel`` and ``close``
 
     async def __anext__(self) -> Chunk:
         while not self._ended:
@@ -109,15 +110,18 @@ class AsyncChatStream(AsyncIterator[Chunk]):
     def cancel(self) -> None:
         """Ends the request; the iteration raises `Cancelled`."""
         self._cancelled = True
-        if self._call is not None:
-            self._call.cancel()
+        self._stop()
 
     def close(self) -> None:
         """Cancels the request when it still runs; the iteration ends."""
         if not self._ended:
             self._ended = True
-            if self._call is not None:
-                self._call.cancel()
+            self._stop()
+
+    def _stop(self) -> None:
+        self._wake.set()
+        if self._call is not None:
+            self._call.cancel()
 
     async def __aenter__(self) -> AsyncChatStream:
         return self
@@ -137,6 +141,8 @@ class AsyncChatStream(AsyncIterator[Chunk]):
         except ChatError:
             self._ended = True
             raise
+        if self._wake.is_set():  # while the attempt began
+            self._call.cancel()
         return self._call
 
     async def _pause(self, error: ChatError) -> None:
@@ -145,10 +151,12 @@ class AsyncChatStream(AsyncIterator[Chunk]):
             self._call.cancel()
             self._call = None
         try:
-            await asyncio.sleep(self._attempts.after(error))
+            pause = self._attempts.after(error)
         except ChatError:
             self._ended = True
             raise
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), pause)
 
 
 class AsyncChatClient:

@@ -92,7 +92,7 @@ def main(arguments: list[str] | None = None) -> int:
         made.error(str(error))
     try:
         Supervisor(config, announce).run()
-    except ServeError as error:
+    except (ServeError, OSError) as error:
         print(" ".join(str(error).split()), file=sys.stderr)  # Triton's reasons span lines
         return 1
     return 0

@@ -75,7 +75,10 @@ class RunFolder:
     def begin_drain(self, grace_s: float) -> None:
         """From now on the public model refuses new requests; after ``grace_s`` it ends the live ones. Repeatable."""
         self._drain_began = self._drain_began or time.time()
-        replace_text(self.path / DRAIN_FILE, str(time.monotonic() + grace_s))
+        try:
+            replace_text(self.path / DRAIN_FILE, str(time.monotonic() + grace_s))
+        except OSError:  # a full disk: an empty file takes no room, and refuses new requests too
+            (self.path / DRAIN_FILE).touch()
 
     def live(self) -> int | None:
         """Live streams as the model counts them; None when it does not say."""

@@ -7,7 +7,6 @@ between, so that a signal is obeyed while models load.
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,6 +19,7 @@ from runtime.server.command import command, environment, read_options
 from runtime.server.config import LOAD_ORDER, PUBLIC_MODEL, ServerConfig
 from runtime.server.control import RunFolder
 from runtime.server.errors import StartFailed
+from runtime.server.flag import Flag
 from runtime.server.hide import hide_arguments
 from runtime.server.process import end_group, guard_group, kill_group, start_group
 from runtime.server.repository import RepositoryApi
@@ -50,7 +50,7 @@ class Life:
         install: TritonInstall,
         run: RunFolder,
         output: IO[bytes] | None,
-        stopping: threading.Event,
+        stopping: Flag,
     ) -> None:
         self._config, self._run, self._stopping = config, run, stopping
         self._admin_key = config.access.admin_key()

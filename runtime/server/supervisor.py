@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import IO
@@ -20,6 +19,7 @@ from runtime.server.bundle import TritonInstall, find_install
 from runtime.server.config import Addresses, ServerConfig
 from runtime.server.control import RunFolder
 from runtime.server.errors import ServerDown, StartFailed
+from runtime.server.flag import Flag
 from runtime.server.life import Life, StopRequested
 from runtime.server.ports import check_free
 
@@ -38,7 +38,7 @@ class Supervisor:
     def __init__(self, config: ServerConfig, announce: Callable[[Addresses], None]) -> None:
         self._config, self._announce = config, announce
         self._run = RunFolder(config.out)
-        self._stopping = threading.Event()
+        self._stopping = Flag()
         self._hurry = False
         self._failures = 0
 
@@ -71,7 +71,7 @@ class Supervisor:
             try:
                 loss = self._live_once(install, output)
                 was_ready = True
-            except StartFailed as error:
+            except (StartFailed, OSError) as error:  # the second: a full disk, too many processes
                 if not was_ready:  # what never worked will not work at the next try
                     raise
                 loss = str(error)

@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Mapping
 
-from runtime.errors import EngineFault, ServeError
+from runtime.errors import Draining, EngineFault, ServeError
 from runtime.faults import kind, log_fault
 from runtime.serving.asyncio_thread import AsyncioThread
 from runtime.serving.door import Door
@@ -48,39 +48,56 @@ class Endings:
 
     # ---- asyncio thread ----
 
-    async def end_requests(self, error: ServeError) -> None:
+    async def out_of_time(self) -> None:
+        """The grace period of a drain is over."""
+        await self._end_requests(Draining("server", "stopped before this answer was complete", "send it again"))
+
+    async def stop(self) -> None:
+        """This service is to end."""
+        await self._close(Draining("server", "is stopping", "send the request again"))
+
+    async def _end_requests(self, error: ServeError) -> None:
         """Ends every request: those that are being prepared, waiting and running ones."""
         self._why = error
         for task in list(self._tasks):
             task.cancel()
-        for session in list(self._sessions.values()):
-            session.fail(error)
+        self._fail_sessions(error)
         await asyncio.sleep(0)  # the cancelled tasks answer with the reason
 
-    async def close(self, error: ServeError) -> None:
+    async def _close(self, error: ServeError) -> None:
         """Ends every request, and refuses those that come."""
         self._door.close(error)
-        await self.end_requests(error)
+        await self._end_requests(error)
+
+    def answer_stuck(self) -> None:
+        """The end of an answer can never be sent; its client hears of it when this process ends."""
+        self.stage_lost(EngineFault("server", "could not end another answer", "it restarts: send the request again"))
 
     def stage_lost(self, error: ServeError) -> None:
         """What is lost only a restart brings back: this process ends."""
         log_fault(logger, str(error), error)
-        task = self._thread.loop.create_task(self.close(error))
+        task = self._thread.loop.create_task(self._close(error))
         task.add_done_callback(lambda _: self._thread.loop.call_later(DEATH_DELAY_S, self._die))
 
     def thread_lost(self, error: BaseException) -> None:
         """The asyncio thread cannot go on."""
-        for session in list(self._sessions.values()):
-            session.fail(_restart("server", error))
+        self._fail_sessions(_restart("server", error))
         time.sleep(DEATH_DELAY_S)
         self._die()
+
+    def _fail_sessions(self, error: ServeError) -> None:
+        for session in list(self._sessions.values()):
+            try:
+                session.fail(error)
+            except Exception as problem:  # of one session: the others, and this process, still end
+                log_fault(logger, "a request could not be ended", problem)
 
     # ---- frame loop thread ----
 
     def loop_lost(self, error: BaseException) -> None:
         """The frame loop cannot go on."""
-        with contextlib.suppress(TimeoutError):  # the other thread may be dead too
-            self._thread.run(self.close(_restart("engine", error))).result(DEATH_DELAY_S)
+        with contextlib.suppress(Exception):  # the other thread may be dead too
+            self._thread.run(self._close(_restart("engine", error))).result(DEATH_DELAY_S)
         time.sleep(DEATH_DELAY_S)
         self._die()
 

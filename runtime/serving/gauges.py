@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sized
 from typing import Any, Protocol
 
+from runtime.faults import log_fault
 from runtime.serving.metrics import FAMILIES, HISTOGRAM, Changes, Family
 
 PREFIX = "fun_audio_chat_"
+
+logger = logging.getLogger(__name__)
 
 
 class Gauges:
@@ -37,6 +41,7 @@ class MetricBoard:
     def __init__(self, pb_utils: Any) -> None:
         kinds = pb_utils.MetricFamily
         self._families, self._metrics = [], {}
+        self._failing = False
         for family in FAMILIES:
             if not hasattr(kinds, family.kind.upper()):
                 continue
@@ -46,7 +51,19 @@ class MetricBoard:
                 self._metrics[family.name, value] = _metric(made, family, value)
 
     def show(self, values: Mapping[str, float], changes: Changes) -> None:
-        """Sets the gauges, adds what was counted and observed."""
+        """Sets the gauges, adds what was counted and observed.
+
+        A metric takes shared memory. Where there is none numbers are lost, and nothing else.
+        """
+        try:
+            self._show(values, changes)
+            self._failing = False
+        except Exception as error:
+            if not self._failing:
+                log_fault(logger, "metrics could not be shown", error)
+            self._failing = True
+
+    def _show(self, values: Mapping[str, float], changes: Changes) -> None:
         for name, value in values.items():
             self._metrics[name, ""].set(value)
         for key, value in changes.counts.items():

@@ -7,14 +7,13 @@ door, in Triton's thread.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import os
 import time
 from collections.abc import Callable
 
 from runtime.checkpoint.config import ModelConfig
-from runtime.errors import Draining, ServeError
+from runtime.errors import ServeError
 from runtime.faults import log_fault
 from runtime.frame_loop import FrameLoop, StreamFrame
 from runtime.frontend.mel import position_hz
@@ -32,7 +31,7 @@ from runtime.serving.loop_thread import LoopThread
 from runtime.serving.metrics import Metrics
 from runtime.serving.orders import Orders, Pulse
 from runtime.serving.session import CANCELLED, Session
-from runtime.serving.sound import Dispatcher, Sound
+from runtime.serving.sound import Dispatcher, Sound, stream_ids
 from runtime.serving.stages import Stages
 from runtime.stream import Stream
 from runtime.token2wav.layout import Sizes
@@ -93,7 +92,7 @@ class ChatService:
         guarded = GuardedStages(stages, options.serving.stage_timeout_s, self._endings.stage_lost)
         self._intake = Intake(options, limits, config, self._tokenizer, self._scheduler, guarded, sound)
         self._dispatcher = Dispatcher(guarded, options.token2wav, self.metrics)
-        self._sound_ids = _stream_ids()
+        self._sound_ids = stream_ids()
         self._observe: Callable[[], None] = lambda: None
         self.frame_seconds = 0.0  # spent on frames in the asyncio thread: decoding text, building and sending responses
         self.frames = 0
@@ -107,7 +106,7 @@ class ChatService:
     def stop(self) -> None:
         """Ends both threads; live requests get an error."""
         self._loop_thread.stop()
-        self._thread.run(self._endings.close(Draining("server", "is stopping", "send the request again"))).result()
+        self._thread.run(self._endings.stop()).result()
         self._thread.stop()
 
     def observe(self, observer: Callable[[], None]) -> None:
@@ -141,9 +140,13 @@ class ChatService:
     # ---- asyncio thread ----
 
     def _accept(self, incoming: Incoming) -> None:
-        task = self._aio.create_task(self._answer(incoming))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks.add(task := self._aio.create_task(self._answer(incoming)))
+        task.add_done_callback(lambda done: self._prepared(done, incoming))
+
+    def _prepared(self, task: asyncio.Task[None], incoming: Incoming) -> None:
+        self._tasks.discard(task)
+        if task.cancelled():  # when all requests ended, before its first step: ``_answer`` never ran
+            self._refuse(incoming, self._endings.reason(asyncio.CancelledError()))
 
     async def _answer(self, incoming: Incoming) -> None:
         try:
@@ -155,11 +158,14 @@ class ChatService:
                 return
             self.metrics.cancelled()
             incoming.reply.close()
+            self._admission.leave(incoming.ticket)
         except (Exception, asyncio.CancelledError) as error:  # the second when all requests end
-            why = self._endings.reason(error)
-            if not isinstance(why, ServeError):
-                log_fault(logger, "a request failed", why)
-            self.door.refuse(incoming.reply, why)
+            self._refuse(incoming, self._endings.reason(error))
+
+    def _refuse(self, incoming: Incoming, why: BaseException) -> None:
+        if not isinstance(why, ServeError):
+            log_fault(logger, "a request failed", why)
+        self.door.refuse(incoming.reply, why)
         self._admission.leave(incoming.ticket)
 
     def _begin(self, incoming: Incoming, prepared: Prepared) -> None:
@@ -222,10 +228,9 @@ class ChatService:
             for ticket in self._admission.overdue():
                 self._send_away(ticket)
             if self._orders.overdue:
-                await self._endings.end_requests(
-                    Draining("server", "stopped before this answer was complete", "send it again")
-                )
-            self.door.owed.retry()
+                await self._endings.out_of_time()
+            if self.door.owed.retry():
+                self._endings.answer_stuck()
             self._observe()
             self._orders.show(self.live)
             heap.tick()
@@ -243,8 +248,3 @@ class ChatService:
 
     def _frames(self, frames: list[StreamFrame]) -> None:
         self._aio.call_soon_threadsafe(self._on_frames, frames)
-
-
-def _stream_ids() -> itertools.count[int]:
-    """Ids that a restarted server does not repeat, so that state of a dead one is never taken for its own."""
-    return itertools.count(time.time_ns() // 1000 << 10)

@@ -143,8 +143,10 @@ class Session:
         if len(samples):
             self._timings.mark("first_audio")
         self._counts["audio_samples"] += len(samples)
-        if len(samples) or self._complete:
-            self._send(audio=samples, final=self._complete)
+        if len(samples):
+            self._send(audio=samples)
+        if self._complete:  # apart from the sound: a large last response that finds no room cannot be sent again
+            self._send(final=True)
 
     def fail(self, error: BaseException) -> None:
         """Ends the request with an error."""

@@ -7,6 +7,7 @@ asyncio thread. Knows deadlines and batches; the arithmetic is in the stage mode
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -146,17 +147,23 @@ class Sound:
     def fail(self, error: ServeError) -> None:
         """The chunk in flight, and with it the sound, is lost.
 
-        One of the two stages may still hold state, so the stream stays open until ``cancel`` releases
-        it; only a release that fails is not tried again.
+        One of the two stages may still hold state, so a release follows, whether or not ``cancel`` came while the
+        chunk was in flight; only a release that fails is not tried again.
         """
         self.in_flight, self._open = False, not self._releasing
         self._pending.clear()
         self._on_error(error)
+        self.cancel()
 
     def _queue(self, cuts: Sequence[Cut]) -> None:
         if cuts and not self._pending:
             self._waiting_since = time.monotonic()
         self._pending += cuts
+
+
+def stream_ids() -> Iterator[int]:
+    """Ids that a restarted server does not repeat, so that state of a dead one is never taken for its own."""
+    return itertools.count(time.time_ns() // 1000 << 10)
 
 
 def _ignore(_: object) -> None:

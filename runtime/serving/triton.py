@@ -39,8 +39,11 @@ class TritonReply:
         self._sender.send(flags=self._final)
 
     def is_cancelled(self) -> bool:
-        """See ``Reply``."""
-        return bool(self._sender.is_cancelled())
+        """See ``Reply``. Asking takes shared memory too: where there is none, the client is taken to be there."""
+        try:
+            return bool(self._sender.is_cancelled())
+        except self._pb.TritonModelException:
+            return False
 
 
 class FrontDoor:

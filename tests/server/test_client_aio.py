@@ -9,7 +9,16 @@ import time
 import numpy as np
 import pytest
 
-from client import AsyncChatClient, Cancelled, ChatClient, ChatError, DeadlineExceeded, ServerError, write_wav
+from client import (
+    AsyncChatClient,
+    Cancelled,
+    ChatClient,
+    ChatError,
+    DeadlineExceeded,
+    RetryPolicy,
+    ServerError,
+    write_wav,
+)
 
 LONG = {"chunks": 200, "delay_s": 0.05}
 
@@ -86,6 +95,39 @@ def test_ending_early_reaches_the_model(stub_server, cancelled, how):
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
+
+    with_client(stub_server.url, use)
+
+
+def test_a_cancel_between_two_attempts_is_heard_at_once(stub_server):
+    async def run():
+        async with AsyncChatClient(stub_server.url, RetryPolicy(first_s=20, most_s=20)) as chat:
+            stream = chat.stream(text=script(refuse=3, key="between"))
+            task = asyncio.ensure_future(anext(stream))
+            while stream.attempts == 1:
+                await asyncio.sleep(0.01)
+            began = time.monotonic()
+            stream.cancel()
+            with pytest.raises(Cancelled):
+                await task
+            assert time.monotonic() - began < 1
+
+    asyncio.run(run())
+
+
+def test_closing_the_client_ends_its_streams_with_an_error_of_ours(stub_server, cancelled):
+    """A bare `CancelledError` would be taken for the end of a task that nobody has cancelled."""
+
+    async def use(chat):
+        stream = chat.stream(text=script(**LONG))
+        await anext(stream)
+        task = asyncio.ensure_future(anext(stream))
+        await asyncio.sleep(0.01)
+        await chat.close()
+        with pytest.raises(ChatError):
+            while True:
+                await task
+                task = asyncio.ensure_future(anext(stream))
 
     with_client(stub_server.url, use)
 

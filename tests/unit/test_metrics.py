@@ -88,6 +88,19 @@ def test_events_arrive_as_metrics():
     assert metrics.take().counts == {} and metrics.take().observed == []
 
 
+def test_metrics_without_memory_stop_nobody(caplog):
+    """Whoever shows them ends answers and polls cancels: it must go on."""
+    board = MetricBoard(Backend())
+    gauge = shown("live_requests")
+    gauge.set = lambda value: [][0]
+    for _ in range(3):
+        board.show({"live_requests": 1}, Metrics().take())
+    assert caplog.text.count("metrics could not be shown") == 1, "once, not twenty times a second"
+    del gauge.set
+    board.show({"live_requests": 1}, Metrics().take())
+    assert gauge.value == 1
+
+
 def test_reasons_are_few():
     assert reason(Draining("server", "x", "y")) == "draining" and reason(Overloaded("server", "x", "y")) == "overloaded"
     assert {reason(Overloaded(bound, "x", retry_after_s=1.0)) for bound in OVERLOADS} == set(OVERLOADS)

@@ -223,6 +223,34 @@ def test_cancel_releases_the_state(when):
     asyncio.run(run())
 
 
+@pytest.mark.parametrize("complete", [False, True])
+def test_a_chunk_that_fails_after_its_cancel_leaves_no_state(complete):
+    """A sound that went on holding its place would keep one of the few for ever."""
+
+    async def run():
+        stages = CountingStages()
+        dispatcher, listener = dispatcher_of(stages, max_streams=1), Listener()
+        listener.sound.push(range(18))
+        if complete:
+            listener.sound.end_span()
+        stages.gate.clear()
+        dispatcher.offer(listener.sound)
+        await settle()
+        listener.sound.cancel()
+        dispatcher.offer(listener.sound)
+        stages.fail = EngineFault("token2wav", "broke", "retry")
+        stages.gate.set()
+        await settle()
+        assert not stages.held and listener.sound.done and not listener.sound.holds
+        stages.fail, next_one = None, Listener(itertools.count(5))
+        next_one.sound.push(range(18))
+        dispatcher.offer(next_one.sound)
+        await settle()
+        assert next_one.tokens == list(range(18))
+
+    asyncio.run(run())
+
+
 def test_a_failed_call_ends_its_sounds_and_releases_their_state():
     async def run():
         stages = CountingStages()
