@@ -61,7 +61,8 @@ def mix_text(table: torch.Tensor, ids: torch.Tensor, spoken: torch.Tensor, fed: 
     """See the twin."""
     out = torch.empty_like(spoken)
     width = table.shape[1]
-    _mix_text[(len(ids), triton.cdiv(width, BLOCK))](table, ids, spoken, fed, out, width, BLOCK=BLOCK)
+    grid = (len(ids), triton.cdiv(width, BLOCK))
+    _mix_text[grid](table, ids.contiguous(), spoken, fed, out, width, BLOCK=BLOCK)
     return out
 
 
@@ -70,7 +71,7 @@ def add_embedding(rows: torch.Tensor, table: torch.Tensor, ids: torch.Tensor) ->
     width = table.shape[1]
     out = torch.empty(len(rows), width, dtype=rows.dtype, device=rows.device)
     grid = (len(rows), triton.cdiv(width, BLOCK))
-    _add_embedding[grid](rows, rows.stride(0), table, ids, out, width, BLOCK=BLOCK)
+    _add_embedding[grid](rows, rows.stride(0), table, ids.contiguous(), out, width, BLOCK=BLOCK)
     return out
 
 

@@ -48,6 +48,31 @@ def test_golden_ids_through_the_kernels(device):
     assert len(codes) == 5 * (FRAMES - 1) and codes == golden["speech_ids"][: len(codes)].tolist()
 
 
+def test_two_streams_through_the_kernels(device):
+    """What is a stream's own comes from its own row, frame after frame."""
+    names = ("s2s_chirp_0p5s", "s2s_noise_2p3s")
+    options = EngineOptions(2, 256, 512, 256, tokens_per_block=16, lead_s=NEVER)
+    loop, found = build_overlap_loop(data.config(), options, device, ops=twin_ops()), {0: [], 1: []}
+
+    def step():
+        for item in loop.step():
+            found[item.stream.key].append(item.frame)
+
+    for key, name in enumerate(names):
+        loop.add(golden_stream(name, key))
+    while not all(found.values()):
+        step()
+    steps = loop.model.steps
+    steps.decisions.ops = steps.backbone_stack.stack._ops = steps.speech_stack.stack._ops = kernel_ops()
+    while min(map(len, found.values())) < FRAMES + 1:
+        step()
+    for key, name in enumerate(names):
+        golden, frames = data.run(name), found[key]
+        assert [frame.text_id for frame in frames] == golden["text_ids"][: len(frames)].tolist()
+        codes = [code for frame in frames for code in frame.codes]
+        assert codes and codes == golden["speech_ids"][: len(codes)].tolist()
+
+
 class Recorder:
     """A stand-in for CUDA graphs: what is recorded may not change address, and is run from its buffers alone."""
 

@@ -28,9 +28,10 @@ def test_group_embedding(device, rows, width, exact, half):
     assert torch.equal(found[~fed], text[ids[~fed]])
 
 
-def test_add_embedding_of_strided_rows(device):
+def test_add_embedding_of_strided_rows_and_ids(device):
     rows = torch.randn(3, 5, 70, device=device)
-    table, ids = torch.randn(9, 70, device=device), torch.tensor([8, 0, 3], device=device)
+    table, groups = torch.randn(9, 70, device=device), torch.tensor([[1, 8], [2, 0], [4, 3]], device=device)
+    ids = groups[:, -1]  # as the last codes of several groups lie
     close(gpu_embedding.add_embedding(rows[:, 2], table, ids), rows[:, 2] + table[ids])
     close(embedding.add_embedding(rows[:, 2], table, ids), rows[:, 2] + table[ids])
 
