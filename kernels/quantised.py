@@ -16,9 +16,15 @@ from kernels.linear import Dense, Matrix
 
 INT8_LARGEST, FP8_LARGEST = 127.0, 448.0  # of the formats
 FEW_ROWS = 64  # up to here the fused product runs
+FP8_CAPABILITY = (8, 9)  # of CUDA devices: Ada and later
 TINY = 1e-12  # a row of zeros has no scale of its own
 
 Product = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def knows_fp8(device: torch.device) -> bool:
+    """Whether kernels of this device can be given FP8; on a CPU the interpreter can."""
+    return device.type != "cuda" or torch.cuda.get_device_capability(device) >= FP8_CAPABILITY
 
 
 def scaled_product(x: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:

@@ -103,10 +103,13 @@ class CudaDevice:
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
         """See ``Device``."""
-        graph = torch.cuda.CUDAGraph()
-        # Other threads of the process may allocate meanwhile: only this thread's calls count.
-        with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
-            work()
+        graph, caller = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self._device)
+        try:
+            # Other threads of the process may allocate meanwhile: only this thread's calls count.
+            with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
+                work()
+        finally:
+            torch.cuda.set_stream(caller)  # torch leaves its own behind when a capture fails
 
         def replay() -> None:
             with torch.cuda.stream(self._stream):

@@ -62,7 +62,7 @@ def loop_over(
         ops: what chooses ids and embeds them; by default what suits the device.
         draws: replaces the seeded random numbers (tests).
     """
-    engine, executor = options.engine, executor_for(device, graphs=False)
+    engine, executor = options.engine, executor_for(device)
     backbone = open_engine(BACKBONE_ENGINE, backbone_profile(config, engine))
     speech = open_engine(SPEECH_ENGINE, speech_profile(config, engine))
     shapes = {name: shape for name, shape in all_shapes(config).items() if name in TABLES}

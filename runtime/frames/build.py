@@ -10,7 +10,7 @@ import torch
 from kernels.choice import Draws
 from kernels.linear import Dense
 from kernels.ops import Ops, ops_for
-from kernels.quantised import matrix_maker
+from kernels.quantised import knows_fp8, matrix_maker
 from runtime.checkpoint.config import ModelConfig
 from runtime.checkpoint.layout import BACKBONE, CODEBOOK, SPEECH_STACK, backbone_shapes, speech_shapes
 from runtime.engines.options import FP8, EngineOptions
@@ -27,7 +27,6 @@ from runtime.kv_cache import KvCache
 from runtime.models.speech_head import Projections
 from runtime.scheduler import Scheduler
 
-FP8_CAPABILITY = (8, 9)  # Ada and later
 LAYERS = ".layers."  # in the names of what only the stacks need
 SPARE_BLOCKS = 1  # of each pool: where rows that belong to nobody write
 Weights = dict[str, torch.Tensor]
@@ -113,7 +112,8 @@ def matrix_for(linear: str, device: torch.device) -> MakeMatrix:
     """
     if device.type != "cuda":
         return matrix_maker(linear)
-    if linear == FP8 and (found := torch.cuda.get_device_capability(device)) < FP8_CAPABILITY:
+    if linear == FP8 and not knows_fp8(device):
+        found = torch.cuda.get_device_capability(device)
         problem = f"is {FP8}, which this GPU of compute capability {found[0]}.{found[1]} has no numbers for"
         raise BuildError("engine.linear", problem, "use int8 or dense")
     from kernels.gpu.quantised import scaled_product

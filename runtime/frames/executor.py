@@ -139,6 +139,6 @@ class CudaExecutor:
         return _Copied(host, event)
 
 
-def executor_for(device: torch.device, graphs: bool = True) -> Executor:
+def executor_for(device: torch.device) -> Executor:
     """What suits a device."""
-    return CudaExecutor(device) if device.type == "cuda" and graphs else EagerExecutor(device)
+    return CudaExecutor(device) if device.type == "cuda" else EagerExecutor(device)

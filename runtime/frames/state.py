@@ -90,14 +90,17 @@ class SlotState:
         """
         slot, params, ids = stream.slot, stream.params, self.sizes.speech_ids
         check_stream(stream)
-        self.text_id[slot], self.position[slot] = int(stream.prompt.ids[-1]), len(stream.prompt) - 1
-        self.forwards[slot] = 0
-        self.codes[slot] = ids.bos
-        self.forced[slot], self.speaks[slot] = params.force_audio_start, params.speaks
-        self.speaking[slot] = self.feeding[slot] = False
+        fill(self.text_id, slot, int(stream.prompt.ids[-1]))
+        fill(self.position, slot, len(stream.prompt) - 1)
+        fill(self.forwards, slot, 0)
+        fill(self.codes, slot, ids.bos)
+        fill(self.forced, slot, params.force_audio_start)
+        fill(self.speaks, slot, params.speaks)
+        for flag in (self.speaking, self.feeding):
+            fill(flag, slot, False)
         self._parameters(stream)
-        self.speech.seen[slot] = 0
-        self.text.seen[slot] = 0
+        for choices in (self.speech, self.text):
+            fill(choices.seen, slot, 0)
         if not params.sampling.text_greedy:
             self.text.seen[slot].index_fill_(0, bring(stream.prompt.ids.astype(np.int64), self.text_id.device), 1)
 
@@ -105,12 +108,13 @@ class SlotState:
         slot, sampling = stream.slot, stream.params.sampling
         for choices, raw in ((self.speech, False), (self.text, sampling.text_greedy)):
             # The raw argmax of the text head knows neither penalty nor bans.
-            choices.greedy[slot] = raw or sampling.greedy
-            choices.penalty[slot] = 1.0 if raw else sampling.repetition_penalty
-            choices.temperature[slot], choices.top_p[slot] = sampling.temperature, sampling.top_p
-            choices.top_k[slot] = sampling.top_k
-        self.text.seeds[slot] = sampling.seed
-        self.text.bans[slot] = NO_PAIR
+            fill(choices.greedy, slot, raw or sampling.greedy)
+            fill(choices.penalty, slot, 1.0 if raw else sampling.repetition_penalty)
+            fill(choices.temperature, slot, sampling.temperature)
+            fill(choices.top_p, slot, sampling.top_p)
+            fill(choices.top_k, slot, sampling.top_k)
+        fill(self.text.seeds, slot, sampling.seed)
+        fill(self.text.bans, slot, NO_PAIR)
         if not sampling.text_greedy and sampling.banned_pairs:
             pairs = np.array(sampling.banned_pairs, np.int64)
             self.text.bans[slot, : len(pairs)] = bring(pairs, self.text.bans.device)
@@ -145,6 +149,11 @@ class SlotState:
         self.position.index_copy_(0, slots, self.position[slots] + 1)
         self.position[self.nobody :].zero_()  # nobody's rows never get anywhere
         return found
+
+
+def fill(values: torch.Tensor, slot: int, value: float) -> None:
+    """``values[slot] = value`` without waiting for the device: with one axis that would copy from pageable memory."""
+    values[slot].fill_(value)
 
 
 def check_stream(stream: Stream) -> None:

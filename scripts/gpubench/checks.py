@@ -11,7 +11,7 @@ from kernels.choice import Choices
 from kernels.linear import Dense
 from kernels.ops import kernel_ops, twin_ops
 from kernels.paged_rows import Pool, cut_tiles
-from kernels.quantised import quantise, scaled_product
+from kernels.quantised import knows_fp8, quantise, scaled_product
 
 ROWS, TOKENS = 3, 32
 SHUFFLE = 7  # block numbers are spread by this step
@@ -108,6 +108,8 @@ def run_checks(sizes: BenchSizes, device: torch.device, dtype: torch.dtype) -> l
     ids, group = torch.arange(ROWS, device=device), torch.randint(codes, (ROWS, 5), device=device)
     embed = (table, ids, codebook, group, fed, Dense(rand(width, width) / width**0.5))
     found.append(("group embedding", mine.group_embedding(*embed), twin.group_embedding(*embed)))
+    last = (rand(ROWS, 5, width)[:, 2], table, torch.randint(40, (ROWS, 5), device=device)[:, -1])
+    found.append(("code embedding", mine.add_embedding(*last), twin.add_embedding(*last)))
     x, velocity = torch.randn(2, 80, 61, device=device), torch.randn(4, 80, 61, device=device)
     euler = (x, velocity, torch.tensor([0.1], device=device), 0.7)
     found.append(("Euler step", mine.guided_step(*euler), twin.guided_step(*euler)))
@@ -116,6 +118,8 @@ def run_checks(sizes: BenchSizes, device: torch.device, dtype: torch.dtype) -> l
     from kernels.gpu.quantised import scaled_product as fused
 
     for name, kind in (("int8", torch.int8), ("FP8", torch.float8_e4m3fn)):
+        if kind.is_floating_point and not knows_fp8(device):
+            continue
         matrix, rows = quantise(rand(96, width), kind), rand(ROWS, width)
         found.append(
             (

@@ -108,32 +108,37 @@ class LanguageBench:
     def _group(self) -> int:
         return self.sizes.model.speech_ids.group_size
 
-    def _kv_bytes(self, stack: StackTables, rows: int, positions: int) -> int:
+    def _kv_bytes(self, stack: StackTables, rows: int, positions: float) -> int:
         shape = stack.stack.shape
         line = 2 * shape.num_layers * shape.num_kv_heads * shape.head_dim * stack.stack.memory.element_size()
-        return rows * positions * line
+        return round(rows * positions) * line
 
-    def backbone_bytes(self, rows: int) -> int:
-        """What a backbone step reads at least: its matrices, the head, the cached positions."""
+    def backbone_bytes(self, rows: int, context: float) -> int:
+        """What a backbone step reads at least: its matrices, the head, the cached positions of every row."""
         w, stack = self.steps.weights, self.steps.backbone_stack
-        return _stack_bytes(stack) + _bytes(w.text_head, w.feedback) + self._kv_bytes(stack, rows, self.sizes.context)
+        return _stack_bytes(stack) + _bytes(w.text_head, w.feedback) + self._kv_bytes(stack, rows, context)
 
-    def speech_bytes(self, rows: int) -> int:
+    def speech_bytes(self, rows: int, context: float) -> int:
         """What a group reads at least: five times the speech head and its projections, the spread once."""
         w, stack, group = self.steps.weights, self.steps.speech_stack, self._group
-        cached = self._kv_bytes(stack, rows, group * self.sizes.context)
+        cached = self._kv_bytes(stack, rows, group * context)
         return group * (_stack_bytes(stack) + _bytes(w.narrow, *w.speech_head) + cached) + _bytes(w.spread)
 
     @torch.inference_mode()
     def step_rows(self, clock: Clock, naive: int) -> list[Measured]:
         """Backbone step, group, for every batch size; the baseline up to ``naive`` streams."""
-        rows, frames = [], RecordedFrames(self.executor, self.steps)
+        rows, frames, context = [], RecordedFrames(self.executor, self.steps), self.sizes.context
         for count in self.sizes.streams:
             slots = self.stage(count)
             baseline = NaiveFrames(self.steps, self.sizes, count) if count <= naive else None
             parts = (
-                ("backbone step", lambda s=slots: frames._backbone.run(s), self.backbone_bytes(count), "backbone"),
-                ("speech group", lambda s=slots: frames._speech.run(s), self.speech_bytes(count), "speech"),
+                (
+                    "backbone step",
+                    lambda s=slots: frames._backbone.run(s),
+                    self.backbone_bytes(count, context),
+                    "backbone",
+                ),
+                ("speech group", lambda s=slots: frames._speech.run(s), self.speech_bytes(count, context), "speech"),
             )
             for name, work, floor, part in parts:
                 slow = None if baseline is None else clock.ms(getattr(baseline, part))
@@ -154,11 +159,12 @@ class LanguageBench:
             if count <= naive:
                 baseline = NaiveFrames(self.steps, self.sizes, count)
                 slow = clock.ms(baseline.frame)
-            floor = self.backbone_bytes(count) + self.speech_bytes(count)
+            began = _mean_position(loop)
             taken = clock.ms(loop.step, 4)
-            rows.append(
-                Measured(f"frame, {count} streams", taken, floor, slow, f"context {self.sizes.context} for the floor")
-            )
+            context = (began + _mean_position(loop)) / 2  # answers grow as they are timed
+            floor = self.backbone_bytes(count, context) + self.speech_bytes(count, context)
+            note = f"{context:.0f} positions on the average"
+            rows.append(Measured(f"frame, {count} streams", taken, floor, slow, note))
             for stream in list(loop.scheduler.running):
                 loop.cancel(stream)
         return rows
@@ -176,6 +182,10 @@ class LanguageBench:
 
         floor = _stack_bytes(self.steps.backbone_stack) + _stack_bytes(self.steps.speech_stack)
         return Measured(f"prefill, {self.sizes.prefill} positions", clock.ms(work), floor, note="bound by arithmetic")
+
+
+def _mean_position(loop: OverlapLoop[FrameModel]) -> float:
+    return float(np.mean([stream.position for stream in loop.scheduler.running]))
 
 
 def _bytes(*matrices: object) -> int:

@@ -12,7 +12,7 @@ from gpubench.checks import Check, run_checks
 from gpubench.language import LanguageBench, same_frames
 from gpubench.measure import Clock, Floor, Measured, records, table
 from gpubench.sizes import BenchSizes, full, tiny
-from gpubench.sound import SoundBench, first_audio_ms, sustained
+from gpubench.sound import SoundBench, first_audio_ms, streams_that_fit, sustained
 from kernels.ops import ops_for
 from runtime.frames.executor import EagerExecutor, executor_for
 
@@ -52,9 +52,12 @@ def run(given: argparse.Namespace, facts: Callable[[torch.device], dict[str, Any
     rows = bench.step_rows(clock, 0 if given.no_naive else NAIVE_STREAMS)
     rows += bench.frame_rows(clock, 0 if given.no_naive else NAIVE_STREAMS)
     rows.append(bench.prefill_row(clock))
-    if not given.no_sound:
-        rows += _sound(given, sizes, bench, clock, result)
     passed = all(check.passed for check in checks)
+    if not given.no_sound:
+        try:
+            rows += _sound(given, sizes, bench, clock, result)
+        except torch.cuda.OutOfMemoryError as error:  # what was measured before is kept
+            passed, result["sound_error"] = False, str(error).splitlines()[0]
     result |= {
         "passed": passed,
         "bandwidth": floor.bandwidth,
@@ -70,7 +73,8 @@ def _sound(
 ) -> list[Measured]:
     say("sound: weights and recordings")
     precision = "float16" if given.device == "cuda" else "float32"
-    streams = max(8, *sizes.sustained)
+    streams = streams_that_fit(sizes, max(8, *sizes.sustained), given.window, precision, bench.executor.device)
+    say(f"sound for {streams} streams")
     sound = SoundBench(sizes, bench, bench.executor, streams, given.window, precision)
     sound.prepare()
     rows = sound.encoder_rows(clock) + sound.chunk_rows(sizes.runs)
@@ -78,7 +82,8 @@ def _sound(
         taken = first_audio_ms(bench, sound, clock, hops, min(sizes.runs, 10))
         rows.append(Measured(f"first audio in process, {name}", taken, note="3 s question, two silent groups"))
     frames = SUSTAINED_FRAMES[sizes.name]
-    best, underruns = sustained(bench, sound, sizes.sustained, HOPS["hop 15"], frames)
-    result |= {"sustained_streams": best, "underruns": underruns, "window": given.window}
+    counts = [count for count in sizes.sustained if count <= streams]
+    best, underruns = sustained(bench, sound, counts, HOPS["hop 15"], frames)
+    result |= {"sound_streams": streams, "sustained_streams": best, "underruns": underruns, "window": given.window}
     say(f"real-time streams sustained without an underrun: {best} ({underruns}, {frames} frames each)")
     return rows

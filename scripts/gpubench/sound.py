@@ -24,7 +24,9 @@ from runtime.stream import FRAME_S, Stream
 from runtime.token2wav.config import Token2WavConfig
 from runtime.token2wav.device_build import assemble_flow, vocoder_graph
 from runtime.token2wav.flow import Flow
+from runtime.token2wav.flow_cache import block_bytes, stream_bytes
 from runtime.token2wav.hops import ChunkCutter, Cut, HopPolicy
+from runtime.token2wav.layout import Sizes
 from runtime.token2wav.shapes import vocoder_profile
 from runtime.token2wav.sizes import sizes_of
 from runtime.token2wav.vocoder import Vocoder
@@ -33,6 +35,7 @@ from runtime.token2wav.vocoder_stage import VocoderStage
 VOICE = "voice"
 TOKEN_HZ = 25
 SILENT_GROUPS = 2  # the trained model begins every answer with them
+RESERVE_BYTES = 6 * 2**30  # weights of encoder, flow and vocoder, and what their calls take
 MOST_IN_CALL = 8  # chunks of one call, as the server has it
 ROPE_BASE, PITCH_HZ = 10000.0, 150.0
 
@@ -49,19 +52,31 @@ class RandomNoise:
         return np.take(self._buffer, np.arange(begin, end) % self._buffer.shape[self._axis], axis=self._axis)
 
 
+def streams_that_fit(sizes: BenchSizes, wanted: int, window: int, precision: str, device: torch.device) -> int:
+    """As many of the wanted streams as there is memory for: their caches are most of what sound takes."""
+    if device.type != "cuda":
+        return wanted
+    found = _sizes(sizes)
+    each = stream_bytes(found) + window * block_bytes(found, np.dtype(precision))
+    return min(wanted, max(1, (torch.cuda.mem_get_info(device)[0] - RESERVE_BYTES) // each))
+
+
+def _sizes(sizes: BenchSizes) -> Sizes:
+    return sizes_of(Token2WavConfig(Path("."), sizes.flow, sizes.hift, TOKEN_HZ), (VOICE,))
+
+
 class SoundBench:
     """Both stages of token2wav and the encoder on one device."""
 
     def __init__(
         self, sizes: BenchSizes, language: LanguageBench, executor: Executor, streams: int, window: int, precision: str
     ) -> None:
-        config = Token2WavConfig(Path("."), sizes.flow, sizes.hift, TOKEN_HZ)
         torch.manual_seed(0)
         flow, vocoder = Flow(sizes.flow).eval(), Vocoder(sizes.hift).eval()
         half = sizes.flow.head_dim // 2
         flow.estimator.rotary_embed.inv_freq.copy_(ROPE_BASE ** (-torch.arange(half) / half))  # type: ignore[operator]
         nn.init.constant_(vocoder.f0_predictor.classifier.bias, PITCH_HZ)
-        found = sizes_of(config, (VOICE,))
+        found = _sizes(sizes)
         voices = {VOICE: np.ones(sizes.flow.speaker_dim, np.float32)}
         seconds = 60
         mel_noise = RandomNoise((sizes.flow.mel_bins, seconds * 50), 1)

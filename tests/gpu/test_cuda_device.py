@@ -47,8 +47,9 @@ def test_a_captured_step_is_replayed_on_what_lies_in_its_memory_then():
     work()
     replay = device.capture(work)
     for value in (1.0, 2.0):
+        fresh = torch.full_like(source, value)
         device.follow_caller()
-        device.copy(source, torch.full_like(source, value))
+        device.copy(source, fresh)
         replay()
         device.lead_caller()
         assert float(target.sum()) == (value + 1.0) * len(target)
