@@ -150,6 +150,8 @@ def _arm_vocoder(model, order, module):
 def _arm_chat(model, order, module):
     import threading
 
+    from runtime.serving.triton import TritonReply
+
     service = model._door._service
     loop = service._loop_thread._loop
 
@@ -181,6 +183,17 @@ def _arm_chat(model, order, module):
         return response(*args, **kwargs)
 
     pb_utils.InferenceResponse = full_memory
+    fail, closed = TritonReply.fail, []
+
+    def lost_end(reply, error):
+        if any(reply is other for other in closed):
+            raise pb_utils.TritonModelException("Unable to send response. Response sender has been closed. (injected)")
+        if once("end lost"):
+            closed.append(reply)
+            raise pb_utils.TritonModelException("Failed to increase the shared memory pool size (injected)")
+        fail(reply, error)
+
+    TritonReply.fail = lost_end
     finish = Answer._finish
 
     def late_finish(self, text_id):

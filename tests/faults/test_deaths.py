@@ -84,6 +84,18 @@ def test_a_dead_or_hanging_thread_of_the_public_model(faulty, baseline, record, 
         hit(faulty, record, f"frame loop: {mode}", lambda: None, baseline)
 
 
+@pytest.mark.long
+def test_an_end_that_memory_lost(faulty, baseline, record):
+    """Triton closes a sender before it looks for room: nothing but a restart can end that stream."""
+    refused = []
+    wrong = SPOKEN | {"max_tokens": 0}
+    thread = threading.Thread(target=lambda: refused.append(attempt(faulty.url, **wrong)))
+    with ordered(faulty, PUBLIC_MODEL, mode="end lost"):
+        hit(faulty, record, "shared memory lost the end of an answer", thread.start, baseline)
+    thread.join(TOLD_S)
+    assert isinstance(refused[0].error, ServerLost)
+
+
 def freeze(server, model):
     os.kill(stub_of(server, model), signal.SIGSTOP)
 

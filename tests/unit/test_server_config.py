@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -18,8 +19,10 @@ from runtime.server.command import command, environment, read_options
 from runtime.server.config import Addresses, Patience, ServerConfig
 from runtime.server.control import RunFolder
 from runtime.server.errors import AlreadyServed, InstallError
+from runtime.server.flag import Flag
 from runtime.server.process import children, end_group, members, start_group
 from runtime.server.watch import Watch
+from runtime.serving.orders import Orders
 
 INSTALL = TritonInstall(("tritonserver",), Path("backends"))
 
@@ -147,6 +150,26 @@ def test_fork_handlers_of_other_libraries_do_not_reach_the_child():
         "raise SystemExit(start_group(['sh', '-c', 'exit 7'], {}, None).wait())"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 7
+
+
+def test_a_flag_is_noticed_while_somebody_waits():
+    flag = Flag()
+    signal.signal(signal.SIGALRM, lambda *_: flag.set())
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    began = time.monotonic()
+    assert flag.wait(5) and time.monotonic() - began < 1
+    assert flag.is_set() and not Flag().wait(0.01)
+
+
+def test_a_full_disk_stops_no_drain(tmp_path, monkeypatch):
+    """New requests are refused all the same; the model is not told when the live ones have had their time."""
+    run = RunFolder(tmp_path)
+    run.acquire()
+    monkeypatch.setattr(Path, "write_text", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    run.begin_drain(5.0)
+    orders = Orders(run.path)
+    assert orders.draining and not orders.overdue
+    run.release()
 
 
 def test_only_our_own_regions_are_removed(tmp_path):
