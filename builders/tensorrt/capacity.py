@@ -43,12 +43,12 @@ class Reserve:
             raise ValueError(f"reserve: {self.fixed} and {self.per_stream} must not be negative")
 
 
-# Estimates for the released sizes; a build knows the caches exactly (``sound``). The encoder is 1.2 GiB in 16 bit,
-# flow and vocoder are less than 1 GiB; the rest is their activations. The flow keeps 90 MB per second of attention
-# window (ten Euler steps, guidance pair, 16 bit): three blocks of 1 s.
+# Estimates for the released sizes; a build knows the caches exactly (``sound``). The encoder is 2.5 GiB in float32,
+# flow and vocoder are about 1 GiB, new keys and values of a flow call 0.5 GiB; the rest is their activations. The flow
+# keeps 90 MB per second of attention window (ten Euler steps, guidance pair, 16 bit): three blocks of 1 s.
 FLOW_CACHE_PER_SECOND, FLOW_WINDOW_S = 90_000_000, 3
-ONE_GPU = Reserve(fixed=5 * GIB, per_stream=FLOW_CACHE_PER_SECOND * FLOW_WINDOW_S)
-TOKEN2WAV_APART = Reserve(fixed=2 * GIB, per_stream=0)
+ONE_GPU = Reserve(fixed=8 * GIB, per_stream=FLOW_CACHE_PER_SECOND * FLOW_WINDOW_S)
+TOKEN2WAV_APART = Reserve(fixed=4 * GIB, per_stream=0)
 
 
 @dataclass(frozen=True, slots=True)

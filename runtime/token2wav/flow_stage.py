@@ -173,6 +173,7 @@ class FlowStage:
             found = self._step(fixed | moving | self.cache.layers(step))
             x = found["next"]
             self.cache.store(caches, counts, step, found)
+            del found  # before the next step makes as much again
         self.cache.advance(caches, counts)
         for piece, mel in zip(pieces, self._memory.take(x), strict=True):
             self._give(piece, mel)

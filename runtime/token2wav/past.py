@@ -50,7 +50,8 @@ def visible_frames(
         block: [1] frames of a block.
         window: [1] blocks.
     """
-    blocks = torch.div(own, block, rounding_mode="floor")
+    # Engines divide in floating point, some roughly: half a frame more, and the first of a block stays in it.
+    blocks = ((own + 0.5) / block).floor().to(own.dtype)
     valid = torch.arange(own.shape[1], device=own.device) < frames[:, None]
     keys = torch.cat([cached, torch.where(valid, blocks, NO_BLOCK)], dim=1)[:, None]
     queries = blocks[:, :, None]
