@@ -133,7 +133,7 @@ class ChatClient:
 
         Args:
             audio: one clip or the clips of a conversation in order, mono, float in [-1, 1] or int16; or the
-                path of a sound file, whose rate is then its own.
+                path of a sound file (a string or a Path), whose rate is then its own.
             sample_rate: of the clips; the server resamples.
             text: the user's words, or an instruction that follows the audio.
             messages: chat messages in the style of OpenAI, instead of `text` and `system`.

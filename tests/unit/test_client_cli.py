@@ -166,12 +166,46 @@ def test_chunks_can_be_kept(fake, tmp_path):
         {"audio": np.zeros(5, np.int64)},
         {"outputs": ["sound"]},
         {"parameters": {"seed": [1]}},
+        {"parameters": {"seed": 2**63}},
+        {"parameters": {"seed": -(2**63) - 1}},
+        {"parameters": {"system": "a\ud800"}},
+        {"parameters": {"a\ud800": 1}},
+        {"text": 5},
+        {"text": "a\ud800"},
+        {"messages": "\ud800"},
+        {"messages": [{"role": "user", "content": "\ud800"}]},
+        {"messages": [{"role": "user", "content": {1, 2}}]},
     ],
 )
 def test_what_cannot_be_sent_is_refused_at_once(arguments):
-    defaults = {"audio": None, "sample_rate": 1, "text": "x", "messages": None, "outputs": None, "parameters": {}}
     with pytest.raises(ChatError, match="INVALID_ARG"):
-        make_request(**{**defaults, **arguments})
+        request(**arguments)
+
+
+def request(**arguments):
+    defaults = {"audio": None, "sample_rate": 1, "text": "x", "messages": None, "outputs": None, "parameters": {}}
+    return make_request(**{**defaults, **arguments})
+
+
+def test_all_integers_of_64_bits_are_sent():
+    sent = request(parameters={"seed": 2**63 - 1, "top_k": -(2**63)}).parameters
+    assert (sent["seed"].int64_param, sent["top_k"].int64_param) == (2**63 - 1, -(2**63))
+
+
+def test_a_path_may_be_a_string(tmp_path):
+    soundfile.write(tmp_path / "question.wav", np.zeros(80), 8000)
+    sent = request(audio=str(tmp_path / "question.wav"))
+    assert sent == request(audio=tmp_path / "question.wav") and sent.parameters["sample_rate"].int64_param == 8000
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("--text", "hi", "--seed", "9223372036854775808"), ("--text", "\udcff"), ("--text", "a", "--system", "\udcff")],
+)
+def test_what_cannot_be_sent_is_one_line(tmp_path, capsys, words):
+    assert run(tmp_path, *words) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and error.startswith("INVALID_ARG: ")
 
 
 def test_messages_of_the_server_are_recognised():
