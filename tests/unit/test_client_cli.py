@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import ClassVar
 
 import numpy as np
@@ -149,7 +150,7 @@ def test_nothing_to_ask_is_wrong_usage(fake, tmp_path, capsys):
 
 
 def test_play_without_sounddevice_says_what_to_install(fake, tmp_path, capsys, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "sounddevice", None)
+    monkeypatch.setitem(sys.modules, "sounddevice", None)
     assert run(tmp_path, "--text", "hi", "--play") == 1
     assert "pip install sounddevice" in capsys.readouterr().err
 
@@ -157,6 +158,30 @@ def test_play_without_sounddevice_says_what_to_install(fake, tmp_path, capsys, m
 def test_chunks_can_be_kept(fake, tmp_path):
     assert run(tmp_path, "--text", "hi", "--save-chunks", str(tmp_path / "chunks")) == 0
     assert [path.name for path in (tmp_path / "chunks").iterdir()] == ["chunk_000.wav"]
+
+
+def test_nothing_of_an_earlier_answer_stays(fake, tmp_path):
+    chunks = tmp_path / "chunks"
+    chunks.mkdir()
+    for name in ("chunk_000.wav", "chunk_007.wav", "chunk_1000.wav", "chunk_x.wav", "mine_003.wav"):
+        (chunks / name).touch()
+    assert run(tmp_path, "--text", "hi", "--save-chunks", str(chunks)) == 0
+    assert sorted(path.name for path in chunks.iterdir()) == ["chunk_000.wav", "chunk_x.wav", "mine_003.wav"]
+    assert run(tmp_path, "--text", "hi", "--mode", "s2t") == 0
+    assert sorted(path.name for path in (tmp_path / "output").iterdir()) == ["request_0.json", "request_0.txt"]
+
+
+def test_an_answer_that_never_began_leaves_earlier_chunks(fake, tmp_path, monkeypatch):
+    run(tmp_path, "--text", "hi", "--save-chunks", str(tmp_path / "chunks"))
+    monkeypatch.setattr(FakeClient, "failure", ServerLost("UNAVAILABLE", "server", "gone"))
+    assert run(tmp_path, "--text", "hi", "--save-chunks", str(tmp_path / "chunks")) == 1
+    assert (tmp_path / "chunks" / "chunk_000.wav").exists()
+
+
+def test_an_answer_never_replaces_its_question(fake, tmp_path, capsys):
+    run(tmp_path, "--text", "hi")
+    assert run(tmp_path, "-a", str(tmp_path / "output" / "request_0.wav")) == 1
+    assert "INVALID_ARG: output-dir: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
