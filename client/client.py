@@ -15,7 +15,7 @@ from client.answer import Answer
 from client.call import Call
 from client.chunks import Chunk
 from client.connection import DEFAULT_URL, KeepAlive, open_channel
-from client.errors import Cancelled, ChatError, ServerLost, lost
+from client.errors import Cancelled, ChatError, ServerLost, stays_away
 from client.request import DEFAULT_RATE, Audio, Scalar, make_request, set_deadline
 from client.retry import Attempts, RetryPolicy
 
@@ -184,7 +184,7 @@ class ChatClient:
         try:
             ready.result(timeout=patience)
         except grpc.FutureTimeoutError:
-            raise lost(self.url, f"no connection within {patience:.3g} s after it was lost: {loss.reason}") from None
+            raise stays_away(loss, self.url, patience, self._retry.reconnect_s) from None
         finally:
             ready.cancel()
         self._lost = None
