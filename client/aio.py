@@ -16,7 +16,7 @@ from client.answer import Answer
 from client.call import chunk_in
 from client.chunks import Chunk
 from client.connection import DEFAULT_URL, KeepAlive, open_aio_channel
-from client.errors import Cancelled, ChatError, ServerLost, from_rpc, lost
+from client.errors import Cancelled, ChatError, ServerLost, from_rpc, lost, stays_away
 from client.request import DEFAULT_RATE, Audio, Scalar, make_request, set_deadline
 from client.retry import Attempts, RetryPolicy
 
@@ -201,8 +201,7 @@ class AsyncChatClient:
         request = make_request(audio, sample_rate, text, messages, outputs, parameters)
 
         async def start(left: float | None) -> AsyncCall:
-            if self._lost is not None:
-                await self._reconnect(self._lost, left)
+            await self.reconnect(left)
             set_deadline(request, left)
             call = self._infer(request, timeout=left, metadata=self._metadata)
             return AsyncCall(call, self.url, self._mark_lost)
@@ -216,6 +215,23 @@ class AsyncChatClient:
             async for chunk in stream:
                 answer.add(chunk)
         return answer
+
+    async def reconnect(self, left: float | None = None) -> None:
+        """Waits for a server that was lost, at most so many seconds; returns at once when it was not.
+
+        Raises:
+            ServerLost: it stays away.
+        """
+        loss = self._lost
+        if loss is None:
+            return
+        # After a loss gRPC refuses calls until its next attempt to connect, even when the server is back.
+        patience = self._retry.reconnect_s if left is None else min(self._retry.reconnect_s, left)
+        try:
+            await asyncio.wait_for(self._channel.channel_ready(), patience)
+        except TimeoutError:
+            raise stays_away(loss, self.url, patience, self._retry.reconnect_s) from None
+        self._lost = None
 
     async def close(self) -> None:
         """Closes the connection; requests that still run are cancelled."""
@@ -231,12 +247,3 @@ class AsyncChatClient:
 
     def _mark_lost(self, loss: ServerLost) -> None:
         self._lost = loss
-
-    async def _reconnect(self, loss: ServerLost, left: float | None) -> None:
-        # After a loss gRPC refuses calls until its next attempt to connect, even when the server is back.
-        patience = self._retry.reconnect_s if left is None else min(self._retry.reconnect_s, left)
-        try:
-            await asyncio.wait_for(self._channel.channel_ready(), patience)
-        except TimeoutError:
-            raise lost(self.url, f"no connection within {patience:.3g} s after it was lost: {loss.reason}") from None
-        self._lost = None

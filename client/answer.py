@@ -13,6 +13,7 @@ import numpy as np
 
 from client.audio_file import write_wav
 from client.chunks import OUTPUT_RATE, Chunk
+from client.errors import ChatError
 
 FILE_STEM = "request_0"
 
@@ -96,16 +97,43 @@ class Answer:
         with_stats: bool,
         stem: str = FILE_STEM,
     ) -> list[Path]:
-        """Writes text, on request the sound, and last the JSON, which so says that all is there; returns the paths."""
+        """Writes text, on request the sound, and last the JSON, which so says that all is there; returns the paths.
+
+        Of an earlier answer in these files nothing stays.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         text, sound, document = (folder / f"{stem}{suffix}" for suffix in (".txt", ".wav", ".json"))
+        document.unlink(missing_ok=True)
         text.write_text(self.text, "utf-8")
         if with_audio:
             write_wav(sound, self.audio, OUTPUT_RATE)
+        else:
+            sound.unlink(missing_ok=True)
         unfinished = document.with_suffix(".json.new")
-        unfinished.write_text(_lines(self.document(parameters, with_stats)), "utf-8")
+        unfinished.write_text(_lines(self.document(parameters, with_stats)), "utf-8", errors="backslashreplace")
         unfinished.replace(document)
         return [text, sound, document] if with_audio else [text, document]
+
+
+def spare(questions: Iterable[Path | None], folder: Path, stems: Iterable[str]) -> None:
+    """Looks whether answers would replace sound that is asked about.
+
+    Raises:
+        ChatError: one would.
+    """
+    replaced = {_file_of(folder / f"{stem}.wav") for stem in stems} - {None}
+    for question in questions:
+        if question is not None and _file_of(question) in replaced:
+            message = f"{question} is a question and its file would hold an answer; give another folder"
+            raise ChatError("INVALID_ARG", "output-dir", message)
+
+
+def _file_of(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except (OSError, ValueError):
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _joined(pieces: list[np.ndarray]) -> list[int]:

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import json
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,16 +16,18 @@ from tqdm import tqdm
 
 from client.access import OPEN, Access, access_of, add_access
 from client.aio import AsyncChatClient
+from client.answer import spare
 from client.batch_items import Item, read_items
 from client.chunks import OUTPUT_RATE
 from client.connection import DEFAULT_URL
-from client.errors import ChatError
+from client.errors import ChatError, ServerLost
 from client.parameters import parameter_set
 from client.request import Scalar
 from client.retry import RetryPolicy
 from runtime.waiting import PRIORITIES
 
 FAILURES = "failed.jsonl"
+DIGEST = "request_sha256"  # among the parameters in an answer's JSON
 DONE, FAILED, INTERRUPTED = 0, 1, 130
 # A batch has time: it outlasts a restart of the server and a full queue.
 RETRY = RetryPolicy(attempts=6, first_s=0.5, most_s=8.0, reconnect_s=60.0)
@@ -37,6 +40,7 @@ class Tally:
     done: int = 0
     sound_s: float = 0.0
     failures: list[dict[str, str]] = field(default_factory=list)
+    ended: str = ""  # why the rest was not asked
 
 
 def parser() -> argparse.ArgumentParser:
@@ -53,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
         "--priority", choices=PRIORITIES, default=PRIORITIES[-1], help="of requests without one (%(default)s)"
     )
     made.add_argument("--timeout", type=float, help="seconds for one answer, repeats included (no limit)")
-    made.add_argument("--again", action="store_true", help="ask what is answered already, too")
+    made.add_argument("--again", action="store_true", help="ask what is answered already, too, and replace it")
     return made
 
 
@@ -68,22 +72,56 @@ def main(arguments: list[str] | None = None) -> int:
     except ValueError as error:
         made.error(str(error))
     try:
-        items = read_items(options.source)
-        options.output_dir.mkdir(parents=True, exist_ok=True)
-        waiting = [item for item in items if options.again or not answered(options.output_dir, item)]
+        items = read_items(options.source, options.output_dir)
+        make_folder(options.output_dir)
+        spare((item.audio for item in items), options.output_dir, (item.id for item in items))
+        waiting = [item for item in items if options.again or not answered(item, options)]
         tally = asyncio.run(run(options, waiting, access))
+        return conclude(options.output_dir, tally, len(items) - len(waiting))
     except ChatError as error:
-        print(" ".join(str(error).split()), file=sys.stderr)
+        print(_line(str(error)), file=sys.stderr)
+        return FAILED
+    except OSError as error:
+        print(f"INTERNAL: output-dir: {error}; free it and start again", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
         print("CANCELLED: batch: interrupted; the same command goes on where it stopped", file=sys.stderr)
         return INTERRUPTED
-    return conclude(options.output_dir, tally, len(items) - len(waiting))
 
 
-def answered(folder: Path, item: Item) -> bool:
-    """Whether an earlier run left a complete answer: the JSON file is written last."""
-    return (folder / f"{item.id}.json").is_file()
+def make_folder(folder: Path) -> None:
+    """Makes the folder of the results.
+
+    Raises:
+        ChatError: nothing can be written there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        message = f"{folder} is no folder to write to ({error.strerror}); give another one"
+        raise ChatError("INVALID_ARG", "output-dir", message) from error
+
+
+def answered(item: Item, options: argparse.Namespace) -> bool:
+    """Whether an earlier run left a complete answer to this request: the JSON file is written last.
+
+    Raises:
+        ChatError: the answer is one to another request.
+    """
+    path = options.output_dir / f"{item.id}.json"
+    if not path.exists():
+        return False
+    try:
+        found = json.loads(path.read_text("utf-8"))["parameters"][DIGEST]
+        same = found == item.digest(_parameters(item, options))
+    except (OSError, ValueError, LookupError, TypeError, ChatError):
+        same = False
+    if not same:
+        remedy = "give --again to ask all anew, or another --output-dir"
+        message = f"{path} does not answer what {item.id!r} asks now; {remedy}"
+        raise ChatError("ALREADY_EXISTS", "output-dir", message)
+    return True
 
 
 async def run(options: argparse.Namespace, items: Sequence[Item], access: Access = OPEN) -> Tally:
@@ -94,20 +132,25 @@ async def run(options: argparse.Namespace, items: Sequence[Item], access: Access
 
             async def work() -> None:
                 for item in waiting:
+                    await chat.reconnect()  # a server that is away costs no item its own timeout
                     await _ask(chat, item, options, tally)
                     bar.update()
 
-            async with asyncio.TaskGroup() as group:
-                for _ in range(min(options.concurrency, len(items))):
-                    group.create_task(work())
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for _ in range(min(options.concurrency, len(items))):
+                        group.create_task(work())
+            except* ServerLost as losses:
+                tally.ended = str(losses.exceptions[0])
     return tally
 
 
 async def _ask(chat: AsyncChatClient, item: Item, options: argparse.Namespace, tally: Tally) -> None:
-    parameters: dict[str, Any] = {"priority": options.priority, **options.parameters, **item.parameters}
-    speaks = parameters.get("mode", "s2s") == "s2s"
-    wanted = ["text", "finish_reason", "text_token_ids", "stats", *(("audio", "speech_token_ids") if speaks else ())]
     try:
+        parameters: dict[str, Any] = _parameters(item, options)
+        digest = item.digest(parameters)  # before the question can change under way
+        speaks = parameters.get("mode", "s2s") == "s2s"
+        wanted = ["text", "finish_reason", "text_token_ids", "stats"] + ["audio", "speech_token_ids"] * speaks
         answer = await chat.ask(
             item.audio,
             text=item.text,
@@ -116,12 +159,21 @@ async def _ask(chat: AsyncChatClient, item: Item, options: argparse.Namespace, t
             timeout=options.timeout,
             **parameters,
         )
-        answer.write(options.output_dir, _facts(item, parameters), speaks, with_stats=True, stem=item.id)
-    except (ChatError, OSError) as error:
-        tally.failures.append({"id": item.id, "error": str(error)})
+        facts = _facts(item, parameters) | {DIGEST: digest}
+        answer.write(options.output_dir, facts, speaks, with_stats=True, stem=item.id)
+    except Exception as error:  # a fault of one item, whatever it is, is not one of the others
+        if isinstance(error, ServerLost) and error.away:
+            raise
+        known = isinstance(error, ChatError)
+        line = str(error) if known else f"INTERNAL: item: {type(error).__name__}: {error}; mend or remove it"
+        tally.failures.append({"id": item.id, "error": line})
         return
     tally.done += 1
     tally.sound_s += answer.audio.size / OUTPUT_RATE
+
+
+def _parameters(item: Item, options: argparse.Namespace) -> dict[str, Scalar]:
+    return item.request_parameters({"priority": options.priority, **options.parameters})
 
 
 def _facts(item: Item, parameters: Mapping[str, Scalar]) -> dict[str, Any]:
@@ -134,8 +186,15 @@ def conclude(folder: Path, tally: Tally, before: int) -> int:
     path.unlink(missing_ok=True)
     if tally.failures:
         lines = (json.dumps(failure, ensure_ascii=False) for failure in tally.failures)
-        path.write_text("\n".join(lines) + "\n", "utf-8")
+        path.write_text("\n".join(lines) + "\n", "utf-8", errors="backslashreplace")
         first = tally.failures[0]
-        print(f"{len(tally.failures)} failed, see {path}; first: {first['id']}: {first['error']}", file=sys.stderr)
+        say = f"{len(tally.failures)} failed, see {path}; first: {first['id']}: {first['error']}"
+        print(_line(say), file=sys.stderr)
+    if tally.ended:
+        print(f"{_line(tally.ended)}; the same command goes on where it stopped", file=sys.stderr)
     print(f"{tally.done} answered ({tally.sound_s:.1f} s of sound), {before} were there already, in {folder}")
-    return FAILED if tally.failures else DONE
+    return FAILED if tally.failures or tally.ended else DONE
+
+
+def _line(message: str) -> str:
+    return " ".join(message.split())

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from client.errors import ChatError
-from client.request import Scalar
+from client.request import RESERVED, Scalar
 
 SUFFIXES = (".wav", ".flac", ".mp3", ".ogg")
 FIELDS = ("id", "audio", "text", "messages", "parameters")
@@ -17,29 +19,50 @@ FIELDS = ("id", "audio", "text", "messages", "parameters")
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One request of a batch. `id` names its result files; `line` says where it comes from."""
+    """One request of a batch. `id` names its result files."""
 
     id: str
     audio: Path | None = None
     text: str | None = None
-    messages: tuple[Mapping[str, Any], ...] | None = None
-    parameters: Mapping[str, Scalar] = field(default_factory=dict)
+    messages: tuple[Mapping[str, Any], ...] | str | None = None
+    parameters: Mapping[str, Scalar | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not self.id or Path(self.id).name != self.id or self.id.startswith("."):
+        if not _is_file_name(self.id):
             raise ValueError(f"id: {self.id!r} is no file name")
         if self.audio is None and self.text is None and self.messages is None:
             raise ValueError(f"{self.id}: has no audio, no text and no messages")
 
+    def request_parameters(self, common: Mapping[str, Scalar]) -> dict[str, Scalar]:
+        """Its own parameters over those of all items; None goes back to the server's default.
 
-def read_items(source: Path) -> list[Item]:
+        Raises:
+            ChatError: a name is no request parameter.
+        """
+        for name in self.parameters:
+            if name in RESERVED:
+                raise ChatError("INVALID_ARG", name, "is no request parameter; leave it out of parameters")
+        merged = {**common, **self.parameters}
+        return {name: value for name, value in merged.items() if value is not None}
+
+    def digest(self, parameters: Mapping[str, Scalar]) -> str:
+        """Says which request an answer belongs to: a hash of all that is sent."""
+        sent = [self.text, self.messages, parameters, None if self.audio is None else _hash(self.audio)]
+        return hashlib.sha256(json.dumps(sent, sort_keys=True).encode()).hexdigest()
+
+
+def read_items(source: Path, results: Path) -> list[Item]:
     """All items in order.
 
+    Args:
+        results: folder of the answers; what lies below it is no question.
+
     Raises:
-        ChatError: there is no such folder or manifest, it is empty, a line is wrong or an id comes twice.
+        ChatError: there is no such folder or manifest, it is empty, a line is wrong, an id comes twice, or an answer
+            would replace a question.
     """
     if source.is_dir():
-        items = _folder(source)
+        items = _folder(source, results)
     elif source.is_file():
         items = _manifest(source)
     else:
@@ -54,21 +77,35 @@ def read_items(source: Path) -> list[Item]:
     return items
 
 
-def _folder(folder: Path) -> list[Item]:
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-    # A file of a subfolder keeps the way to it in its name.
-    return [Item("__".join(path.relative_to(folder).with_suffix("").parts), path) for path in paths]
+def _folder(folder: Path, results: Path) -> list[Item]:
+    top, skipped = folder.resolve(), results.resolve()
+    if top == skipped:
+        raise ChatError("INVALID_ARG", "output-dir", f"{results} holds the questions; give another folder")
+    within = skipped.is_relative_to(top)
+    items = []
+    for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES):
+        way = path.relative_to(folder)
+        hidden = any(part.startswith(".") for part in way.parts)
+        if path.is_file() and not hidden and not (within and (top / way).is_relative_to(skipped)):
+            # A file of a subfolder keeps the way to it in its name.
+            items.append(Item("__".join(way.with_suffix("").parts), path))
+    return items
 
 
 def _manifest(path: Path) -> list[Item]:
+    try:
+        lines = path.read_text("utf-8-sig").split("\n")  # splitlines() would cut inside JSON strings, at U+2028
+    except (OSError, ValueError) as error:
+        remedy = "give a folder of sound files or a JSONL manifest"
+        raise ChatError("INVALID_ARG", "batch", f"{path} cannot be read as text ({error}); {remedy}") from error
     items = []
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
             items.append(_item(json.loads(line), path.parent, number))
-        except (ValueError, TypeError) as error:
-            raise ChatError("INVALID_ARG", "batch", f"{path.name}, line {number}: {error}") from error
+        except (ValueError, TypeError, RecursionError) as error:
+            raise ChatError("INVALID_ARG", "batch", f"{path.name}, line {number}: {error}; mend the line") from error
     return items
 
 
@@ -78,11 +115,29 @@ def _item(values: Any, folder: Path, number: int) -> Item:
     unknown = sorted(values.keys() - set(FIELDS))
     if unknown:
         raise ValueError(f"{unknown[0]!r} is none of {', '.join(FIELDS)}")
-    messages = values.get("messages")
+    given = {name: value for name, value in values.items() if value is not None}
+    messages = given.get("messages")
     return Item(
-        id=str(values.get("id", f"{number:06d}")),
-        audio=folder / values["audio"] if "audio" in values else None,
-        text=values.get("text"),
-        messages=None if messages is None else tuple(messages),
-        parameters=dict(values.get("parameters", {})),
+        id=str(given.get("id", f"{number:06d}")),
+        audio=folder / given["audio"] if "audio" in given else None,
+        text=given.get("text"),
+        messages=messages if isinstance(messages, str | None) else tuple(messages),
+        parameters=dict(given.get("parameters", {})),
     )
+
+
+def _is_file_name(text: str) -> bool:
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+    return Path(text).name == text and not text.startswith(".") and "\0" not in text
+
+
+def _hash(path: Path) -> str | None:
+    """Of a file's content; None when it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except (OSError, ValueError):
+        return None

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from client.access import Access, access_of, add_access
-from client.answer import Answer
+from client.answer import FILE_STEM, Answer, spare
 from client.audio_file import read_audio
 from client.client import ChatClient
 from client.connection import DEFAULT_URL
@@ -112,6 +112,7 @@ def _fail(message: str, status: int) -> int:
 def _ask(options: argparse.Namespace, access: Access) -> Answer:
     audio, rate = (None, DEFAULT_RATE)
     if options.audio_path is not None:
+        spare([options.audio_path], options.output_dir, [FILE_STEM])
         audio, rate = read_audio(options.audio_path, options.sampling_rate)
     with ChatClient(options.url, tls=access.tls, headers=access.headers) as chat, _sinks(options) as put:
         answer = Answer()

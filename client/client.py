@@ -15,7 +15,7 @@ from client.answer import Answer
 from client.call import Call
 from client.chunks import Chunk
 from client.connection import DEFAULT_URL, KeepAlive, open_channel
-from client.errors import Cancelled, ChatError, ServerLost, lost
+from client.errors import Cancelled, ChatError, ServerLost, stays_away
 from client.request import DEFAULT_RATE, Audio, Scalar, make_request, set_deadline
 from client.retry import Attempts, RetryPolicy
 
@@ -133,7 +133,7 @@ class ChatClient:
 
         Args:
             audio: one clip or the clips of a conversation in order, mono, float in [-1, 1] or int16; or the
-                path of a sound file, whose rate is then its own.
+                path of a sound file (a string or a Path), whose rate is then its own.
             sample_rate: of the clips; the server resamples.
             text: the user's words, or an instruction that follows the audio.
             messages: chat messages in the style of OpenAI, instead of `text` and `system`.
@@ -184,7 +184,7 @@ class ChatClient:
         try:
             ready.result(timeout=patience)
         except grpc.FutureTimeoutError:
-            raise lost(self.url, f"no connection within {patience:.3g} s after it was lost: {loss.reason}") from None
+            raise stays_away(loss, self.url, patience, self._retry.reconnect_s) from None
         finally:
             ready.cancel()
         self._lost = None

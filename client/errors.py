@@ -59,11 +59,12 @@ class ServerLost(ChatError):
 
     Args:
         reason: in gRPC's words.
+        away: no connection came back for as long as the client's policy waits.
     """
 
-    def __init__(self, code: str, field: str, message: str, reason: str = "") -> None:
+    def __init__(self, code: str, field: str, message: str, reason: str = "", away: bool = False) -> None:
         super().__init__(code, field, message)
-        self.reason = reason
+        self.reason, self.away = reason, away
 
 
 class AccessDenied(ChatError):
@@ -122,10 +123,16 @@ def _denied(status: grpc.StatusCode, details: str, url: str) -> AccessDenied | N
     return None if remedy is None else AccessDenied("UNAUTHENTICATED", "tls", f"{url}: {remedy}")
 
 
-def lost(url: str, details: str) -> ServerLost:
+def stays_away(loss: ServerLost, url: str, waited_s: float, patience_s: float) -> ServerLost:
+    """The error for a server that did not come back after a loss."""
+    details = f"no connection within {waited_s:.3g} s after it was lost: {loss.reason}"
+    return lost(url, details, away=waited_s >= patience_s)
+
+
+def lost(url: str, details: str, away: bool = False) -> ServerLost:
     """The error for a server that is not there."""
     # A connection that is closed before its first word: a server that dies, or one that expects TLS.
     unheard = _CLOSED in details and _CONNECTING in details
     hint = " If it speaks TLS, give tls (--tls, --ca), and a certificate if it asks for one (--cert, --key)"
     message = f"{url} cannot be reached or went away ({details}); is it running?{hint if unheard else ''}"
-    return ServerLost("UNAVAILABLE", "server", message, details)
+    return ServerLost("UNAVAILABLE", "server", message, details, away)

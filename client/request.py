@@ -22,8 +22,11 @@ INT16_SCALE = 32768.0
 # Triton keeps the request parameter `priority` to itself, and reads `timeout`, in microseconds, as its own.
 WIRE_NAMES = {"priority": "urgency"}
 TIMEOUT, US_PER_S = "timeout", 1_000_000
+# Arguments of `stream`: no request parameter can have their names.
+RESERVED = frozenset(("self", "audio", "sample_rate", "text", "messages", "outputs", "timeout"))
+INT64 = range(-(2**63), 2**63)
 
-Audio = np.ndarray | Sequence[np.ndarray] | Path | None
+Audio = np.ndarray | Sequence[np.ndarray] | Path | str | None
 Scalar = bool | int | float | str
 _DTYPES = {spec.name: spec.dtype for spec in FUN_AUDIO_CHAT.inputs}
 _OUTPUTS = tuple(spec.name for spec in FUN_AUDIO_CHAT.outputs)
@@ -40,7 +43,8 @@ def make_request(
     """One request of the public model.
 
     Args:
-        audio: a clip, or the clips of a conversation; float in [-1, 1] or int16, mono; or a sound file.
+        audio: a clip, or the clips of a conversation; float in [-1, 1] or int16, mono; or the path of a
+            sound file.
         sample_rate: of all clips; a file's rate is its own.
         messages: chat messages, or their JSON text.
         outputs: names of the outputs to send back; None asks for all.
@@ -50,23 +54,24 @@ def make_request(
         ChatError: an argument cannot be sent.
     """
     request = service_pb2.ModelInferRequest(model_name=FUN_AUDIO_CHAT.name)
-    if isinstance(audio, Path):
-        audio, sample_rate = read_audio(audio)
+    if isinstance(audio, str | Path):
+        audio, sample_rate = read_audio(Path(audio))
     clips = _clips(audio)
     if clips:
         _add(request, "audio", np.concatenate(clips))
         _add(request, "audio_lengths", np.array([clip.size for clip in clips], np.int32))
         parameters = {"sample_rate": sample_rate, **parameters}
     if text is not None:
-        _add(request, "text", _bytes(text))
+        _add(request, "text", _bytes("text", text))
     if messages is not None:
-        _add(request, "messages", _bytes(messages if isinstance(messages, str) else json.dumps(list(messages))))
+        _add(request, "messages", _bytes("messages", messages if isinstance(messages, str) else _document(messages)))
     for name in outputs or ():
         if name not in _OUTPUTS:
             raise _wrong("outputs", f"{name!r} is none of {', '.join(_OUTPUTS)}")
         request.outputs.add().name = name
     for name, value in parameters.items():
         if value is not None:
+            _utf8(name, name)
             _set_parameter(request.parameters[WIRE_NAMES.get(name, name)], name, value)
     request.parameters[EMPTY_FINAL_RESPONSE].bool_param = True
     return request
@@ -97,8 +102,25 @@ def _clip(samples: np.ndarray) -> np.ndarray:
     return samples.astype(np.float32)
 
 
-def _bytes(text: str) -> np.ndarray:
-    return np.array([text.encode("utf-8")], dtype=np.object_)
+def _document(messages: Sequence[Mapping[str, Any]]) -> str:
+    try:
+        return json.dumps(list(messages), ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise _wrong("messages", f"cannot be written as JSON ({error}); give a list of chat messages") from None
+
+
+def _bytes(field: str, text: str) -> np.ndarray:
+    if not isinstance(text, str):
+        raise _wrong(field, f"has type {type(text).__name__}; give a string")
+    return np.array([_utf8(field, text)], dtype=np.object_)
+
+
+def _utf8(field: str, text: str) -> bytes:
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        half = ascii(text[error.start])
+        raise _wrong(field, f"holds {half} at {error.start}, which is no character; leave it out") from None
 
 
 def _add(request: Any, name: str, array: np.ndarray) -> None:
@@ -115,12 +137,15 @@ def _set_parameter(slot: Any, name: str, value: Scalar) -> None:
     if isinstance(value, bool | np.bool_):
         slot.bool_param = bool(value)
     elif isinstance(value, int | np.integer):
+        if int(value) not in INT64:
+            raise _wrong(name, f"is {str(value)[:40]}, which does not fit 64 bits; give a smaller number")
         slot.int64_param = int(value)
     elif isinstance(value, float | np.floating):
         slot.string_param = repr(float(value))  # not every server passes doubles on; ours reads numbers in strings
     elif isinstance(value, str):
         if "\x00" in value:
             raise _wrong(name, "holds a NUL character, at which Triton cuts a parameter; send it in messages")
+        _utf8(name, value)
         slot.string_param = value
     else:
         raise _wrong(name, f"has type {type(value).__name__}; give a number, a boolean or a string")

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import importlib
+import queue
+import re
+import threading
 from pathlib import Path
 from typing import Any, Protocol, TextIO
+
+import numpy as np
 
 from client.audio_file import write_wav
 from client.chunks import OUTPUT_RATE, Chunk
 from client.errors import ChatError
+
+CHUNK_FILE = re.compile(r"chunk_(\d{3,})\.wav")
+PIECE = OUTPUT_RATE // 10  # samples that the loudspeaker takes at once: so soon it falls silent
 
 
 class Sink(Protocol):
@@ -53,11 +61,15 @@ class ChunkFolder:
             self._count += 1
 
     def close(self, complete: bool) -> None:
-        """Nothing is left to do."""
+        """Removes what an earlier, longer answer left; all stays when this one never began."""
+        for path in self._folder.iterdir() if complete or self._count else ():
+            name = CHUNK_FILE.fullmatch(path.name)
+            if name and int(name[1]) >= self._count:
+                path.unlink()
 
 
 class Loudspeaker:
-    """Plays the sound while it arrives, through the optional package sounddevice.
+    """Plays the sound in a thread of its own while more arrives, through the optional package sounddevice.
 
     Raises:
         ChatError: the package or a sound device is missing.
@@ -74,16 +86,46 @@ class Loudspeaker:
             self._stream.start()
         except device.PortAudioError as error:
             raise ChatError("NOT_FOUND", "play", f"no sound device ({error}); leave --play out") from error
+        self._queue: queue.SimpleQueue[np.ndarray | None] = queue.SimpleQueue()
+        self._silent = threading.Event()
+        self._failure: Exception | None = None
+        self._thread = threading.Thread(target=self._play, daemon=True)
+        self._thread.start()
 
     def put(self, chunk: Chunk) -> None:
         """Queues the new sound."""
         if chunk.audio.size:
-            self._stream.write(chunk.audio[:, None])
+            self._queue.put(chunk.audio)
 
     def close(self, complete: bool) -> None:
-        """Plays what is queued, or falls silent at once."""
-        if complete:
-            self._stream.stop()
-        else:
+        """Plays what is queued, or falls silent at once, as it does at Ctrl-C.
+
+        Raises:
+            ChatError: the device failed, and the answer is complete.
+        """
+        self._queue.put(None)
+        if not complete:
+            self._silent.set()
+        try:
+            self._thread.join()
+        except KeyboardInterrupt:  # the answer is there: this ends its sound only
+            self._silent.set()
+            self._thread.join()
+        if self._silent.is_set():
             self._stream.abort()
+        else:
+            self._stream.stop()
         self._stream.close()
+        if complete and self._failure is not None:
+            raise ChatError("INTERNAL", "play", f"the sound device failed ({self._failure}); leave --play out")
+
+    def _play(self) -> None:
+        while (samples := self._queue.get()) is not None:
+            for start in range(0, samples.size, PIECE):
+                if self._silent.is_set():
+                    return
+                try:
+                    self._stream.write(samples[start : start + PIECE, None])
+                except Exception as error:  # of the optional package
+                    self._failure = error
+                    return

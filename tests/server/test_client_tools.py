@@ -59,6 +59,9 @@ def test_a_batch_goes_on_where_it_stopped(stub_server, tmp_path):
     done = batch(stub_server, tmp_path, manifest)
     assert done.returncode == 0 and "2 answered" in done.stdout and "5 were there already" in done.stdout
     assert not (results / "failed.jsonl").exists()
+    manifest.write_text(manifest.read_text().replace('\\"chunks\\": 2', '\\"chunks\\": 1'))
+    done = batch(stub_server, tmp_path, manifest)
+    assert done.returncode == 1 and done.stderr.startswith("ALREADY_EXISTS: output-dir: ") and "q0.json" in done.stderr
 
 
 def test_an_interrupted_batch_keeps_what_is_complete(stub_server, tmp_path):

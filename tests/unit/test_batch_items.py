@@ -7,7 +7,7 @@ import json
 import pytest
 
 from client import ChatError
-from client.batch_items import read_items
+from client.batch_items import Item, read_items
 
 
 def manifest(tmp_path, *lines):
@@ -16,18 +16,51 @@ def manifest(tmp_path, *lines):
     return path
 
 
+def read(source):
+    return read_items(source, source.parent / "results")
+
+
 def test_a_folder_keeps_the_way_to_a_file(tmp_path):
     (tmp_path / "a").mkdir()
     for name in ("a/x.wav", "x.FLAC", "notes.txt"):
         (tmp_path / name).touch()
-    assert [(item.id, item.audio.name) for item in read_items(tmp_path)] == [("a__x", "x.wav"), ("x", "x.FLAC")]
+    assert [(item.id, item.audio.name) for item in read(tmp_path)] == [("a__x", "x.wav"), ("x", "x.FLAC")]
 
 
 def test_a_manifest(tmp_path):
     path = manifest(tmp_path, {"id": "one", "audio": "q.wav", "parameters": {"seed": 1}}, "", {"text": "hi"})
-    one, two = read_items(path)
+    one, two = read(path)
     assert (one.id, one.audio, one.parameters) == ("one", tmp_path / "q.wav", {"seed": 1})
     assert (two.id, two.text) == ("000003", "hi")
+
+
+def test_a_folder_without_hidden_files_folders_and_results(tmp_path):
+    for name in ("x.wav", "._x.wav", ".trash/y.wav", "results/x.wav", "results/more/z.wav"):
+        path = tmp_path / "questions" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (tmp_path / "questions" / "folder.wav").mkdir()
+    found = read_items(tmp_path / "questions", tmp_path / "questions" / "results")
+    assert [item.id for item in found] == ["x"]
+    assert len(read_items(tmp_path / "questions", tmp_path)) == 3, "questions may lie below the folder of results"
+
+
+def test_null_is_absent(tmp_path):
+    line = {"id": None, "audio": None, "text": "hi", "messages": None, "parameters": None}
+    assert read(manifest(tmp_path, line)) == [Item("000001", text="hi")]
+
+
+def test_only_line_feeds_end_a_line(tmp_path):
+    path = tmp_path / "questions.jsonl"
+    text = "a\u2028b\u2029c\x85d"
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps({"text": text}, ensure_ascii=False).encode() + b"\r\n")
+    assert [item.text for item in read(path)] == [text]
+
+
+def test_a_binary_file_is_no_manifest(tmp_path):
+    (tmp_path / "question.wav").write_bytes(b"RIFF\xff\xfe")
+    with pytest.raises(ChatError, match=r"batch: .*cannot be read as text.*JSONL manifest"):
+        read(tmp_path / "question.wav")
 
 
 @pytest.mark.parametrize(
@@ -40,13 +73,17 @@ def test_a_manifest(tmp_path):
         ([{"id": "x"}], "has no audio"),
         ([{"id": "x", "text": "a"}, {"id": "x", "text": "b"}], "comes twice"),
         ([], "nothing to ask"),
+        ([{"id": "a\ud800", "text": "a"}], "is no file name"),
+        ([{"id": "a\0", "text": "a"}], "is no file name"),
+        ([{"id": "x", "audio": None, "text": None, "messages": None}], "has no audio"),
+        (['{"messages": ' + "[" * 100_000], "line 1"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path, lines, words):
     with pytest.raises(ChatError, match=words):
-        read_items(manifest(tmp_path, *lines))
+        read(manifest(tmp_path, *lines))
 
 
 def test_no_such_source(tmp_path):
     with pytest.raises(ChatError, match="neither a folder nor"):
-        read_items(tmp_path / "none")
+        read(tmp_path / "none")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import ClassVar
 
 import numpy as np
@@ -149,7 +150,7 @@ def test_nothing_to_ask_is_wrong_usage(fake, tmp_path, capsys):
 
 
 def test_play_without_sounddevice_says_what_to_install(fake, tmp_path, capsys, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "sounddevice", None)
+    monkeypatch.setitem(sys.modules, "sounddevice", None)
     assert run(tmp_path, "--text", "hi", "--play") == 1
     assert "pip install sounddevice" in capsys.readouterr().err
 
@@ -159,6 +160,30 @@ def test_chunks_can_be_kept(fake, tmp_path):
     assert [path.name for path in (tmp_path / "chunks").iterdir()] == ["chunk_000.wav"]
 
 
+def test_nothing_of_an_earlier_answer_stays(fake, tmp_path):
+    chunks = tmp_path / "chunks"
+    chunks.mkdir()
+    for name in ("chunk_000.wav", "chunk_007.wav", "chunk_1000.wav", "chunk_x.wav", "mine_003.wav"):
+        (chunks / name).touch()
+    assert run(tmp_path, "--text", "hi", "--save-chunks", str(chunks)) == 0
+    assert sorted(path.name for path in chunks.iterdir()) == ["chunk_000.wav", "chunk_x.wav", "mine_003.wav"]
+    assert run(tmp_path, "--text", "hi", "--mode", "s2t") == 0
+    assert sorted(path.name for path in (tmp_path / "output").iterdir()) == ["request_0.json", "request_0.txt"]
+
+
+def test_an_answer_that_never_began_leaves_earlier_chunks(fake, tmp_path, monkeypatch):
+    run(tmp_path, "--text", "hi", "--save-chunks", str(tmp_path / "chunks"))
+    monkeypatch.setattr(FakeClient, "failure", ServerLost("UNAVAILABLE", "server", "gone"))
+    assert run(tmp_path, "--text", "hi", "--save-chunks", str(tmp_path / "chunks")) == 1
+    assert (tmp_path / "chunks" / "chunk_000.wav").exists()
+
+
+def test_an_answer_never_replaces_its_question(fake, tmp_path, capsys):
+    run(tmp_path, "--text", "hi")
+    assert run(tmp_path, "-a", str(tmp_path / "output" / "request_0.wav")) == 1
+    assert "INVALID_ARG: output-dir: " in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -166,12 +191,46 @@ def test_chunks_can_be_kept(fake, tmp_path):
         {"audio": np.zeros(5, np.int64)},
         {"outputs": ["sound"]},
         {"parameters": {"seed": [1]}},
+        {"parameters": {"seed": 2**63}},
+        {"parameters": {"seed": -(2**63) - 1}},
+        {"parameters": {"system": "a\ud800"}},
+        {"parameters": {"a\ud800": 1}},
+        {"text": 5},
+        {"text": "a\ud800"},
+        {"messages": "\ud800"},
+        {"messages": [{"role": "user", "content": "\ud800"}]},
+        {"messages": [{"role": "user", "content": {1, 2}}]},
     ],
 )
 def test_what_cannot_be_sent_is_refused_at_once(arguments):
-    defaults = {"audio": None, "sample_rate": 1, "text": "x", "messages": None, "outputs": None, "parameters": {}}
     with pytest.raises(ChatError, match="INVALID_ARG"):
-        make_request(**{**defaults, **arguments})
+        request(**arguments)
+
+
+def request(**arguments):
+    defaults = {"audio": None, "sample_rate": 1, "text": "x", "messages": None, "outputs": None, "parameters": {}}
+    return make_request(**{**defaults, **arguments})
+
+
+def test_all_integers_of_64_bits_are_sent():
+    sent = request(parameters={"seed": 2**63 - 1, "top_k": -(2**63)}).parameters
+    assert (sent["seed"].int64_param, sent["top_k"].int64_param) == (2**63 - 1, -(2**63))
+
+
+def test_a_path_may_be_a_string(tmp_path):
+    soundfile.write(tmp_path / "question.wav", np.zeros(80), 8000)
+    sent = request(audio=str(tmp_path / "question.wav"))
+    assert sent == request(audio=tmp_path / "question.wav") and sent.parameters["sample_rate"].int64_param == 8000
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("--text", "hi", "--seed", "9223372036854775808"), ("--text", "\udcff"), ("--text", "a", "--system", "\udcff")],
+)
+def test_what_cannot_be_sent_is_one_line(tmp_path, capsys, words):
+    assert run(tmp_path, *words) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and error.startswith("INVALID_ARG: ")
 
 
 def test_messages_of_the_server_are_recognised():

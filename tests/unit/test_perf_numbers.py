@@ -121,8 +121,20 @@ def test_parameters_keep_their_types():
     assert parameter_set("max_tokens=20, top_p=0.5,greedy=true,voice=anna") == {
         "max_tokens": 20, "top_p": 0.5, "greedy": True, "voice": "anna",
     }  # fmt: skip
-    with pytest.raises(argparse.ArgumentTypeError, match="name=value"):
-        parameter_set("seed")
+    for wrong in ("seed", "=1", "seed=", "seed=,"):
+        with pytest.raises(argparse.ArgumentTypeError, match="name=value"):
+            parameter_set(wrong)
+
+
+def test_a_part_without_a_name_goes_on_with_the_value():
+    assert parameter_set("hops=15,10,25,seed=1,") == {"hops": "15,10,25", "seed": 1}
+    assert parameter_set("system=a, b=c d, e,,f") == {"system": "a", "b": "c d, e,,f"}
+
+
+@pytest.mark.parametrize("name", ["timeout", "text", "audio", "messages", "outputs", "self"])
+def test_arguments_are_no_parameters(name):
+    with pytest.raises(argparse.ArgumentTypeError, match=f"^{name} is no request parameter"):
+        parameter_set(f"seed=1,{name}=2")
 
 
 @pytest.fixture
