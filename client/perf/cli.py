@@ -43,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
     _levels(both, concurrency="1", rates="")
     both.add_argument("--rounds", type=int, default=5, help="turns of each (%(default)s)")
     drawn = commands.add_parser("report", help="Markdown and plots from stored runs")
-    drawn.add_argument("runs", nargs="+", type=Path, help="files of --save")
+    drawn.add_argument("runs", nargs="*", type=Path, help="files of --save")
     drawn.add_argument("--to", type=Path, required=True, help="folder for report.md and its plots")
     pair = commands.add_parser("compare", help="two stored runs, with ratios")
     pair.add_argument("before", type=Path)
