@@ -113,7 +113,7 @@ def _sets(options: argparse.Namespace) -> list[dict[str, Any]]:
 @contextlib.contextmanager
 def _server(options: argparse.Namespace, access: Access) -> Iterator[tuple[Addresses, str]]:
     addresses = Addresses(options.host, options.grpc_port, options.http_port, options.metrics_port)
-    with server_at(addresses, options.out) as words:
+    with server_at(addresses, options.out, access) as words:
         print(f"server at {addresses.grpc} {words}; warming up", file=sys.stderr)
         warm_up(addresses.grpc, access)
         yield addresses, words
