@@ -176,8 +176,13 @@ fuzz: perf-out ## CASES of right and wrong requests: always a clear error or a c
 storm: perf-out ## CANCELS at every stage: is everything free again, and how soon? Last line is JSON
 	$(BIN)/python scripts/storm.py --out $(OUT) --cancels $(CANCELS) --save $(ROBUST_DIR)/storm.json $(ROBUST_ARGS)
 
+# Without .venv any Python can say so: the checks themselves need no library.
+DOCTOR_PYTHON = $(or $(wildcard $(BIN)/python),$(PYTHON))
 doctor: ## What is wrong here, and the fix for each fault
-	@$(BIN)/python -m client doctor $(PERF_AT)
+	@$(DOCTOR_PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "make doctor: $(DOCTOR_PYTHON) is not there or older than Python 3.11; install Python 3.11, then make setup" \
+		>&2; exit 1; }
+	@$(DOCTOR_PYTHON) -m client doctor $(PERF_AT)
 
 clean: ## Removes what was built; keeps .venv
 	rm -rf build output .pytest_cache .ruff_cache .mypy_cache .hypothesis *.egg-info

@@ -30,7 +30,7 @@ from runtime.checkpoint.config import ModelConfig
 from runtime.checkpoint.layout import all_shapes
 from runtime.checkpoint.weights import check_weights, weight_files
 from runtime.errors import BuildError
-from runtime.manifest import Manifest
+from runtime.manifest import Manifest, place_of
 from runtime.options import CUDA, OPTIONS_FILE, TENSORRT, TOKEN2WAV_FOLDER, EncoderOptions, Options
 from runtime.token2wav.flow_cache import block_bytes, stream_bytes
 from runtime.token2wav.layout import Sizes
@@ -49,8 +49,9 @@ def build(request: BuildRequest, say: Callable[[str], None]) -> Manifest:
     """Builds or refreshes ``request.out``.
 
     Raises:
-        BuildError: a checkpoint does not fit; the message names the tensor or key.
+        BuildError: a checkpoint is missing or does not fit; the message names the variable, tensor or key.
     """
+    request.check_files()
     if request.target == TENSORRT:
         return _build_tensorrt(request, say)
     out = request.out
@@ -72,12 +73,12 @@ def portable_options(request: BuildRequest, config: ModelConfig, cosyvoice: Path
     """Options and placement of the targets that run without compiled engines."""
     options = Options(
         folder=request.out,
-        model=_inside(request.out, config.directory),
+        model=place_of(config.directory.resolve(), request.out),
         features=config.features,
         encoder=_encoder_options(config),
         target=request.target,
         limits=request.limits,
-        cosyvoice=_inside(request.out, cosyvoice),
+        cosyvoice=place_of(cosyvoice.resolve(), request.out),
     )
     if request.target != CUDA:
         return options, CPU_ONLY
@@ -110,7 +111,7 @@ def _build_tensorrt(request: BuildRequest, say: Callable[[str], None]) -> Manife
         builder.run(plan_step(spec, language.timing_cache, machine.gpu))
     options = Options(
         folder=out,
-        model=_inside(out, config.directory),
+        model=place_of(config.directory.resolve(), out),
         features=config.features,
         encoder=encoder,
         engine=language.options,
@@ -184,11 +185,6 @@ def make_tiny(out: Path) -> list[Path]:
     write_tiny_chat(out / TINY_CHAT)
     write_tiny_cosyvoice(out / TINY_COSYVOICE)
     return sorted(path for path in (out / "tiny").rglob("*") if path.is_file())
-
-
-def _inside(out: Path, checkpoint: Path) -> str:
-    """Relative where the folder holds it, so that the folder may be moved."""
-    return str(checkpoint.relative_to(out) if checkpoint.is_relative_to(out) else checkpoint.resolve())
 
 
 def _encoder_options(config: ModelConfig) -> EncoderOptions:

@@ -42,3 +42,11 @@ class BuildRequest:
         if (self.model is None) != (self.cosyvoice is None):
             missing = "MODEL" if self.model is None else "COSYVOICE"
             raise BuildError(missing, "is not given", "give both checkpoints, or none for the tiny ones")
+
+    def check_files(self) -> None:
+        """Raises BuildError, naming the variable, for a checkpoint that is not there: a step takes minutes."""
+        for name, path in (("MODEL", self.model), ("COSYVOICE", self.cosyvoice)):
+            if path is not None and not path.is_dir():
+                raise BuildError(name, f"{path} is no directory", f"give the checkpoint's: {name}=<dir>")
+        if self.voices is not None and not self.voices.is_file():
+            raise BuildError("VOICES", f"{self.voices} is no file", "give the voices': VOICES=<file>, or leave it out")

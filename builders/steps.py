@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runtime.errors import BuildError
-from runtime.manifest import PACKAGE_ROOT, FileFacts, Manifest, Step
+from runtime.manifest import PACKAGE_ROOT, FileFacts, Manifest, Step, place_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,8 @@ class Builder:
         """
         # A file that several steps read is hashed once: the released weights are 19 GB.
         known = self._old.inputs | self.manifest.inputs
-        facts = {str(path): FileFacts.of(path, known.get(str(path))) for path in inputs}
+        names = {place_of(path, self.folder): path for path in inputs}
+        facts = {name: FileFacts.of(path, known.get(name)) for name, path in names.items()}
         self.manifest.inputs |= facts
         parts = [name, repr(settings), *(f"{k}={v.sha256}" for k, v in sorted(facts.items())), *_hash_sources(sources)]
         parts += [f"{k}={v}" for k, v in sorted(self.manifest.versions.items())]

@@ -7,7 +7,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from client.access import Access, metadata_of
 from client.connection import open_channel
-from client.errors import from_rpc
+from client.errors import AccessDenied, ChatError, from_rpc
 from runtime.contracts import FUN_AUDIO_CHAT
 
 PROBE_S = 5.0
@@ -26,3 +26,14 @@ def probe(url: str, access: Access) -> None:
             stub.ModelMetadata(request, timeout=PROBE_S, metadata=metadata_of(access.headers))
         except grpc.RpcError as error:
             raise from_rpc(error, url) from None
+
+
+def answers(url: str, access: Access) -> bool:
+    """Whether our server is there, be it with a refusal. HTTP cannot tell where its port is not to be reached."""
+    try:
+        probe(url, access)
+    except AccessDenied:
+        return True
+    except ChatError:
+        return False
+    return True

@@ -48,7 +48,7 @@ class Step:
 
 @dataclass(slots=True)
 class Manifest:
-    """``inputs`` by absolute path, ``steps`` by name with files relative to the folder."""
+    """``inputs`` by ``place_of`` the folder, ``steps`` by name with files relative to it."""
 
     target: str
     versions: dict[str, str] = field(default_factory=dict)
@@ -80,6 +80,16 @@ class Manifest:
         temporary.replace(folder / MANIFEST_FILE)
 
 
+def place_of(path: Path, folder: Path) -> str:
+    """The name of a file or directory: relative where the folder holds it, so that it may be moved, else absolute.
+
+    Depends on no working directory; directories are known by where they really lie.
+    """
+    real = path.parent.resolve() / path.name
+    inside = folder.resolve()
+    return str(real.relative_to(inside) if real.is_relative_to(inside) else real)
+
+
 def verify(folder: Path) -> Manifest:
     """Checks that a folder is complete and still matches the checkpoints that it was built from.
 
@@ -92,7 +102,7 @@ def verify(folder: Path) -> Manifest:
             _check(folder, folder / name, facts)
             _check_render(folder, name, facts)
     for name, facts in manifest.inputs.items():
-        _check(folder, Path(name), facts)
+        _check(folder, folder / name, facts)
     return manifest
 
 

@@ -30,6 +30,7 @@ def parser() -> argparse.ArgumentParser:
 def examine(out: Path, addresses: Addresses, access: Access = OPEN) -> Iterator[Finding]:
     """All findings, from the ground up."""
     yield machine.check_python()
+    yield from machine.check_environment()
     yield from machine.check_libraries()
     yield machine.check_triton()
     yield machine.check_gpu(deployment.target_of(out))

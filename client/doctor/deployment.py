@@ -12,7 +12,7 @@ from runtime.errors import ServeError
 from runtime.manifest import verify
 from runtime.server.config import PUBLIC_MODEL, Addresses
 from runtime.server.errors import PortInUse
-from runtime.server.ports import check_free
+from runtime.server.ports import check_free, is_local
 from runtime.server.repository import RepositoryApi
 
 CPU = "cpu"
@@ -52,6 +52,15 @@ def check_server(addresses: Addresses, out: Path, access: Access = OPEN) -> Iter
         yield Finding("server", FAIL, f"Triton answers at {addresses.http}, {PUBLIC_MODEL} is not ready",
                       "wait for the end of its warm-up; else see the log of make serve")  # fmt: skip
         return
+    if _answers(addresses.grpc, access):
+        yield Finding("ports", OK, f"{addresses.grpc_port} is the running server's; {addresses.http} is out of reach")
+        yield Finding("server", OK, f"answers at {addresses.grpc}")
+        yield check_access(addresses.grpc, access)
+        return
+    if not is_local(addresses.host):
+        words = f"none answers at {addresses.grpc}, which is no address of this machine"
+        yield Finding("server", FAIL, words, "start it there, or give its HOST, GRPC_PORT and --tls, --ca or --token")
+        return
     try:
         check_free(addresses)
         yield Finding("ports", OK, f"{_ports(addresses)} are free")
@@ -63,14 +72,24 @@ def check_server(addresses: Addresses, out: Path, access: Access = OPEN) -> Iter
 def check_access(url: str, access: Access) -> Finding:
     """Whether the server lets this caller in: TLS, certificate and token."""
     # Late: gRPC is among the libraries that may be broken.
-    from client.errors import ChatError
-    from client.probe import probe
-
+    try:
+        from client.errors import ChatError
+        from client.probe import probe
+    except Exception as error:
+        return Finding("access", FAIL, f"gRPC does not load ({type(error).__name__})", "make setup")
     try:
         probe(url, access)
     except ChatError as error:
         return Finding("access", FAIL, error.message, "give --ca, --cert, --key, --token or --header to the doctor too")
     return Finding("access", OK, f"{url} takes requests from here")
+
+
+def _answers(url: str, access: Access) -> bool:
+    try:
+        from client.probe import answers
+    except Exception:  # reported by check_libraries
+        return False
+    return answers(url, access)
 
 
 def _ports(addresses: Addresses) -> str:

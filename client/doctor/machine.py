@@ -6,6 +6,7 @@ import importlib
 import importlib.metadata
 import platform
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,6 +29,7 @@ LIBRARIES = {
     "nvidia-pytriton": "pytriton",
     "fun-audio-chat-triton": "runtime",
 }
+CLIENT_LIBRARY = "tritonclient"  # every part but the engines needs it
 GIB = 2**30
 LOW_DISK_GIB, NO_DISK_GIB = 10.0, 0.5  # a build of the released model writes tens of GiB, of the tiny one 0.3
 SHARED_MEMORY = Path("/dev/shm")
@@ -41,6 +43,12 @@ def check_python() -> Finding:
     except InstallError as error:
         return Finding("python", FAIL, f"{platform.python_version()}; {error.problem}", error.remedy)
     return Finding("python", OK, f"{platform.python_version()} with {library.name}")
+
+
+def check_environment() -> Iterator[Finding]:
+    """One finding where this Python is no virtual environment and has nothing of the project."""
+    if sys.prefix == sys.base_prefix and not list(importlib.metadata.distributions(name=CLIENT_LIBRARY)):
+        yield Finding("environment", FAIL, f"no .venv; {sys.executable} has not the libraries of this project", SETUP)
 
 
 def check_libraries() -> Iterator[Finding]:

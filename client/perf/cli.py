@@ -43,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
     _levels(both, concurrency="1", rates="")
     both.add_argument("--rounds", type=int, default=5, help="turns of each (%(default)s)")
     drawn = commands.add_parser("report", help="Markdown and plots from stored runs")
-    drawn.add_argument("runs", nargs="+", type=Path, help="files of --save")
+    drawn.add_argument("runs", nargs="*", type=Path, help="files of --save")
     drawn.add_argument("--to", type=Path, required=True, help="folder for report.md and its plots")
     pair = commands.add_parser("compare", help="two stored runs, with ratios")
     pair.add_argument("before", type=Path)
@@ -113,7 +113,7 @@ def _sets(options: argparse.Namespace) -> list[dict[str, Any]]:
 @contextlib.contextmanager
 def _server(options: argparse.Namespace, access: Access) -> Iterator[tuple[Addresses, str]]:
     addresses = Addresses(options.host, options.grpc_port, options.http_port, options.metrics_port)
-    with server_at(addresses, options.out) as words:
+    with server_at(addresses, options.out, access) as words:
         print(f"server at {addresses.grpc} {words}; warming up", file=sys.stderr)
         warm_up(addresses.grpc, access)
         yield addresses, words

@@ -118,27 +118,29 @@ async def loaded(
     connections: int = 1,
     access: Access = OPEN,
 ) -> tuple[list[Outcome], float]:
-    """Outcomes of one load, and how long it took.
+    """Outcomes of one load, and the seconds from the first request to the last response.
 
     Args:
         connections: gRPC connections that the requests share in turn.
     """
     clients = [AsyncChatClient(url, NO_RETRY, tls=access.tls, headers=access.headers) for _ in range(connections)]
 
+    ends: list[float] = []  # pauses of listeners after them are no part of the load
+
     async def send(job: Job) -> Outcome:
         clip = clips[job.number % len(clips)]
         chosen: dict[str, Any] = {"mode": job.mode, **parameters}
         outputs = None if spec.all_outputs else OUTPUTS[chosen["mode"]]
         stream = clients[job.number % connections].stream(clip, outputs=outputs, timeout=spec.timeout, **chosen)
-        return await listen(stream, chosen["mode"], job.cancel_after_s)
+        outcome = await listen(stream, chosen["mode"], job.cancel_after_s)
+        ends.append(time.perf_counter())
+        return outcome
 
-    began = time.perf_counter()
     try:
         outcomes = await _ARRIVALS[spec.kind](spec, send)
     finally:
-        seconds = time.perf_counter() - began
         await asyncio.gather(*(client.close() for client in clients))
-    return outcomes, seconds
+    return outcomes, max(ends) - min(outcome.sent_s for outcome in outcomes)
 
 
 async def listen(stream: AsyncChatStream, mode: str, cancel_after_s: float | None) -> Outcome:

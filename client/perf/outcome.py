@@ -27,7 +27,7 @@ class Outcome:
 
     Args:
         mode: `s2s` or `s2t`.
-        gaps_ms: between one piece and the next: of sound, or of text where none was asked for.
+        gaps_ms: between one piece of sound and the next; none without sound.
         silences_ms: what a listener without a buffer heard as silence, each time.
         error: code and field of a failure; empty for a success.
         cancelled: the client ended it on purpose.
@@ -65,7 +65,6 @@ def outcome_of(
     came = list(arrivals)
     texts = [item.at_s for item in came if item.has_text]
     sounds = [item for item in came if item.samples]
-    pieces = [item.at_s for item in sounds] if mode == "s2s" else texts
     playback = Playback(OUTPUT_RATE)
     silences = [playback.hear(item.at_s, item.samples) for item in sounds]
     return Outcome(
@@ -73,7 +72,7 @@ def outcome_of(
         first_text_ms=texts[0] * MS if texts else None,
         first_audio_ms=sounds[0].at_s * MS if sounds else None,
         total_ms=came[-1].at_s * MS if came and not error and not cancelled else None,
-        gaps_ms=tuple((after - before) * MS for before, after in itertools.pairwise(pieces)),
+        gaps_ms=tuple((after - before) * MS for before, after in itertools.pairwise(item.at_s for item in sounds)),
         audio_s=playback.samples / OUTPUT_RATE,
         silences_ms=tuple(silence * MS for silence in silences if silence),
         error=error,

@@ -16,24 +16,27 @@ LATENCIES = {"first_text_ms": "first text", "first_audio_ms": "first audio", "to
 DRAWN = {"p50": "-", "p95": "--"}  # percentile -> line
 
 
-def draw(runs: Sequence[Run], folder: Path) -> Iterator[tuple[str, str]]:
-    """Draws what the runs have; yields title and file name of each plot."""
+def draw(run: Run, name: str, folder: Path) -> Iterator[tuple[str, str]]:
+    """Draws what a run has; yields title and file name of each plot.
+
+    Args:
+        name: of the run, with which its file names begin: no other run of the page has it.
+    """
+    if run["tool"] == "agree":
+        return
     plt = pyplot()
-    for run in runs:
-        for kind, levels in _by_kind(run["levels"]).items():
-            if run["tool"] == "agree":
+    for kind, levels in _by_kind(run["levels"]).items():
+        for plot, (title, paint) in _PLOTS.items():
+            if not _has(levels, plot):
                 continue
-            for name, (title, paint) in _PLOTS.items():
-                if not _has(levels, name):
-                    continue
-                figure, axes = plt.subplots(figsize=SIZE_INCH)
-                paint(axes, levels)
-                axes.set_title(f"{title}, {run['tool']}")
-                if name != "gaps":
-                    axes.set_xlabel(UNITS[kind])
-                file = f"{run['tool']}_{kind}_{name}.png"
-                finish(plt, figure, axes, folder / file)
-                yield f"{title} by {UNITS[kind]}, {run['tool']}", file
+            figure, axes = plt.subplots(figsize=SIZE_INCH)
+            paint(axes, levels)
+            axes.set_title(f"{title}, {name}")
+            if plot != "gaps":
+                axes.set_xlabel(UNITS[kind])
+            file = f"{name}_{kind}_{plot}.png"
+            finish(plt, figure, axes, folder / file)
+            yield f"{title} by {UNITS[kind]}, {name}", file
 
 
 def finish(plt: Any, figure: Any, axes: Any, file: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,8 @@ from client.perf.tables import comparison, number, run_section, table
 REPORT = "report.md"
 INTRODUCTION = (
     "First text and first audio: from sending the request to the first response that carries text, or sound. "
-    "Gap: between one piece of sound and the next (of text where no sound was asked for). Real-time factor: time "
-    "to the last response per second of sound. Silence: what a listener hears who plays every sample the moment "
-    "it arrives, without a buffer."
+    "Gap: between one piece of sound and the next. Real-time factor: time to the last response per second of sound. "
+    "Silence: what a listener hears who plays every sample the moment it arrives, without a buffer."
 )
 
 
@@ -50,15 +51,21 @@ def read_stored(path: Path, mark: tuple[str, Any], remedy: str) -> dict[str, Any
 
 
 def write(paths: Sequence[Path], folder: Path, command: str) -> int:
-    """Writes page and plots into the folder; returns the exit status."""
+    """Writes page and plots into the folder; returns the exit status.
+
+    Raises:
+        ChatError: no run is named, or one of them cannot be read.
+    """
+    if not paths:
+        problem = f"no stored run is named for {folder}; store one there first: make perf, or make perf-load"
+        raise ChatError("NOT_FOUND", "report", problem)
     runs = [read_run(path) for path in paths]
     folder.mkdir(parents=True, exist_ok=True)
-    plots = list(draw(runs, folder))
     page = ["# Measurements", "", f"Redrawn by `{command}`.", "", INTRODUCTION, ""]
-    for run in runs:
-        page += run_section(run)
+    for run, name in zip(runs, _names(paths), strict=True):
+        page += run_section(run, name)
         page += _agreement(run)
-        page += [f"![{title}]({file})\n" for title, file in plots if file.startswith(f"{run['tool']}_")]
+        page += [f"![{title}]({file})\n" for title, file in draw(run, name, folder)]
     (folder / REPORT).write_text("\n".join(page).rstrip() + "\n", "utf-8")
     print(folder / REPORT)
     return 0
@@ -68,6 +75,18 @@ def print_comparison(before: Path, after: Path) -> int:
     """Prints the ratios of two runs; returns the exit status."""
     print("\n".join(comparison(read_run(before), read_run(after))))
     return 0
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """A name of its own for each run, fit for links: its file's, with a number where two files have the same."""
+    names: list[str] = []
+    for path in paths:
+        name = stem = re.sub(r"[^\w.-]+", "-", path.stem)
+        numbers = itertools.count(2)
+        while name in names:
+            name = f"{stem}-{next(numbers)}"
+        names.append(name)
+    return names
 
 
 def _agreement(run: dict[str, Any]) -> list[str]:

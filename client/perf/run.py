@@ -14,6 +14,9 @@ from client.request import DEFAULT_RATE
 
 SHOWN = ("first_text_ms", "first_audio_ms", "gap_ms", "total_ms")
 FORMAT = 1  # of the document
+# Of its numbers. 2: gaps of sound alone, time from the first request to the last response. 1, which is not written:
+# gaps of S2T answers are between pieces of text, and a load's time counts waits before and pauses after them.
+DEFINITIONS = 2
 
 
 def document(tool: str, command: str, load_model: str, clips: Sequence[np.ndarray], **more: Any) -> dict[str, Any]:
@@ -27,6 +30,7 @@ def document(tool: str, command: str, load_model: str, clips: Sequence[np.ndarra
     """
     return {
         "format": FORMAT,
+        "definitions": DEFINITIONS,
         "tool": tool,
         "command": command,
         "load_model": load_model,

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from client.perf.level import PERCENTILES
+from client.perf.run import DEFINITIONS
 
 TIMES = {
     "first_text_ms": "first text",
@@ -14,12 +15,16 @@ TIMES = {
     "total_ms": "time to last",
 }
 COMPARED = (*TIMES, "real_time_factor")
+OLDER = (
+    "measured by older definitions: gaps of S2T answers are between pieces of text, and rates count the wait before "
+    "the first request and listeners' pauses after the last answer as time"
+)
 
 Run = Mapping[str, Any]
 
 
-def run_section(run: Run) -> list[str]:
-    """One run: what was done, then its levels."""
+def run_section(run: Run, name: str) -> list[str]:
+    """One run: what was done, then its levels. ``name``: of the run on its page."""
     machine = run["machine"]
     gpus = ", ".join(machine["gpus"]) or "no GPU"
     lengths = ", ".join(f"{seconds:g}" for seconds in run["clips_s"])
@@ -30,8 +35,10 @@ def run_section(run: Run) -> list[str]:
         f"* load model: {run['load_model']}",
         f"* questions of {lengths} s; server {run['server']}; load average before the run {run['busy_before']:g}",
         *([f"* note: {run['note']}"] if run.get("note") else []),
+        *([f"* {OLDER}"] if _older(run) else []),
     ]
-    return [f"## {run['tool']}", "", *facts, "", *level_table(run["levels"]), "", *detail_table(run["levels"]), ""]
+    title = name if name == run["tool"] else f"{run['tool']}, {name}"
+    return [f"## {title}", "", *facts, "", *level_table(run["levels"]), "", *detail_table(run["levels"]), ""]
 
 
 def level_table(levels: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -81,7 +88,9 @@ def comparison(before: Run, after: Run) -> list[str]:
                 rows.append([_load(made), f"{name} {rank}", number(old, 2), number(new, 2), ratio(old, new)])
     if not rows:
         return ["The two runs have no level in common."]
-    return table(["load", "quantity", "before", "after", "after / before"], rows)
+    lines = table(["load", "quantity", "before", "after", "after / before"], rows)
+    marks = [f"{name}: {OLDER}." for name, run in (("before", before), ("after", after)) if _older(run)]
+    return [*lines, *(["", *marks] if marks else [])]
 
 
 def table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -98,6 +107,12 @@ def number(value: float | None, digits: int = 0) -> str:
 def ratio(before: float | None, after: float | None) -> str:
     """After / before, or a dash."""
     return f"{after / before:.2f}" if before and after is not None else "-"
+
+
+def _older(run: Run) -> bool:
+    """Whether its numbers may mean something else than today's: only our generator mixes modes and pauses."""
+    mixed = run["tool"] == "load" or any(made["parameters"].get("mode") == "s2t" for made in run["levels"])
+    return bool(mixed and run.get("definitions", 1) < DEFINITIONS)
 
 
 def _times(values: Mapping[str, float | None]) -> str:

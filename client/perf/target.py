@@ -10,9 +10,11 @@ from client.access import OPEN, Access
 from client.client import ChatClient
 from client.errors import ChatError
 from client.perf.clips import made_question
+from client.probe import answers
 from client.request import DEFAULT_RATE
 from runtime.server.config import PUBLIC_MODEL, Addresses
 from runtime.server.launch import ServerProcess
+from runtime.server.ports import is_local
 from runtime.server.repository import RepositoryApi
 
 WARM_UP = 3  # answers before anything is measured
@@ -20,15 +22,23 @@ WARM_UP_S, WARM_UP_CLIP_S = 300.0, 1.0
 
 
 @contextlib.contextmanager
-def server_at(addresses: Addresses, out: Path) -> Iterator[str]:
+def server_at(addresses: Addresses, out: Path, access: Access = OPEN) -> Iterator[str]:
     """Yields in words which server it is.
 
     Raises:
         ServeError: none runs there, and none could be started.
+        ChatError: none runs there, and the host is another machine or the folder is not built.
     """
-    if RepositoryApi(addresses.http).ready(PUBLIC_MODEL):
+    if RepositoryApi(addresses.http).ready(PUBLIC_MODEL) or answers(addresses.grpc, access):
         yield "found running"
         return
+    if not is_local(addresses.host):
+        raise ChatError(
+            "UNAVAILABLE",
+            "server",
+            f"none answers at {addresses.grpc}, which is no address of this machine; start it there, or give its "
+            "HOST, GRPC_PORT and --tls, --ca or --token",
+        )
     if not out.is_dir():
         raise ChatError(
             "NOT_FOUND", "server", f"none at {addresses.grpc}, and {out} is not built; run make build-engines"

@@ -7,6 +7,8 @@ import socket
 from runtime.server.config import Addresses
 from runtime.server.errors import PortInUse
 
+ANY_PORT = 0
+
 
 def check_free(addresses: Addresses) -> None:
     """Raises PortInUse, naming port and option, when another program holds one of the ports."""
@@ -20,6 +22,15 @@ def check_free(addresses: Addresses) -> None:
                 f"{port} on {host} cannot be used ({error.strerror or error})",
                 f"stop the program that holds it, or choose another: make serve {name.upper()}=<port>",
             ) from error
+
+
+def is_local(host: str) -> bool:
+    """Whether a server can listen there: an address of this machine."""
+    try:
+        _bind(host, ANY_PORT)
+    except OSError:
+        return False
+    return True
 
 
 def free_addresses(host: str = "127.0.0.1") -> Addresses:

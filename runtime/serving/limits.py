@@ -34,8 +34,8 @@ _NO_BRACKETS = re.compile(r"[^][{}]+")
 class RequestLimits:
     """Bounds of one request, and of the requests of one key. 0 is what ``for_model`` makes of it.
 
-    ``clip_s``, ``audio_s``: seconds of one clip and of all. ``text_bytes``: UTF-8 bytes of ``text``, of
-    ``system``, and of all texts in ``messages`` together. ``turns``: entries of ``messages``.
+    ``clip_s``, ``audio_s``: seconds of one clip and of all. ``text_bytes``: UTF-8 bytes of ``text`` and
+    ``system`` together, and of all texts in ``messages``. ``turns``: entries of ``messages``.
     ``messages_bytes``, ``json_depth``: of the JSON document. ``streams_per_key``, ``streams_without_key``:
     requests at once with one API key, and of all those without; 0 is no limit.
     """
@@ -89,14 +89,17 @@ class RequestLimits:
         """
         self._check_audio(arrays, values.get("sample_rate", model_rate))
         self._check_strings(values)
-        _bound("text", _bytes(arrays.get("text")), self.text_bytes, "bytes", "shorten the text")
+        text = _bytes(arrays.get("text"))
+        _bound("text", text, self.text_bytes, "bytes", "shorten the text")
+        both = text + len(str(values.get("system", "")).encode("utf-8", "replace"))
+        _bound("text", both, self.text_bytes, "bytes together with system", "shorten one of them")
         document = arrays.get("messages")
         _bound("messages", _bytes(document), self.messages_bytes, "bytes", "leave out early turns")
         if document is not None and document.size:
             _bound("messages", depth(document.flat[0]), self.json_depth, "levels deep", "nest less")
 
     def check_messages(self, messages: Sequence[Message]) -> None:
-        """Turns and text of a parsed conversation.
+        """Turns and text of a parsed ``messages``.
 
         Raises:
             InvalidRequest: naming the size and the limit.

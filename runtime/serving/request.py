@@ -45,7 +45,11 @@ BOOLEANS = {"true": True, "false": False, "1": True, "0": False}
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """A checked request. ``clips`` are at ``sample_rate``; ``voice`` and ``hops`` are None for the default."""
+    """A checked request.
+
+    ``clips`` are at ``sample_rate``; ``voice`` and ``hops`` are None for the default. ``conversation``: ``messages``
+    are the client's own, not made of ``system`` and ``text``.
+    """
 
     clips: tuple[np.ndarray, ...]
     sample_rate: int
@@ -53,6 +57,7 @@ class ChatRequest:
     params: AnswerParams
     voice: str | None
     hops: tuple[int, ...] | None = None
+    conversation: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +130,7 @@ def parse_request(
         params=params,
         voice=values.get("voice"),
         hops=_hops(values),
+        conversation=document is not None,
     )
 
 

@@ -71,6 +71,16 @@ def test_sizes_at_below_and_above_the_limit(name, beyond):
     assert str(limit) in str(caught.value) and "; " in str(caught.value), "the limit and the remedy"
 
 
+@pytest.mark.parametrize(("system", "fits"), [(40, True), (41, False)])
+def test_text_and_system_share_a_limit_and_keep_their_names(system, fits):
+    sent = text("ä" * 30), {"system": "s" * system}
+    if fits:
+        LIMITS.check(*sent, RATE)
+        return
+    with pytest.raises(InvalidRequest, match=r"text: has 101 bytes together with system, the limit is 100; shorten"):
+        LIMITS.check(*sent, RATE)
+
+
 def conversation(turns, size):
     return [Message("user", (None, "x" * size)) for _ in range(turns)]
 

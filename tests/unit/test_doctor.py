@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import shutil
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from client.access import OPEN
 from client.doctor import cli, deployment, machine
 from client.doctor.finding import FAIL, OK, WARN, Finding
 from runtime.server.config import Addresses
@@ -73,6 +76,29 @@ def test_the_command_counts_faults(monkeypatch, capsys):
     assert capsys.readouterr().out.endswith("FAIL  b: broken\n       fix: mend it\n1 fault\n")
     assert cli.main(["--json"]) == 1
     assert json.loads(capsys.readouterr().out)[1]["fix"] == "mend it"
+
+
+def make_doctor(python, tmp_path):
+    command = ["make", "-s", "doctor", f"VENV={tmp_path}/none", f"PYTHON={python}", f"OUT={tmp_path}/none"]
+    return subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_without_an_environment_it_says_what_to_run(tmp_path):
+    bare = tmp_path / "python"
+    bare.write_text(f'#!/bin/sh\nexec {sys._base_executable} -S "$@"\n')
+    bare.chmod(0o755)
+    done = make_doctor(bare, tmp_path)
+    assert "FAIL  environment: no .venv; " in done.stdout and "\n       fix: make setup\n" in done.stdout, done.stderr
+    assert "Traceback" not in done.stderr
+    done = make_doctor(tmp_path / "nothing", tmp_path)
+    assert done.stderr.startswith(f"make doctor: {tmp_path}/nothing is not there or older") and done.returncode
+
+
+def test_a_running_server_is_seen_without_grpc(monkeypatch):
+    monkeypatch.setitem(sys.modules, "client.probe", None)
+    found = deployment.check_access("127.0.0.1:1", OPEN)
+    assert found.state == FAIL and found.fix == "make setup"
 
 
 def test_it_runs_where_a_library_is_broken(tmp_path):

@@ -1,9 +1,12 @@
 """Built folders: what is rebuilt, and what a server refuses."""
 
+import json
 import os
+from pathlib import Path
 
 import pytest
 
+from builders.__main__ import main as builders_main
 from builders.placement import TWO_GPUS
 from builders.render import render_repository
 from builders.steps import Builder
@@ -25,7 +28,7 @@ class Build:
 
     def __init__(self, folder, checkpoint):
         self.folder, self.checkpoint, self.runs = folder, checkpoint, 0
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
 
     def work(self):
         self.runs += 1
@@ -80,6 +83,62 @@ def test_a_folder_that_does_not_match_is_refused(build, spoil, message):
     spoil(build)
     with pytest.raises(BuildError, match=message):
         verify(build.folder)
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
+    """A build whose checkpoint lies in its folder, named as a shell in the folder above names it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "weights").write_text("one")
+    build = Build(Path("out"), Path("out/weights"))
+    build()
+    return build
+
+
+def test_a_folder_may_be_moved_and_served_from_anywhere(tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir("/")
+    assert list(verify(tmp_path / "out").inputs) == ["weights"]
+    moved = (tmp_path / "out").rename(tmp_path / "moved")
+    verify(moved)
+    tiny.folder, tiny.checkpoint = moved, moved / "weights"
+    assert tiny() == 1, "the step depends on no place"
+    (moved / "weights").write_text("two")
+    with pytest.raises(BuildError, match=r"moved/weights, which has changed"):
+        verify(moved)
+
+
+def test_a_checkpoint_elsewhere_is_found_from_anywhere(build, checkpoint, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    build.checkpoint = Path("weights")
+    build()
+    monkeypatch.chdir("/")
+    assert list(verify(build.folder).inputs) == [str(checkpoint)]
+    build.checkpoint = Path("..").joinpath(*checkpoint.parts[1:])
+    assert build() == 1
+
+
+def test_names_of_an_older_build_lead_to_a_new_one(tiny, tmp_path):
+    """They were relative to the directory of the shell that built."""
+    path = tmp_path / "out" / "manifest.json"
+    older = json.loads(path.read_text())
+    older["inputs"] = {"out/weights": older["inputs"]["weights"]}
+    older["steps"]["engine"]["key"] = "of other names"
+    path.write_text(json.dumps(older))
+    with pytest.raises(BuildError, match=r"out/out/weights, which is missing; run: make build-engines OUT=out"):
+        verify(Path("out"))
+    assert tiny() == 2
+    assert list(verify(Path("out")).inputs) == ["weights"]
+
+
+@pytest.mark.parametrize("name", ["MODEL", "COSYVOICE", "VOICES"])
+def test_a_checkpoint_that_is_not_there_is_refused_before_the_first_step(tmp_path, checkpoint, name, capsys):
+    given = {"MODEL": tmp_path, "COSYVOICE": tmp_path, "VOICES": checkpoint, name: tmp_path / "typo"}
+    words = [word for option, path in given.items() for word in (f"--{option.lower()}", str(path))]
+    assert builders_main(["build", "--out", str(tmp_path / "out"), *words]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"INTERNAL: {name}: {tmp_path}/typo is no ") and f"{name}=<" in error
+    assert not (tmp_path / "out").exists()
 
 
 def test_options_round_trip_and_unknown_keys(tmp_path):

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
+import re
+import time
 
 import numpy as np
 import pytest
 
 from client import ChatError
+from client.chunks import Chunk
 from client.parameters import parameter_set
-from client.perf import cli, report
+from client.perf import cli, load, report
 from client.perf.analyzer import Point, parameter_option
 from client.perf.clips import LENGTHS_S, load_clips, write_input_data
 from client.perf.level import failed_level, level, percentiles
@@ -45,7 +49,7 @@ def test_an_outcome_has_the_times_of_its_pieces():
     assert outcome.silences_ms == pytest.approx((250,))
     assert outcome.real_time_factor == pytest.approx(0.85 / 1.5)
     texts = outcome_of("s2t", [Arrival(0.1, True, 0), Arrival(0.3, True, 0)])
-    assert texts.gaps_ms == pytest.approx((200,)) and texts.first_audio_ms is None
+    assert texts.gaps_ms == () and texts.first_audio_ms is None, "gaps are those that a listener could hear"
     assert outcome_of("s2s", [Arrival(0.1, False, 9)], cancelled=True).total_ms is None
 
 
@@ -117,6 +121,30 @@ def test_loads_are_checked(values):
         LoadSpec(**{"kind": "listeners", "value": 1.0, "requests": 1, **values})
 
 
+class Talker:
+    """In place of the client: two responses at once, then the end."""
+
+    def __init__(self, *args, **kwargs):
+        pass
+
+    async def stream(self, clip, **parameters):
+        for finish in ("", "stop"):
+            yield Chunk("a", np.zeros(RATE // 10, np.float32), finish)
+
+    async def close(self):
+        pass
+
+
+@pytest.mark.parametrize("spec", [LoadSpec("listeners", 2.0, 2, think_s=0.4), LoadSpec("request_rate", 4.0, 1)])
+def test_the_time_of_a_load_is_from_its_first_request_to_its_last_response(monkeypatch, spec):
+    monkeypatch.setattr(load, "AsyncChatClient", Talker)
+    began = time.perf_counter()
+    outcomes, seconds = asyncio.run(load.loaded("", [np.zeros(9, np.float32)], spec, {}))
+    waited = time.perf_counter() - began
+    assert [outcome.complete for outcome in outcomes] == [True] * spec.requests
+    assert 0 < seconds < waited - 0.15
+
+
 def test_parameters_keep_their_types():
     assert parameter_set("max_tokens=20, top_p=0.5,greedy=true,voice=anna") == {
         "max_tokens": 20, "top_p": 0.5, "greedy": True, "voice": "anna",
@@ -158,9 +186,38 @@ def test_a_report_is_redrawn_from_json(stored, tmp_path):
     page = (tmp_path / "page" / report.REPORT).read_text()
     pictures = {path.name for path in (tmp_path / "page").glob("*.png")}
     names = ("latency", "gaps", "real_time", "underruns", "gpu_memory")
-    assert pictures == {f"load_concurrency_{name}.png" for name in names}
+    assert pictures == {f"run1_concurrency_{name}.png" for name in names}
     assert all(f"({name})" in page for name in pictures)
+    assert "older definitions" not in page
     assert "100 / 100 / 100 / 100" in page and "GPU memory" in page
+
+
+def test_runs_of_one_tool_have_plots_of_their_own(stored, tmp_path):
+    again = tmp_path / "again" / stored[0].name
+    again.parent.mkdir()
+    again.write_text(stored[0].read_text())
+    assert cli.main(["report", *map(str, stored), str(again), "--to", str(tmp_path / "page")]) == 0
+    sections = (tmp_path / "page" / report.REPORT).read_text().split("\n## ")[1:]
+    assert [section.splitlines()[0] for section in sections] == ["load, run1", "load, run2", "load, run1-2"]
+    shown = [set(re.findall(r"\((\S+\.png)\)", section)) for section in sections]
+    assert [len(names) for names in shown] == [5, 5, 5] and len(set.union(*shown)) == 15
+    assert set.union(*shown) == {path.name for path in (tmp_path / "page").glob("*.png")}
+
+
+def test_a_report_of_nothing_is_one_line(tmp_path, capsys):
+    assert cli.main(["report", "--to", str(tmp_path)]) == 1
+    assert capsys.readouterr().err.startswith(f"NOT_FOUND: report: no stored run is named for {tmp_path}; store one")
+
+
+def test_numbers_of_older_definitions_say_so(stored, tmp_path, capsys):
+    older = json.loads(stored[0].read_text())
+    del older["definitions"]
+    stored[0].write_text(json.dumps(older))
+    assert cli.main(["report", str(stored[0]), "--to", str(tmp_path)]) == 0
+    assert "* measured by older definitions: gaps" in (tmp_path / report.REPORT).read_text()
+    assert cli.main(["compare", *map(str, stored)]) == 0
+    said = capsys.readouterr().out
+    assert "before: measured by older" in said and "after: measured" not in said
 
 
 def test_two_runs_are_compared_with_ratios(stored, capsys):

@@ -93,7 +93,8 @@ def test_something_must_be_sent():
 
 def test_messages_replace_text_and_system():
     turn = {"role": "user", "content": "hi"}
-    assert parse(messages(turn)).messages == (Message("user", ("hi",)),)
+    assert parse(messages(turn)).messages == (Message("user", ("hi",)),) and parse(messages(turn)).conversation
+    assert not parse(text("hi"), {"system": "Be kind."}).conversation, "its limits are those of text and system"
     with pytest.raises(InvalidRequest, match=r"^INVALID_ARG: text: "):
         parse(messages(turn) | text("and this"))
     with pytest.raises(InvalidRequest, match=r"^INVALID_ARG: system: "):
