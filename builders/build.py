@@ -30,7 +30,7 @@ from runtime.checkpoint.config import ModelConfig
 from runtime.checkpoint.layout import all_shapes
 from runtime.checkpoint.weights import check_weights, weight_files
 from runtime.errors import BuildError
-from runtime.manifest import Manifest, place_of
+from runtime.manifest import FileFacts, Manifest, place_of
 from runtime.options import CUDA, OPTIONS_FILE, TENSORRT, TOKEN2WAV_FOLDER, EncoderOptions, Options
 from runtime.token2wav.flow_cache import block_bytes, stream_bytes
 from runtime.token2wav.layout import Sizes
@@ -134,12 +134,13 @@ def _export_graphs(request: BuildRequest, builder: Builder, config: ModelConfig,
         None,
         lambda: export_encoder(config, out / ENCODER_GRAPH),
     )
-    voices = [] if request.voices is None else [request.voices]
+    # Their content counts, not their file: what is read of it lies in the result, and a container that serves has none.
+    voices = None if request.voices is None else FileFacts.of(request.voices).sha256
     builder.step(
         "token2wav",
-        [p for p in sorted(cosyvoice.iterdir()) if p.name in COSYVOICE_FILES] + voices,
+        [p for p in sorted(cosyvoice.iterdir()) if p.name in COSYVOICE_FILES],
         ["builders/export_token2wav.py", "builders/onnx_export.py", "runtime/token2wav"],
-        None,
+        voices,
         lambda: export_token2wav(cosyvoice, out / TOKEN2WAV_FOLDER, request.voices, builder.say),
     )
 

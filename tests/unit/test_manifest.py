@@ -3,12 +3,15 @@
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from builders.__main__ import main as builders_main
+from builders.build import _export_graphs
 from builders.placement import TWO_GPUS
 from builders.render import render_repository
+from builders.request import BuildRequest
 from builders.steps import Builder
 from runtime.checkpoint.config import FeatureConfig
 from runtime.errors import BuildError
@@ -139,6 +142,29 @@ def test_a_checkpoint_that_is_not_there_is_refused_before_the_first_step(tmp_pat
     error = capsys.readouterr().err
     assert error.startswith(f"INTERNAL: {name}: {tmp_path}/typo is no ") and f"{name}=<" in error
     assert not (tmp_path / "out").exists()
+
+
+def test_the_file_of_the_voices_is_needed_once(tmp_path, monkeypatch):
+    """A container that serves sees an empty file in its place; other voices are other results."""
+    done = []
+    monkeypatch.setattr("builders.build.export_encoder", lambda *_: [])
+    monkeypatch.setattr("builders.build.export_token2wav", lambda *_: done.append(1) or [])
+    config, file = SimpleNamespace(directory=tmp_path), tmp_path / "voices.pt"
+    (tmp_path / "config.json").touch()
+    monkeypatch.setattr("builders.build.weight_files", lambda _: [])
+    request = BuildRequest("cpu", tmp_path, tmp_path, tmp_path, file)
+
+    def export(content, builds):
+        file.write_text(content)
+        builder = Builder(tmp_path, Manifest.read(tmp_path) if done else Manifest("cpu"), str)
+        _export_graphs(request, builder, config, tmp_path)
+        assert len(done) == builds and not any("voices" in name for name in builder.manifest.inputs)
+
+    export("these", 1)
+    export("these", 1)
+    export("others", 2)
+    file.write_text("")
+    verify(tmp_path)
 
 
 def test_options_round_trip_and_unknown_keys(tmp_path):
