@@ -52,9 +52,10 @@ class Token2WavOptions:
 
     ``max_streams``: most streams with state; a little above the frame loop's, for those whose end is
     under way. ``window``: blocks of 1 s that a frame sees before its own. ``hops``: tokens of the first
-    chunks, the last number repeats. ``max_batch``: chunks of one call. ``calls_in_flight``: calls at
-    once, so that the vocoder of one overlaps the flow of the next. ``max_wait_s``: a chunk that waited
-    so long goes ahead of others' first ones. ``slack_s``: while calls run, a listener who has so much to
+    chunks, the last number repeats. ``max_batch``: chunks of one call; a CPU gains nothing from more, and
+    first chunks and cancels wait for the calls in flight. ``calls_in_flight``: calls at once, so that the
+    vocoder of one overlaps the flow of the next. ``max_wait_s``: a chunk that waited so long goes ahead
+    of others' first ones. ``slack_s``: while calls run, a listener who has so much to
     hear waits for larger chunks. ``full_attention``: the policy of the authors' demo server, with
     ``hops`` (15,). ``precision``: of the flow's products and caches, a key of ``layout.STEP_GRAPHS``.
     ``engine``: of the vocoder, as of the encoder; the flow on ``cuda`` is always torch (``docs/cuda.md``).
@@ -65,7 +66,7 @@ class Token2WavOptions:
     max_streams: int = 24
     window: int = DEFAULT_WINDOW
     hops: tuple[int, ...] = DEFAULT_HOPS
-    max_batch: int = 8
+    max_batch: int = 2
     calls_in_flight: int = 2
     max_wait_s: float = 1.0
     slack_s: float = 2.0

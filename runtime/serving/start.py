@@ -10,6 +10,7 @@ import torch
 from runtime.checkpoint.config import ModelConfig
 from runtime.engines.build import build_frame_loop
 from runtime.frame_loop import FrameLoop
+from runtime.heap import set_apart
 from runtime.options import TENSORRT, Options
 from runtime.serving.service import ChatService
 from runtime.serving.stages import Stages
@@ -28,6 +29,7 @@ def start_service(folder: Path, stages: Stages) -> ChatService:
     config = ModelConfig.read(options.path(options.model))
     loop = _frame_loop(options, config)
     service = ChatService(options, config, loop, stages, Sizes.read(options.path(options.token2wav.dir)))
+    set_apart()
     service.start()
     return service
 
