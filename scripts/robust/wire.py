@@ -12,10 +12,9 @@ from typing import Any
 import grpc
 from tritonclient.grpc import service_pb2
 
+from client.aio import STREAM_INFER
 from client.connection import KeepAlive, channel_options
 from robust.outcome import End, Outcome
-
-STREAM = "/inference.GRPCInferenceService/ModelStreamInfer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +41,7 @@ class Wire:
         options = (*channel_options(KeepAlive()), ("grpc.use_local_subchannel_pool", 1))
         self._channel = grpc.aio.insecure_channel(url, options)
         self._stream = self._channel.stream_stream(
-            STREAM, response_deserializer=service_pb2.ModelStreamInferResponse.FromString
+            STREAM_INFER, response_deserializer=service_pb2.ModelStreamInferResponse.FromString
         )
 
     async def ask(self, payload: bytes | Sequence[bytes], patience_s: float, leave: Leave = STAY) -> Outcome:
