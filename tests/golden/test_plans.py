@@ -87,7 +87,8 @@ def test_builds_are_strict_and_share_measured_times(trt, exported, tmp_path):
 def test_a_plan_for_other_shapes_is_refused(trt, exported, tmp_path):
     graphs = compiled(exported, tmp_path, OPTIONS)
     sizes = Sizes.read(exported)
-    for change in ({"window": 3}, {"max_batch": 2}, {"max_streams": 99}):
+    for option in ("window", "max_batch", "max_streams"):
+        change = {option: getattr(OPTIONS, option) + 1}
         profile = build.plan_profiles(sizes, replace(OPTIONS, **change))[STEP_GRAPHS["float32"]]
         plan = graphs[STEP_GRAPHS["float32"]]._plan
         with pytest.raises(BuildError, match=r"is compiled for .* asked for .*; run make build-engines again"):
