@@ -106,7 +106,7 @@ ifeq ($(TARGET),tensorrt)
 	$(COMPOSE) run --rm parity
 else ifneq ($(UPSTREAM)$(VECTORS),)
 	$(if $(UPSTREAM),$(UPSTREAM_PYTHON) runtime/parity/upstream.py --upstream "$(UPSTREAM)" --model "$(MODEL)" \
-		--out "$(RECORDED)")
+		--out "$(RECORDED)" $(UPSTREAM_ARGS))
 	$(BIN)/python -m runtime.parity.authors --model "$(MODEL)" --vectors "$(RECORDED)" --device $(TARGET) $(PARITY_ARGS)
 else
 	$(BIN)/python -m runtime.parity --out $(OUT) --target $(TARGET) $(PARITY_ARGS)

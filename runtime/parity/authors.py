@@ -2,7 +2,8 @@
 
 Every recorded run is generated again, on the device and with the precision that are asked for, and watched
 from inside: final hidden states, text and code logits of every step for as long as the ids agree, and the
-first id that does not. The last line of the output is JSON.
+first id that does not. They start from the authors' prompt and audio rows; our own prompt of the same
+question and our encoder's rows are compared beside. The last line of the output is JSON.
 
 Runs of the released model: ``runtime/parity/upstream.py`` makes them in the authors' own environment.
 """
@@ -26,11 +27,11 @@ from runtime.errors import BuildError, ServeError
 from runtime.frames.build import build_overlap_loop
 from runtime.frames.executor import EagerExecutor
 from runtime.frames.loop import OverlapLoop
+from runtime.parity.questions import Asked, FrontEnd, ask, same
 from runtime.parity.report import BOUNDS
 from runtime.parity.vectors import Recorded, read_vectors
 
 SPARE_POSITIONS = 8
-Device = torch.device
 
 
 class Tap:
@@ -57,6 +58,7 @@ class Agreement:
     """
 
     case: str
+    asked: Asked | None
     steps: int
     hidden_error: float
     logits_error: float
@@ -71,11 +73,13 @@ class Agreement:
         """Within the bound of the precision, and in float32 without a different id."""
         errors = [self.hidden_error, self.logits_error, self.code_logits_error or 0.0]
         exact = self.bound > BOUNDS["float32"].hidden or self.divergence is None
-        return bool(max(errors) <= self.bound and not any(map(np.isnan, errors)) and exact)
+        within = all(error <= self.bound for error in errors)  # NaN is not
+        return bool(within and exact and (self.asked is None or self.asked.passed))
 
 
-def compare_run(run: Recorded, config: ModelConfig, options: EngineOptions, device: Device) -> Agreement:
-    """Generates a run again and compares."""
+def compare_run(run: Recorded, config: ModelConfig, options: EngineOptions, front: FrontEnd) -> Agreement:
+    """Asks a run's question and generates its answer again, and compares."""
+    device = front.device
     loop = build_overlap_loop(config, options, device, executor=EagerExecutor(device))
     steps = loop.model.steps
     text, codes = Tap(steps.weights.text_head), Tap(steps.weights.speech_head[-1])
@@ -86,12 +90,13 @@ def compare_run(run: Recorded, config: ModelConfig, options: EngineOptions, devi
     count = min(agreed + 1, len(run.hidden), len(text.inputs))
     return Agreement(
         case=run.name,
+        asked=None if run.question is None else ask(front, run.question, run.prompt),
         steps=count,
         hidden_error=_error(text.inputs[:count], run.hidden[:count]),
         logits_error=_error(_picked(text.outputs[:count], run.logits_ids), run.logits[:count]),
         code_logits_error=_code_error(codes, run, raw, count),
-        text_ids=f"{_same(texts, run.text_ids)}/{len(run.text_ids)}",
-        codes=f"{_same(spoken, run.codes)}/{len(run.codes)}",
+        text_ids=f"{same(texts, run.text_ids)}/{len(run.text_ids)}",
+        codes=f"{same(spoken, run.codes)}/{len(run.codes)}",
         divergence=divergence,
         bound=BOUNDS[options.dtype if options.linear == "dense" else options.linear].hidden,
     )
@@ -117,18 +122,12 @@ def _decode(loop: OverlapLoop, run: Recorded, config: ModelConfig, text: Tap) ->
 
 def _divergence(run: Recorded, texts: Sequence[int], codes: Sequence[int], group: int) -> tuple[str | None, int]:
     """What differs first, and how many steps agree before."""
-    text, code = _same(texts, run.text_ids), _same(codes, run.codes)
+    text, code = same(texts, run.text_ids), same(codes, run.codes)
     if text == len(run.text_ids) == len(texts) and code == len(run.codes) == len(codes):
         return None, text
     if code < len(run.codes) and code // group < text:
         return f"code {code}", min(text, code // group)
     return f"text {text}", text
-
-
-def _same(found: Sequence[int], expected: Sequence[int]) -> int:
-    """How many ids agree from the beginning on."""
-    pairs = zip(found, expected, strict=False)
-    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(found), len(expected)))
 
 
 def _error(found: Sequence[np.ndarray], expected: np.ndarray) -> float:
@@ -146,22 +145,25 @@ def _code_error(codes: Tap, run: Recorded, raw: Sequence[int], count: int) -> fl
     width = run.code_logits.shape[-1]
     ids, logits = run.code_logits_ids.reshape(-1, width), run.code_logits.reshape(-1, width)
     expected = run.raw_codes.ravel().tolist()
-    rows = min(_same(raw, expected) + 1, count * run.raw_codes.shape[1], len(logits))
+    rows = min(same(raw, expected) + 1, count * run.raw_codes.shape[1], len(logits))
     return _error(_picked(codes.outputs[:rows], ids), logits[:rows])
 
 
 def table(found: Sequence[Agreement]) -> str:
     """For people."""
-    lines = [
-        f"{'case':24} {'steps':>5} {'hidden':>9} {'logits':>9} {'codes':>9} {'text ids':>9} {'codes':>9}  first other"
-    ]
+    names = ("prompt", "encoder", "steps", "hidden", "logits", "codes", "text ids", "codes")
+    lines = [f"{'case':24} {' '.join(f'{name:>9}' for name in names)}  first other"]
     for a in found:
-        code = "-" if a.code_logits_error is None else f"{a.code_logits_error:.1e}"
-        lines.append(
-            f"{a.case:24} {a.steps:5} {a.hidden_error:9.1e} {a.logits_error:9.1e} {code:>9} {a.text_ids:>9}"
-            f" {a.codes:>9}  {a.divergence or 'none'}  {'pass' if a.passed else 'FAIL'}"
-        )
+        prompt, rows = ("-", None) if a.asked is None else (a.asked.prompt, a.asked.rows_error)
+        errors = [_shown(error) for error in (a.hidden_error, a.logits_error, a.code_logits_error)]
+        cells = (prompt, _shown(rows), str(a.steps), *errors, a.text_ids, a.codes)
+        row = " ".join(f"{cell:>9}" for cell in cells)
+        lines.append(f"{a.case:24} {row}  {a.divergence or 'none'}  {'pass' if a.passed else 'FAIL'}")
     return "\n".join(lines)
+
+
+def _shown(error: float | None) -> str:
+    return "-" if error is None else f"{error:.1e}"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -184,7 +186,8 @@ def main(arguments: list[str] | None = None) -> int:
             raise BuildError("device", "is cuda, but torch finds no GPU here", "pass --device cpu")
         config = ModelConfig.read(given.model)
         runs = read_vectors(given.vectors, config)
-        found = [compare_run(run, config, _options(run, given), device) for run in runs]
+        front = FrontEnd(config, device)
+        found = [compare_run(run, config, _options(run, given), front) for run in runs]
     except ServeError as error:
         print(error, file=sys.stderr)
         return 1

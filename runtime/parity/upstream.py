@@ -1,11 +1,12 @@
 """Records greedy runs of the authors' code, in their environment.
 
-    python upstream.py --upstream CLONE --model DIR --out DIR
+    python upstream.py --upstream CLONE --model DIR --out DIR [--audio FILE]
 
 Needs what the authors' code needs and nothing of this project. Writes the format that ``vectors.py`` reads:
-prompts, audio rows, ids, and hidden states and best logits of the first steps, taken with forward hooks.
-Names are those of their commit 8ba984b (reference, sections 1 and 2). Their ``_sample`` and ``forward`` need the
-transformers that they ask for: 4.57 calls both with other arguments. Not yet run with the released weights.
+questions with their sound, prompts, audio rows, ids, and hidden states and best logits of the first steps, taken
+with forward hooks. Names are those of their commit 8ba984b (reference, sections 1 and 2). Their ``_sample`` and
+``forward`` need the transformers that they ask for, 4.52.3: 4.57 calls both with other arguments. Not yet run with
+the released weights.
 """
 
 from __future__ import annotations
@@ -19,9 +20,14 @@ from typing import Any
 import numpy as np
 
 STEPS, TOP, TOKENS = 13, 10, 60
+RATE, SECONDS = 16000, 2.7
+AUDIO_TURN = "<|audio_bos|><|AUDIO|><|audio_eos|>"
+CLIP = "question"
 QUESTIONS = {
     "s2s_text": ("s2s", "Tell me about the river."),
     "s2t_text": ("s2t", "Name three colours."),
+    "s2s_spoken": ("s2s", AUDIO_TURN),
+    "s2t_spoken": ("s2t", AUDIO_TURN + "\nWhat do you hear?"),
 }
 SYSTEMS = {
     "s2s": "You are asked to generate both text and speech tokens at the same time.",
@@ -38,13 +44,20 @@ class Taps:
             self._hook("hidden", model.language_model.model.norm),
             self._hook("logits", model.language_model.lm_head),
             self._hook("codes", model.audio_invert_tower.lm_head),
+            # Its first call of a spoken question is the question's own.
+            model.audio_tower.register_forward_hook(self._keep_sound),
         ]
+        self.sound: np.ndarray | None = None
+
+    def _keep_sound(self, module: Any, inputs: Any, output: Any) -> None:
+        if self.sound is None:
+            self.sound = plain(output[0])[0]
 
     def _hook(self, name: str, module: Any) -> Any:
         rows = self.rows.setdefault(name, [])
 
         def keep(module: Any, inputs: Any, output: Any) -> None:
-            rows.append(output.detach().float().cpu().numpy().reshape(-1, output.shape[-1])[-1])
+            rows.append(plain(output).reshape(-1, output.shape[-1])[-1])
 
         return module.register_forward_hook(keep)
 
@@ -54,20 +67,36 @@ class Taps:
             hook.remove()
 
 
+def plain(tensor: Any) -> np.ndarray:
+    """As float32 on the host."""
+    return tensor.detach().float().cpu().numpy()
+
+
+def voice() -> np.ndarray:
+    """Speech-like sound [samples] float32: harmonics of a gliding pitch in syllables."""
+    t = np.arange(int(RATE * SECONDS)) / RATE
+    phase = 2 * np.pi * np.cumsum(140 + 30 * np.sin(2 * np.pi * 0.7 * t)) / RATE
+    tone = sum(np.sin(k * phase) / k for k in range(1, 12))
+    return (0.1 * tone * np.sin(np.pi * 3.5 * t) ** 2).astype(np.float32)
+
+
 def best(rows: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Ids and values of the highest logits of each row."""
     ids = np.stack([np.argsort(-row)[:TOP] for row in rows])
     return ids, np.stack([row[i] for row, i in zip(rows, ids, strict=True)])
 
 
-def record(model: Any, tokenizer: Any, mode: str, question: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def record(
+    model: Any, processor: Any, mode: str, question: str, clip: np.ndarray
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """One greedy run as arrays and as its entry of the manifest."""
     import torch
 
     turns = [{"role": "system", "content": SYSTEMS[mode]}, {"role": "user", "content": question}]
-    text = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
-    inputs = tokenizer(text, return_tensors="pt", return_token_type_ids=False).to(model.device)
-    speaks = mode == "s2s"
+    text = processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+    speaks, spoken = mode == "s2s", AUDIO_TURN in question
+    sound = {"audio": [clip]} if spoken else {}
+    inputs = processor(text=text, **sound, return_tensors="pt", return_token_type_ids=False).to(model.device)
     model.sp_gen_kwargs.update(
         {"text_greedy": True, "disable_speech": not speaks, "force_text_abos": speaks, "only_crq_sampling": True}
     )
@@ -83,6 +112,8 @@ def record(model: Any, tokenizer: Any, mode: str, question: str) -> tuple[dict[s
         "speech_ids": np.zeros(0, np.int64) if codes is None else codes[0].cpu().numpy(),
         "backbone_hidden_last": np.stack(taps.rows["hidden"][:STEPS]),
     }
+    if taps.sound is not None and spoken:
+        arrays["audio_rows"] = taps.sound[: int((prompt == model.config.audio_token_index).sum())]
     arrays["text_logits_top10_ids"], arrays["text_logits_top10"] = best(taps.rows["logits"][:STEPS])
     if speaks:
         steps = len(taps.rows["codes"]) // 5
@@ -93,6 +124,7 @@ def record(model: Any, tokenizer: Any, mode: str, question: str) -> tuple[dict[s
     case = {
         "mode": mode, "do_sample": False, "text_greedy": True, "force_text_abos": speaks,
         "repetition_penalty": 1.0, "bad_words_ids": None, "max_new_tokens": TOKENS,
+        "conversation": turns, "wavs": [CLIP] if spoken else [],
     }  # fmt: skip
     return arrays, case
 
@@ -103,12 +135,15 @@ def main() -> int:
     parser.add_argument("--upstream", type=Path, required=True, help="clone of the authors' code")
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--audio", type=Path, help="a spoken question instead of a synthesised one")
     parser.add_argument("--dtype", default="float32", help="float32 on both sides tells code from rounding")
     given = parser.parse_args()
     sys.path.insert(0, str(given.upstream))
+    import librosa
+    import soundfile
     import torch
     from funaudiochat.register import register_funaudiochat
-    from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoProcessor
 
     register_funaudiochat()
     config = AutoConfig.from_pretrained(given.model)
@@ -117,12 +152,13 @@ def main() -> int:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = AutoModelForSeq2SeqLM.from_pretrained(given.model, config=config, torch_dtype=getattr(torch, given.dtype))
     model = model.eval().to(device)
-    # Their processor puts nothing around a text, and it needs a tokenizer of codes besides.
-    tokenizer = AutoTokenizer.from_pretrained(given.model)
-    given.out.mkdir(parents=True, exist_ok=True)
+    processor = AutoProcessor.from_pretrained(given.model)
+    clip = voice() if given.audio is None else librosa.load(given.audio, sr=RATE)[0]
+    (given.out / "audio").mkdir(parents=True, exist_ok=True)
+    soundfile.write(given.out / "audio" / f"{CLIP}.wav", clip, RATE, subtype="FLOAT")
     cases = {}
     for name, (mode, question) in QUESTIONS.items():
-        arrays, cases[name] = record(model, tokenizer, mode, question)
+        arrays, cases[name] = record(model, processor, mode, question, clip)
         np.savez(given.out / f"run_{name}.npz", **arrays)
         print(f"{name}: {len(arrays['text_ids'])} text ids, {len(arrays['speech_ids'])} codes")
     (given.out / "manifest.json").write_text(json.dumps({"cases": cases, "dtype": given.dtype}) + "\n", "utf-8")

@@ -16,6 +16,7 @@ from runtime.answer import Answer
 from runtime.checkpoint.config import ModelConfig
 from runtime.errors import BuildError
 from runtime.params import AnswerParams, SamplingParams
+from runtime.parity.questions import Question, read_question
 from runtime.stream import Prompt, Stream
 
 MANIFEST = "manifest.json"
@@ -36,6 +37,7 @@ class Recorded:
     code_logits_ids: np.ndarray | None  # [steps, group, n]
     code_logits: np.ndarray | None
     raw_codes: np.ndarray | None  # [steps, group] as chosen, those that are not emitted too
+    question: Question | None = None
 
     def stream(self, config: ModelConfig) -> Stream:
         """The run as a request."""
@@ -76,12 +78,15 @@ def _read(folder: Path, name: str, case: dict[str, Any], config: ModelConfig) ->
         code_logits_ids=run.get("srh_logits_top10_ids"),
         code_logits=run.get("srh_logits_top10"),
         raw_codes=run.get("srh_tokens_raw"),
+        question=read_question(folder, case, config.features.sample_rate),
     )
 
 
 def _audio_rows(folder: Path, name: str, run: dict[str, np.ndarray], positions: np.ndarray) -> np.ndarray | None:
     if not len(positions):
         return np.zeros((0, run["backbone_hidden_last"].shape[1]), np.float32)
+    if "audio_rows" in run:
+        return run["audio_rows"]
     if "prefill_inputs_embeds" in run:
         return run["prefill_inputs_embeds"][positions]
     path = folder / f"prefill_{name}.npz"

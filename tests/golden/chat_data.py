@@ -12,8 +12,9 @@ import soundfile
 
 from runtime.answer import Answer
 from runtime.checkpoint.config import ModelConfig
-from runtime.frontend.prompt import AUDIO_TURN, Message, shared_length
+from runtime.frontend.prompt import Message, shared_length
 from runtime.params import AnswerParams, SamplingParams
+from runtime.parity.questions import messages_of
 from runtime.stream import Prompt, Stream
 
 FOLDER = Path(__file__).parent / "fun_audio_chat"
@@ -59,14 +60,8 @@ def params(name: str) -> AnswerParams:
 
 
 def messages(name: str) -> list[Message]:
-    """The case's conversation; its audio turns are ``AUDIO_TURN`` lines."""
-
-    def parts(content: str) -> tuple[str | None, ...]:
-        if AUDIO_TURN not in content:
-            return (content,)
-        return tuple(None if line == AUDIO_TURN else line for line in content.split("\n"))
-
-    return [Message(turn["role"], parts(turn["content"])) for turn in cases()[name]["conversation"]]
+    """The case's conversation."""
+    return list(messages_of(cases()[name]["conversation"]))
 
 
 def stream(name: str, audio_embeds: np.ndarray, key: int = 0) -> Stream:
