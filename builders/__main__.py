@@ -30,11 +30,11 @@ def parser() -> argparse.ArgumentParser:
     )
     build.add_argument("--linear", default="dense", help="target cuda: dense, or weight-only int8 or fp8")
     build.add_argument(
-        "--limit",
+        "--set",
         action="append",
         default=[],
-        metavar="NAME=VALUE",
-        help="of requests, repeatable, such as streams_per_key=4 (docs/access.md)",
+        metavar="SECTION.NAME=VALUE",
+        help="an option of options.json, repeatable, such as limits.streams_per_key=4 (docs/options.md)",
     )
     tiny = commands.add_parser("tiny", help="only the tiny checkpoints")
     tiny.add_argument("--out", type=Path, required=True)
@@ -55,8 +55,8 @@ def main(arguments: list[str] | None = None) -> int:
             make_tiny(options.out)
         else:
             from builders.build import build
-            from builders.limits import limits_of
             from builders.request import BuildRequest
+            from builders.settings import Settings
 
             request = BuildRequest(
                 options.target,
@@ -67,7 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
                 options.profile,
                 options.token2wav_apart,
                 options.linear,
-                limits_of(options.limit),
+                Settings.read(options.set),
             )
             build(request, lambda line: print(line, flush=True))
     except ServeError as error:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,9 +30,20 @@ from builders.tiny_cosyvoice import write_tiny_cosyvoice
 from runtime.checkpoint.config import ModelConfig
 from runtime.checkpoint.layout import all_shapes
 from runtime.checkpoint.weights import check_weights, weight_files
+from runtime.engines.options import EngineOptions
 from runtime.errors import BuildError
 from runtime.manifest import FileFacts, Manifest, place_of
-from runtime.options import CUDA, OPTIONS_FILE, TENSORRT, TOKEN2WAV_FOLDER, EncoderOptions, Options
+from runtime.options import (
+    CUDA,
+    OPTIONS_FILE,
+    TENSORRT,
+    TOKEN2WAV_FOLDER,
+    EncoderOptions,
+    Options,
+    ServingOptions,
+    Token2WavOptions,
+)
+from runtime.serving.limits import RequestLimits
 from runtime.token2wav.flow_cache import block_bytes, stream_bytes
 from runtime.token2wav.layout import Sizes
 
@@ -71,19 +83,40 @@ def build(request: BuildRequest, say: Callable[[str], None]) -> Manifest:
 
 def portable_options(request: BuildRequest, config: ModelConfig, cosyvoice: Path) -> tuple[Options, Placement]:
     """Options and placement of the targets that run without compiled engines."""
-    options = Options(
-        folder=request.out,
-        model=place_of(config.directory.resolve(), request.out),
-        features=config.features,
-        encoder=_encoder_options(config),
-        target=request.target,
-        limits=request.limits,
+    apart, chosen = request.token2wav_apart, request.settings
+    engine, sound, placement = EngineOptions(), Token2WavOptions(), CPU_ONLY
+    if request.target == CUDA:
+        engine, sound, placement = cuda_engine(request.linear), cuda_sound(apart), cuda_placement(apart)
+    options = _options(
+        request,
+        config,
+        encoder=_encoder_options(request, config),
+        engine=chosen.apply("engine", engine),
+        token2wav=chosen.apply("token2wav", sound),
         cosyvoice=place_of(cosyvoice.resolve(), request.out),
     )
-    if request.target != CUDA:
-        return options, CPU_ONLY
-    apart = request.token2wav_apart
-    return replace(options, engine=cuda_engine(request.linear), token2wav=cuda_sound(apart)), cuda_placement(apart)
+    return options, placement
+
+
+def _options(request: BuildRequest, config: ModelConfig, **sections: Any) -> Options:
+    """With what all targets set alike.
+
+    Raises:
+        BuildError: the sections do not go together.
+    """
+    chosen = request.settings
+    try:
+        return Options(
+            folder=request.out,
+            model=place_of(config.directory.resolve(), request.out),
+            features=config.features,
+            target=request.target,
+            serving=chosen.apply("serving", ServingOptions()),
+            limits=chosen.apply("limits", RequestLimits()),
+            **sections,
+        )
+    except ValueError as error:
+        raise BuildError("set", str(error), "correct the value") from None
 
 
 def _build_tensorrt(request: BuildRequest, say: Callable[[str], None]) -> Manifest:
@@ -98,7 +131,7 @@ def _build_tensorrt(request: BuildRequest, say: Callable[[str], None]) -> Manife
     model, cosyvoice = _checkpoints(request, builder)
     config = ModelConfig.read(model)
     check_weights(config.directory, all_shapes(config))
-    sound = SoundBuild.plan(out, cosyvoice, profile, machine, request.token2wav_apart)
+    sound = SoundBuild.plan(out, cosyvoice, profile, machine, request.token2wav_apart, request.settings)
     language = LanguageBuild.plan(out, config, profile, machine, sound.reserve)
     for line in [*capacity_lines(profile, machine.gpu, language.capacity), sound.capacity_line()]:
         say(line)
@@ -106,19 +139,10 @@ def _build_tensorrt(request: BuildRequest, say: Callable[[str], None]) -> Manife
     for step in language.steps():
         builder.run(step)
     _export_graphs(request, builder, config, cosyvoice)
-    encoder = _encoder_options(config)
+    encoder = _encoder_options(request, config)
     for spec in sound.plans(encoder, config.features):
         builder.run(plan_step(spec, language.timing_cache, machine.gpu))
-    options = Options(
-        folder=out,
-        model=place_of(config.directory.resolve(), out),
-        features=config.features,
-        encoder=encoder,
-        engine=language.options,
-        token2wav=sound.options,
-        limits=request.limits,
-        target=TENSORRT,
-    )
+    options = _options(request, config, encoder=encoder, engine=language.options, token2wav=sound.options)
     _render(builder, model, options, TWO_GPUS if request.token2wav_apart else ONE_GPU)
     builder.manifest.write(out)
     return builder.manifest
@@ -188,15 +212,16 @@ def make_tiny(out: Path) -> list[Path]:
     return sorted(path for path in (out / "tiny").rglob("*") if path.is_file())
 
 
-def _encoder_options(config: ModelConfig) -> EncoderOptions:
+def _encoder_options(request: BuildRequest, config: ModelConfig) -> EncoderOptions:
     encoder = config.encoder
-    return EncoderOptions(
+    made = EncoderOptions(
         graph=ENCODER_GRAPH,
         frames=encoder.window_frames,
         groups=encoder.window_groups,
         group_size=encoder.group_size,
         hidden=config.backbone.hidden_size,
     )
+    return request.settings.apply("encoder", made)
 
 
 def _render(builder: Builder, model: Path, options: Options, placement: Placement) -> None:

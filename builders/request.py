@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from builders.settings import Settings
 from runtime.engines.options import DENSE, LINEARS
 from runtime.errors import BuildError
 from runtime.options import CPU, CUDA, TENSORRT
-from runtime.serving.limits import RequestLimits
 
 TARGETS = (CPU, CUDA, TENSORRT)
 
@@ -18,7 +18,7 @@ class BuildRequest:
     """What to build. Without checkpoints the tiny ones are made inside ``out``.
 
     ``token2wav_apart``: flow and vocoder get a GPU of their own (GPU targets only). ``linear``: how target
-    cuda stores its matrices (``runtime.engines.options.LINEARS``). ``limits``: of requests.
+    cuda stores its matrices (``runtime.engines.options.LINEARS``). ``settings``: options that are not left alone.
     """
 
     target: str
@@ -29,7 +29,7 @@ class BuildRequest:
     profile: str | None = None
     token2wav_apart: bool = False
     linear: str = DENSE
-    limits: RequestLimits = field(default_factory=RequestLimits)
+    settings: Settings = field(default_factory=Settings)
 
     def __post_init__(self) -> None:
         if self.target not in TARGETS:
@@ -39,6 +39,8 @@ class BuildRequest:
         if self.linear not in LINEARS or (self.linear != DENSE and self.target != CUDA):
             known = ", ".join(LINEARS)
             raise BuildError("linear", f"{self.linear!r} on target {self.target}", f"target cuda takes {known}")
+        if "engine" in self.settings.values and self.target == TENSORRT:
+            raise BuildError("set", "engine: its sizes are compiled into the engines", "choose a PROFILE")
         if (self.model is None) != (self.cosyvoice is None):
             missing = "MODEL" if self.model is None else "COSYVOICE"
             raise BuildError(missing, "is not given", "give both checkpoints, or none for the tiny ones")

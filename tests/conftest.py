@@ -44,14 +44,14 @@ def built(tmp_path_factory):
 
     from builders.build import build
     from builders.request import BuildRequest
-    from runtime.serving.limits import RequestLimits
+    from builders.settings import Settings
 
     if BUILT_VARIABLE in os.environ:
         return Path(os.environ[BUILT_VARIABLE])
     folder = tmp_path_factory.mktemp("built")
     token2wav_data.materialise_cosyvoice(folder / "cosyvoice")
-    limits = RequestLimits(streams_per_key=KEY_STREAMS)  # only the tests of this limit send keys
-    build(BuildRequest("cpu", folder / "cpu", chat_data.CHECKPOINT, folder / "cosyvoice", limits=limits), print)
+    settings = Settings({"limits": {"streams_per_key": KEY_STREAMS}})  # only the tests of this limit send keys
+    build(BuildRequest("cpu", folder / "cpu", chat_data.CHECKPOINT, folder / "cosyvoice", settings=settings), print)
     return folder / "cpu"
 
 

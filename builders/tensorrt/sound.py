@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from builders.settings import Settings
 from builders.tensorrt.capacity import GIB, ONE_GPU, TOKEN2WAV_APART, USABLE, Reserve
 from builders.tensorrt.plans import PlanSpec
 from builders.tensorrt.profiles import Profile
@@ -39,14 +40,17 @@ class SoundBuild:
     is_apart: bool
 
     @classmethod
-    def plan(cls, out: Path, cosyvoice: Path, profile: Profile, machine: Toolchain, is_apart: bool) -> SoundBuild:
+    def plan(
+        cls, out: Path, cosyvoice: Path, profile: Profile, machine: Toolchain, is_apart: bool, settings: Settings
+    ) -> SoundBuild:
         """Raises BuildError when a GPU of its own is too small for the caches of all streams."""
-        options = Token2WavOptions(
+        made = Token2WavOptions(
             max_streams=profile.max_streams + ENDING_STREAMS,
             window=WINDOW_APART if is_apart else WINDOW_SHARED,
             max_batch=MAX_BATCH,
             precision=PRECISION,
         )
+        options = settings.apply("token2wav", made)
         build = cls(out, sizes_of(Token2WavConfig.read(cosyvoice), ()), options, is_apart)
         needed, usable = build.cache_bytes + ONE_GPU.fixed - TOKEN2WAV_APART.fixed, USABLE * machine.gpu_bytes
         if is_apart and needed > usable:

@@ -13,9 +13,8 @@ import pytest
 from faulty import faulty_copy
 from harness import KEY_STREAMS, collect, gauges, wait_idle
 
-from builders.limits import limits_of
 from client import NO_RETRY, ChatClient, ServerError
-from runtime.errors import BuildError, InvalidRequest, Overloaded
+from runtime.errors import InvalidRequest, Overloaded
 from runtime.frontend.audio import HIGHEST_RATE, to_model_rate
 from runtime.frontend.prompt import Message, parse_messages
 from runtime.server.launch import ServerProcess
@@ -131,13 +130,6 @@ def test_what_fits_into_the_prompt_is_the_default():
 def test_a_bad_limit_is_named(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         RequestLimits(**bad)
-
-
-def test_limits_on_the_command_line_of_the_build():
-    assert limits_of(["clips=3", "audio_s=1.5"]) == RequestLimits(clips=3, audio_s=1.5)
-    for bad, words in (("clip=3", "clips"), ("clips=x", "clips"), ("clips", "name=value"), ("clips=0", "below 1")):
-        with pytest.raises(BuildError, match=words):
-            limits_of([bad])
 
 
 # --- keys
