@@ -59,7 +59,7 @@ export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
 .PHONY: help setup build-engines serve demo parity test test-kernels check-tensorrt check bench bench-gpu bench-gpu-report \
-	bench-token2wav bench-hops perf-out perf perf-load perf-agree perf-report faults soak fuzz storm doctor clean
+	bench-token2wav bench-hops perf-out built perf perf-load perf-agree perf-report faults soak fuzz storm doctor clean
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -103,6 +103,7 @@ endif
 
 parity: $(READY) ## Engines of OUT against the torch engine; with MODEL and UPSTREAM or VECTORS, against the authors' code
 ifeq ($(TARGET),tensorrt)
+	$(if $(UPSTREAM)$(VECTORS),$(error parity with the authors' code is for TARGET=cpu and TARGET=cuda; leave out UPSTREAM and VECTORS))
 	$(COMPOSE) run --rm parity
 else ifneq ($(UPSTREAM)$(VECTORS),)
 	$(if $(UPSTREAM),$(UPSTREAM_PYTHON) runtime/parity/upstream.py --upstream "$(UPSTREAM)" --model "$(MODEL)" \
@@ -112,7 +113,7 @@ else
 	$(BIN)/python -m runtime.parity --out $(OUT) --target $(TARGET) $(PARITY_ARGS)
 endif
 
-demo: build-engines ## One spoken question to a fresh server; answer in output/
+demo: $(if $(filter tensorrt,$(TARGET)),built) build-engines ## One spoken question to a fresh server; answer in output/
 	$(BIN)/python scripts/demo.py --out $(OUT) $(if $(MODEL),--trained)
 
 test: setup ## All tests
@@ -129,25 +130,30 @@ check: setup ## Lint, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: setup ## Load test, tables and one JSON line
+bench: built ## Load test, tables and one JSON line
 	$(BIN)/python scripts/bench.py --out $(OUT) $(BENCH_ARGS)
 
 bench-gpu: ## Full-size model with random weights on a GPU; needs torch >= 2.11 and Triton >= 3.6, no .venv
 	$(GPU_PYTHON) scripts/bench_gpu.py $(BENCH_ARGS)
 
 bench-gpu-report: setup ## Page and plots from all results of bench-gpu in benchmarks/results
+	$(if $(wildcard benchmarks/results/gpu_*.json),,$(error no result of make bench-gpu in benchmarks/results))
 	$(BIN)/python scripts/bench_gpu_report.py $(sort $(wildcard benchmarks/results/gpu_*.json)) --to benchmarks/results
 
 bench-token2wav: setup ## Cost of token2wav chunks and of batches; last line is JSON
 	$(BIN)/python scripts/bench_token2wav.py $(BENCH_ARGS)
 
-bench-hops: setup ## Silence that a listener hears with each hop policy; last line is JSON
-	$(BIN)/python scripts/bench_hops.py $(BENCH_ARGS)
+bench-hops: built ## Silence that a listener hears with each hop policy; last line is JSON
+	$(BIN)/python scripts/bench_hops.py --out $(OUT) $(BENCH_ARGS)
 
 # A running server at the address is measured as it is; else one is started on OUT, which is built when it is missing.
 PERF_AT = --out $(OUT) --host $(HOST) --grpc-port $(GRPC_PORT) --http-port $(HTTP_PORT) --metrics-port $(METRICS_PORT)
-perf-out: $(READY)
-	@[ -d "$(OUT)/model_repository" ] || $(MAKE) build-engines
+perf-out: setup
+	@[ "$(TARGET)" = tensorrt ] || [ -d "$(OUT)/model_repository" ] || $(MAKE) build-engines
+
+# For what runs the engines itself, outside any container.
+built: perf-out
+	$(if $(filter tensorrt,$(TARGET)),$(error engines of TARGET=tensorrt run in their container only; leave TARGET out))
 
 perf: perf-out ## Sweep with NVIDIA's perf_analyzer (fetched when missing); last line is JSON
 	$(BIN)/python -m client.perf analyzer $(PERF_AT) --save $(PERF_DIR)/perf_analyzer.json $(PERF_ARGS)
@@ -167,13 +173,13 @@ perf-report: setup ## Markdown page and plots from all JSON files in PERF_DIR
 	$(BIN)/python -m client.perf report $(sort $(wildcard $(PERF_DIR)/*.json)) --to $(PERF_DIR)
 
 # Long proofs on a server of their own; docs/soak.md. Results go to ROBUST_DIR.
-soak: perf-out ## Mixed traffic for MINUTES: does anything grow, hang, crash or differ? Last line is JSON
+soak: built ## Mixed traffic for MINUTES: does anything grow, hang, crash or differ? Last line is JSON
 	$(BIN)/python scripts/soak.py --out $(OUT) --minutes $(MINUTES) --save $(ROBUST_DIR)/soak.json $(ROBUST_ARGS)
 
-fuzz: perf-out ## CASES of right and wrong requests: always a clear error or a correct answer? Last line is JSON
+fuzz: built ## CASES of right and wrong requests: always a clear error or a correct answer? Last line is JSON
 	$(BIN)/python scripts/fuzz.py --out $(OUT) --cases $(CASES) --save $(ROBUST_DIR)/fuzz.json $(ROBUST_ARGS)
 
-storm: perf-out ## CANCELS at every stage: is everything free again, and how soon? Last line is JSON
+storm: built ## CANCELS at every stage: is everything free again, and how soon? Last line is JSON
 	$(BIN)/python scripts/storm.py --out $(OUT) --cancels $(CANCELS) --save $(ROBUST_DIR)/storm.json $(ROBUST_ARGS)
 
 # Without .venv any Python can say so: the checks themselves need no library.
@@ -182,8 +188,8 @@ doctor: ## What is wrong here, and the fix for each fault
 	@$(DOCTOR_PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 		echo "make doctor: $(DOCTOR_PYTHON) is not there or older than Python 3.11; install Python 3.11, then make setup" \
 		>&2; exit 1; }
-	@$(DOCTOR_PYTHON) -m client doctor $(PERF_AT)
+	@$(DOCTOR_PYTHON) -m client doctor $(PERF_AT) $(DOCTOR_ARGS)
 
-clean: ## Removes what was built; keeps .venv
-	rm -rf build output .pytest_cache .ruff_cache .mypy_cache .hypothesis *.egg-info
+clean: ## Removes what was built; keeps .venv and output
+	rm -rf build .pytest_cache .ruff_cache .mypy_cache .hypothesis *.egg-info
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +45,7 @@ from runtime.options import (
 from runtime.serving.limits import RequestLimits
 from runtime.token2wav.flow_cache import block_bytes, stream_bytes
 from runtime.token2wav.layout import Sizes
+from runtime.versions import installed
 
 VERSIONED = ("torch", "onnx", "onnxscript", "onnxruntime", "transformers", "numpy")
 ENCODER_GRAPH = "engines/audio_encoder.onnx"
@@ -68,7 +68,7 @@ def build(request: BuildRequest, say: Callable[[str], None]) -> Manifest:
         return _build_tensorrt(request, say)
     out = request.out
     out.mkdir(parents=True, exist_ok=True)
-    versions = {name: version(name) for name in VERSIONED} | {"python": platform.python_version()}
+    versions = {name: installed(name) for name in VERSIONED} | {"python": platform.python_version()}
     builder = Builder(out, _earlier(request, versions), say)
     model, cosyvoice = _checkpoints(request, builder)
     config = ModelConfig.read(model)

@@ -7,7 +7,7 @@ from builders.tensorrt.sound import ENDING_STREAMS, MAX_BATCH, PRECISION, WINDOW
 from runtime.engines.options import CUDA, EngineOptions
 from runtime.options import Token2WavOptions
 
-# 720 KiB of KV per position in bf16: 33 GiB for the pool, which leaves an 80 GB GPU room for the weights (18 GiB)
+# 704 KiB of KV per position in bf16: 33 GiB for the pool, which leaves an 80 GB GPU room for the weights (18 GiB)
 # and for token2wav. Not yet tried on one.
 KV_POSITIONS = 49152
 MAX_STREAMS = 64

@@ -23,9 +23,9 @@ class Tls:
         key: its private key.
     """
 
-    ca: Path | None = None
-    cert: Path | None = None
-    key: Path | None = None
+    ca: Path | str | None = None
+    cert: Path | str | None = None
+    key: Path | str | None = None
 
     def __post_init__(self) -> None:
         if (self.cert is None) != (self.key is None):

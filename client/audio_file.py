@@ -11,7 +11,7 @@ import soxr
 from client.errors import ChatError
 
 
-def read_audio(path: Path, rate: int | None = None) -> tuple[np.ndarray, int]:
+def read_audio(path: Path | str, rate: int | None = None) -> tuple[np.ndarray, int]:
     """Mono samples in [-1, 1] and their rate from a WAV, FLAC, MP3 or OGG file.
 
     Args:
@@ -20,6 +20,7 @@ def read_audio(path: Path, rate: int | None = None) -> tuple[np.ndarray, int]:
     Raises:
         ChatError: the file is missing, empty or no sound file.
     """
+    path = Path(path)
     if not path.is_file():
         raise ChatError("NOT_FOUND", "audio-path", f"{path} is not a file")
     try:

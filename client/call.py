@@ -56,7 +56,7 @@ class Call:
         return None
 
     def cancel(self) -> None:
-        """Ends the request; the server frees what it holds within a frame."""
+        """Ends the request; the server frees what it holds within about two frames (0.4 s)."""
         if not self._answered:
             self._call.cancel()
 

@@ -27,7 +27,7 @@ SPEECH_MODE, TEXT_MODE = "s2s", "s2t"
 RENAMED = {"speaker": "voice"}
 PARAMETERS = (
     "mode", "system", "speaker", "temperature", "top_p", "top_k", "repetition_penalty", "max_tokens", "seed", "greedy",
-    "hops", "earliest", "priority",
+    "text_greedy", "hops", "earliest", "priority",
 )  # fmt: skip
 
 
@@ -50,6 +50,10 @@ def parser() -> argparse.ArgumentParser:
     add("--max-tokens", type=int)
     add("--seed", type=int)
     add("--greedy", action="store_true", default=None, help="always the most probable token")
+    add(
+        "--sample-text", dest="text_greedy", action="store_false", default=None,
+        help="draw the text too; without it temperature, top-p and seed are for the speech only",
+    )  # fmt: skip
     add("--hops", help="tokens of the chunks of sound, such as 15,10,25; the last number repeats")
     add("--earliest", action="store_true", default=None, help="first sound after two frames instead of four")
     add("--priority", choices=PRIORITIES, help=f"{BATCH} requests let others go first ({INTERACTIVE})")

@@ -45,7 +45,7 @@ def prefers_onnx(option: str, engine: str, provider: str = CUDA_PROVIDER) -> boo
 
 
 def onnx_graph(path: Path, device: torch.device, rule: Rule) -> DeviceGraph:
-    """An exported graph on a device. Raises BuildError when the file is missing."""
+    """An exported graph on a device. Raises BuildError when the file is missing or the provider does not load."""
     module = OnnxModule(path, device)
     return DeviceGraph(EagerExecutor(device), module, module.outputs, rule)
 
@@ -56,6 +56,10 @@ class OnnxModule:
     def __init__(self, path: Path, device: torch.device) -> None:
         self._device, self._index = device, device.index or 0
         self._session = open_session(path, threads=1, providers=[_provider(device)])
+        if device.type == "cuda" and CUDA_PROVIDER not in self._session.get_providers():
+            # Its CUDA or cuDNN did not load: ONNX Runtime goes on with the CPU, and says so in its log only.
+            problem = f"{CUDA_PROVIDER} of ONNX Runtime {ort.__version__} does not load here"
+            raise BuildError(path.name, problem, "install the CUDA and cuDNN that it asks for, or set engine=torch")
         found = self._session.get_outputs()
         self.outputs = tuple(output.name for output in found)
         self._types = [OUTPUT_TYPES[output.type] for output in found]

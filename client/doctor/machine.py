@@ -14,6 +14,7 @@ from client.doctor.finding import FAIL, OK, WARN, Finding
 from client.perf.machine import gpus
 from runtime.server.bundle import find_install, python_library
 from runtime.server.errors import InstallError
+from runtime.versions import installed
 
 SETUP = "make setup"
 # Distribution -> module, of what server and client import.
@@ -56,7 +57,7 @@ def check_libraries() -> Iterator[Finding]:
     fine = []
     for name, module in LIBRARIES.items():
         try:
-            version = importlib.metadata.version(name)
+            version = installed(name)
             importlib.import_module(module)
         except importlib.metadata.PackageNotFoundError:
             yield Finding(name, FAIL, "is not installed", SETUP)

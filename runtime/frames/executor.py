@@ -32,6 +32,7 @@ def gpu_device(number: int) -> torch.device:
     device = torch.device("cuda", number)
     torch.cuda.set_device(device)  # Triton launches, and TensorRT loads, on the current device
     torch.backends.cudnn.allow_tf32 = False  # the pitch net must be float32
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False  # partial sums of split products
     return device
 
 

@@ -23,9 +23,9 @@ import torch
 from kernels.linear import Matrix
 from runtime.checkpoint.config import ModelConfig
 from runtime.engines.options import DTYPES, LINEARS, EngineOptions
-from runtime.errors import BuildError, ServeError
+from runtime.errors import ServeError
 from runtime.frames.build import build_overlap_loop
-from runtime.frames.executor import EagerExecutor
+from runtime.frames.executor import EagerExecutor, gpu_device
 from runtime.frames.loop import OverlapLoop
 from runtime.parity.questions import Asked, FrontEnd, ask, same
 from runtime.parity.report import BOUNDS
@@ -181,9 +181,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 when every run passes, 1 otherwise."""
     given = parser().parse_args(arguments)
     try:
-        device = torch.device(given.device)
-        if device.type == "cuda" and not torch.cuda.is_available():
-            raise BuildError("device", "is cuda, but torch finds no GPU here", "pass --device cpu")
+        device = gpu_device(0) if given.device == "cuda" else torch.device(given.device)
         config = ModelConfig.read(given.model)
         runs = read_vectors(given.vectors, config)
         front = FrontEnd(config, device)

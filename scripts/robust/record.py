@@ -8,12 +8,12 @@ import subprocess
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from client.perf.machine import busy, describe
 from runtime.server.launch import ServerProcess
+from runtime.versions import installed
 
 PACKAGES = ("nvidia-pytriton", "tritonclient", "grpcio", "torch", "onnxruntime", "numpy", "hypothesis")
 ROOT = Path(__file__).parents[2]
@@ -44,7 +44,7 @@ def provenance() -> dict[str, Any]:
         "changed_files": len(_git("status", "--porcelain", "--untracked-files=no").splitlines()),
         "machine": describe(),
         "load_average": busy(),
-        "versions": {name: version(name) for name in PACKAGES},
+        "versions": {name: installed(name) for name in PACKAGES},
     }
 
 
