@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -103,3 +105,15 @@ def test_an_error_during_a_drain_is_a_stop_all_the_same(supervise):
     life = FakeLife(loss=stop, drain=failing(errno.ENOSPC))
     supervise(life, quick_failures=1)
     assert life.ended == [True]
+
+
+def test_an_announcement_that_nobody_reads_is_no_failure():
+    read, write = os.pipe()
+    os.close(read)
+    program = "from runtime.server.__main__ import announce; from runtime.server.config import Addresses; "
+    try:
+        command = [sys.executable, "-c", program + "announce(Addresses())"]
+        done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, check=False)
+    finally:
+        os.close(write)
+    assert (done.returncode, done.stderr) == (0, b"")
