@@ -13,11 +13,16 @@ from types import SimpleNamespace
 
 import pytest
 
+from runtime.server import life as life_module
 from runtime.server import supervisor as supervisor_module
 from runtime.server.bundle import TritonInstall
 from runtime.server.config import Patience, ServerConfig
+from runtime.server.control import RunFolder
 from runtime.server.errors import ServerDown, StartFailed
+from runtime.server.flag import Flag
+from runtime.server.life import Life
 from runtime.server.ports import free_addresses
+from runtime.server.process import members, start_group
 from runtime.server.supervisor import Supervisor
 
 QUICK_S = 0.2
@@ -117,3 +122,22 @@ def test_an_announcement_that_nobody_reads_is_no_failure():
     finally:
         os.close(write)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_group_that_cannot_be_guarded_is_not_left_behind(tmp_path, monkeypatch):
+    run, started = RunFolder(tmp_path), []
+    run.acquire()
+    guard = iter([failing(errno.EAGAIN)])
+    monkeypatch.setattr(life_module, "command", lambda *_: ["sleep", "60"])
+    monkeypatch.setattr(life_module, "environment", lambda *_: {})
+    monkeypatch.setattr(life_module, "start_group", lambda *given: started.append(start_group(*given)) or started[0])
+    monkeypatch.setattr(life_module, "guard_group", lambda _: next(guard)())
+    try:
+        with pytest.raises(BlockingIOError, match=os.strerror(errno.EAGAIN)):
+            Life(ServerConfig(tmp_path), INSTALL, run, None, Flag())
+        assert started[0].returncode == -signal.SIGKILL and not members(started[0].pid)
+        assert not (run.path / "shm_prefix").exists()
+    finally:
+        started[0].kill()
+        started[0].wait()
+        run.release()
