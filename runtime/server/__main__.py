@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -75,10 +77,13 @@ def _chosen(kind: type, values: dict[str, Any]) -> dict[str, Any]:
 
 
 def announce(addresses: Addresses) -> None:
-    """The one line that says that requests are welcome."""
-    print(
-        f"ready: grpc {addresses.grpc} | readiness {addresses.ready_url} | metrics {addresses.metrics_url}", flush=True
-    )
+    """The one line that says that requests are welcome. Who read the first one may be gone at the next."""
+    line = f"ready: grpc {addresses.grpc} | readiness {addresses.ready_url} | metrics {addresses.metrics_url}\n"
+    if sys.stdout is None:  # closed by who started us
+        return
+    # Past the buffer: what it cannot get rid of it would try again at exit, and spoil the exit status.
+    with contextlib.suppress(OSError):
+        os.write(sys.stdout.fileno(), line.encode())
 
 
 def main(arguments: list[str] | None = None) -> int:

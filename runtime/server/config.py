@@ -88,7 +88,7 @@ class Patience:
         heartbeat: the frame loop's heartbeat may be this old before the server is restarted.
         drain: live streams get this long to end after a stop was asked for.
         stop: tritonserver gets this long to exit before its group is killed.
-        quick: a life shorter than this counts as a quick failure.
+        quick: a server lost within this time of being ready, or before it is, counts as a quick failure.
         backoff: before the first restart; doubles with every quick failure.
         max_backoff: the doubling ends here.
         quick_failures: after so many quick failures in a row the supervisor gives up.

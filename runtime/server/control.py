@@ -3,7 +3,7 @@
 `heartbeat`  the frame loop touches it about once a second.
 `drain`      made by the supervisor: the model refuses new requests from then on, and at the moment that the file
              holds (seconds of CLOCK_MONOTONIC) it ends what is still live.
-`live`       the model writes the number of live streams, on change and with every heartbeat.
+`live`       the model writes the number of live streams, on change and, during a drain, at every poll.
 `lock`       held by the supervisor that serves the folder; the kernel frees it when that one dies.
 """
 
@@ -21,9 +21,6 @@ HEARTBEAT_FILE = "heartbeat"
 DRAIN_FILE = "drain"
 LIVE_FILE = "live"
 LOCK_FILE = "lock"
-SETTLE_S = (
-    0.5  # a count written before the drain began is believed only after this long (the model polls far more often)
-)
 
 
 class RunFolder:
@@ -32,7 +29,7 @@ class RunFolder:
     def __init__(self, out: Path) -> None:
         self.path = out / RUN_FOLDER
         self._lock: int | None = None
-        self._drain_began = 0.0
+        self._live_before: int | None = None  # when the count was last written before the drain
 
     def acquire(self) -> None:
         """Makes the folder and locks it.
@@ -67,18 +64,15 @@ class RunFolder:
 
     def heartbeat(self) -> int | None:
         """When the frame loop last lived, in nanoseconds of the file's clock; None without a file."""
-        try:
-            return (self.path / HEARTBEAT_FILE).stat().st_mtime_ns
-        except FileNotFoundError:
-            return None
+        return self._written(HEARTBEAT_FILE)
 
     def begin_drain(self, grace_s: float) -> None:
         """From now on the public model refuses new requests; after ``grace_s`` it ends the live ones. Repeatable."""
-        self._drain_began = self._drain_began or time.time()
         try:
             replace_text(self.path / DRAIN_FILE, str(time.monotonic() + grace_s))
         except OSError:  # a full disk: an empty file takes no room, and refuses new requests too
             (self.path / DRAIN_FILE).touch()
+        self._live_before = self._written(LIVE_FILE)
 
     def live(self) -> int | None:
         """Live streams as the model counts them; None when it does not say."""
@@ -90,14 +84,20 @@ class RunFolder:
             return 1
 
     def drained(self) -> bool:
-        """Whether no stream is live and none can begin."""
+        """Whether no stream is live and none can begin.
+
+        A zero from before the drain may be old: on a full disk the model cannot write what began since. Stamps of
+        the file are only compared with each other, however coarse they are and whatever clock they come from.
+        """
+        written = self._written(LIVE_FILE)  # before the count is read, which is then at least as new
         live = self.live()
-        if live is None:
-            return True
-        if live > 0:
-            return False
-        written = (self.path / LIVE_FILE).stat().st_mtime
-        return written >= self._drain_began or time.time() - self._drain_began >= SETTLE_S
+        return live is None or (live == 0 and written != self._live_before)
+
+    def _written(self, name: str) -> int | None:
+        try:
+            return (self.path / name).stat().st_mtime_ns
+        except FileNotFoundError:
+            return None
 
 
 def replace_text(path: Path, text: str) -> None:

@@ -61,8 +61,12 @@ class Life:
         line = command(config, install, options, prefix, self._admin_key)
         variables = {**environment(install, options), KEY_VARIABLE: new_key()}
         self._server = start_group(line, variables, output)
-        guard_group(self._server)
-        self.watch = Watch(self._server, run, config.patience.heartbeat, answers=self._api.live)
+        try:
+            guard_group(self._server)
+            self.watch = Watch(self._server, run, config.patience.heartbeat, answers=self._api.live)
+        except BaseException:  # nobody else knows of the group yet, and it holds the ports
+            self.end(gracefully=False)
+            raise
         logger.info("tritonserver started, process %d", self._server.pid)
 
     def load(self) -> None:

@@ -41,6 +41,8 @@ class Supervisor:
         self._stopping = Flag()
         self._hurry = False
         self._failures = 0
+        self._was_ready = False
+        self._ready_at: float | None = None  # this life; None until its models are loaded
 
     def run(self) -> None:
         """Returns after a graceful stop.
@@ -65,19 +67,20 @@ class Supervisor:
             self._run.release()
 
     def _lives(self, install: TritonInstall, output: IO[bytes] | None) -> None:
-        was_ready = False
         while not self._stopping.is_set():
-            began = time.monotonic()
+            self._ready_at = None
             try:
                 loss = self._live_once(install, output)
-                was_ready = True
             except (StartFailed, OSError) as error:  # the second: a full disk, too many processes
-                if not was_ready:  # what never worked will not work at the next try
+                if not self._was_ready:  # what never worked will not work at the next try
                     raise
                 loss = str(error)
             if loss is None:
                 return
-            self._count(loss, time.monotonic() - began)
+            if self._stopping.is_set():
+                logger.error("lost while stopping: %s", loss)
+                return
+            self._count(loss)
 
     def _live_once(self, install: TritonInstall, output: IO[bytes] | None) -> str | None:
         """One life; returns what was lost, or None after a stop."""
@@ -85,6 +88,7 @@ class Supervisor:
         gracefully = False
         try:
             life.load()
+            self._was_ready, self._ready_at = True, time.monotonic()
             self._announce(self._config.addresses)
             loss = self._watch(life)
             if loss is None:
@@ -104,8 +108,10 @@ class Supervisor:
                 return loss
         return None
 
-    def _count(self, loss: str, lived: float) -> None:
+    def _count(self, loss: str) -> None:
         patience = self._config.patience
+        # Without the time of loading, which may well be longer than ``quick``.
+        lived = 0.0 if self._ready_at is None else time.monotonic() - self._ready_at
         self._failures = self._failures + 1 if lived < patience.quick else 1
         if self._failures >= patience.quick_failures:
             raise ServerDown(

@@ -39,8 +39,8 @@ class Orders:
     def show(self, live: int) -> None:
         """Writes the number of live requests: when it changes, and while draining again and again.
 
-        The supervisor believes only what was written after the drain began. A full disk ends no service: then
-        it waits for the whole grace period.
+        The supervisor believes a zero only when it was written after the drain began. A full disk ends no
+        service: then it waits for the whole grace period.
         """
         if live != self._shown or self.draining:
             self._shown = live

@@ -50,6 +50,8 @@ class TritonPythonModel:
         while not self.stopping.wait(HEARTBEAT_S):
             if not self.frozen:
                 (self.run / "heartbeat").touch()
+            if (self.run / "drain").exists():
+                self._count(0)
 
     def _count(self, step):
         with self.lock:

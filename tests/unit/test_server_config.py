@@ -24,6 +24,7 @@ from runtime.server.process import children, end_group, members, start_group
 from runtime.server.watch import Watch
 from runtime.serving.orders import Orders
 
+STAMP_S = 0.05  # stamps of files move in steps, of 10 ms at most
 INSTALL = TritonInstall(("tritonserver",), Path("backends"))
 
 
@@ -107,9 +108,34 @@ def test_drained_believes_a_fresh_zero_only(tmp_path):
     live.write_text("")
     assert not run.drained()
     live.write_text("0")
-    os.utime(live, (time.time() - 60,) * 2)
+    assert run.drained()
+    os.utime(live, (0, 0))  # whatever clock the stamp comes from
+    assert run.drained()
+    run.begin_drain(0.0)
     assert not run.drained()
-    os.utime(live)
+    run.release()
+
+
+def test_a_zero_that_a_full_disk_left_there_ends_no_live_stream(tmp_path, monkeypatch):
+    run = RunFolder(tmp_path)
+    run.acquire()
+    orders = Orders(run.path)
+    orders.show(0)
+    with monkeypatch.context() as full:
+        full.setattr(Path, "write_text", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        orders.show(1)
+        run.begin_drain(30.0)
+        time.sleep(1.0)
+        orders.show(1)
+        assert not run.drained()
+    orders.show(1)
+    assert not run.drained()
+    orders.show(0)
+    assert run.drained()
+    run.begin_drain(0.0)
+    assert not run.drained()
+    time.sleep(STAMP_S)
+    orders.show(0)  # again, at every poll of a drain
     assert run.drained()
     run.release()
 
