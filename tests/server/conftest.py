@@ -54,6 +54,6 @@ def tls(secrets_):
 
     def make(own=None, ca="ca"):
         pair = (secrets_ / f"{own}.crt", secrets_ / f"{own}.key") if own else (None, None)
-        return Tls(secrets_ / f"{ca}.crt" if ca else None, *pair)
+        return Tls(str(secrets_ / f"{ca}.crt") if ca else None, *pair)  # as a string or a path
 
     return make

@@ -32,7 +32,8 @@ def test_the_ten_lines_of_the_readme_reach_first_audio(stub_server, tmp_path):
     readme = (ROOT / "README.md").read_text("utf-8")
     (code,) = re.findall(r"```python\n# first audio\n(.*?)```", readme, re.S)
     assert len(code.strip().splitlines()) <= 10
-    write_wav(tmp_path / "question.wav", made_question(1.0), 16_000)
+    (tmp_path / "output").mkdir()  # where the demo leaves it
+    write_wav(tmp_path / "output" / "question.wav", made_question(1.0), 16_000)
     done = run("-c", code.replace(DEFAULT_URL, stub_server.url), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert re.fullmatch(r"first audio after \d+ ms: \d+ samples\n", done.stdout)

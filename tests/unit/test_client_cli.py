@@ -100,8 +100,8 @@ def test_only_what_was_set_is_sent(fake, tmp_path):
     run(tmp_path, "--text", "hi", "--speaker", "x", "--top-p", "0.5", "--greedy", "--mode", "s2s", "--max-tokens", "9")
     sent = {name: value for name, value in fake.asked.items() if name not in known}
     assert sent == {"voice": "x", "top_p": 0.5, "greedy": True, "mode": "s2s", "max_tokens": 9}
-    run(tmp_path, "--text", "hi", "--hops", "15,25")
-    assert fake.asked["hops"] == "15,25" and "earliest" not in fake.asked
+    run(tmp_path, "--text", "hi", "--hops", "15,25", "--sample-text")
+    assert fake.asked["hops"] == "15,25" and "earliest" not in fake.asked and fake.asked["text_greedy"] is False
 
 
 @pytest.mark.parametrize("kind", ["wav", "flac", "ogg", "mp3"])
