@@ -14,6 +14,7 @@ from kernels.flow import FlowPages
 from kernels.gpu.launch import processors
 
 MIN_DOT = 16  # rows that a tensor core product takes at least
+MIN_SLOTS = 2  # that are looked at together
 TILE = 64  # most frames of keys of one iteration
 ROWS = (64, 32, 16)  # of queries of a program; fewer where there are few programs
 LOWEST = -3.0e38  # below every score: a row that has seen nothing yet keeps a finite maximum
@@ -127,6 +128,6 @@ def attend_blocks(
         len(pages.first), length, slots, pages.window,
         LOWEST=LOWEST, HEADS=heads, DIM=dim, DIM_PAD=max(MIN_DOT, triton.next_power_of_2(dim)), FRAMES=frames,
         ROWS=rows, TILE=min(TILE, max(MIN_DOT, triton.next_power_of_2(frames))),
-        SLOTS_PAD=triton.next_power_of_2(slots), num_stages=STAGES,
+        SLOTS_PAD=max(MIN_SLOTS, triton.next_power_of_2(slots)), num_stages=STAGES,
     )  # fmt: skip
     return out.view(lines * length, heads * dim)

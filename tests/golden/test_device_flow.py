@@ -36,13 +36,14 @@ def folder(tmp_path_factory):
     return path
 
 
-def device_flow(folder, window=2, precision="float32", ops=None, steps=10):
+def device_flow(folder, window=2, precision="float32", ops=None, steps=10, executor=None):
     """The stage with the voices ``data.VOICE`` and ``BROKEN``, whose vector is not finite."""
     voice = data.nets().voice[0].numpy()
     voices = {data.VOICE: voice, BROKEN: np.full_like(voice, np.nan)}
     flow, noise = deepcopy(data.nets().flow), Noise(folder / MEL_NOISE, axis=1)
     sizes = replace(Sizes.read(folder), euler_steps=steps)
-    return assemble_flow(flow, sizes, voices, noise, EagerExecutor(), MAX_STREAMS, window, precision, ops)
+    executor = executor or EagerExecutor()
+    return assemble_flow(flow, sizes, voices, noise, executor, MAX_STREAMS, window, precision, ops)
 
 
 def call(flow, stream, flag, tokens, voice=data.VOICE):
