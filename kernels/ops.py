@@ -7,8 +7,9 @@ from typing import Any, Protocol
 
 import torch
 
-from kernels import choice, decoder, embedding, fused, paged_rows, token2wav
+from kernels import choice, decoder, embedding, flow, fused, paged_rows, token2wav
 from kernels.choice import Choices
+from kernels.flow import FlowPages
 from kernels.linear import Matrix
 from kernels.paged_rows import Pool
 from runtime.errors import BuildError
@@ -95,6 +96,24 @@ class Ops(Protocol):
     def snake(self, x: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
         """See ``kernels.token2wav``."""
 
+    def modulated_norm(
+        self,
+        x: torch.Tensor,
+        delta: torch.Tensor | None,
+        gate: torch.Tensor | None,
+        scale: torch.Tensor,
+        shift: torch.Tensor,
+        eps: float,
+        dtype: torch.dtype,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """See ``kernels.flow``."""
+
+    def pack_heads(self, mixed: torch.Tensor, rope: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+        """See ``kernels.flow``."""
+
+    def attend_blocks(self, q: torch.Tensor, cache: torch.Tensor, own: torch.Tensor, pages: FlowPages) -> torch.Tensor:
+        """See ``kernels.flow``."""
+
 
 class _Table:
     """Functions of several modules under one name."""
@@ -111,20 +130,24 @@ class _Table:
 
 def twin_ops() -> Ops:
     """Plain torch, on any device."""
-    ops: Any = _Table(decoder, paged_rows, embedding, choice, token2wav, fused)
+    ops: Any = _Table(decoder, paged_rows, embedding, choice, token2wav, fused, flow)
     return ops
 
 
 def kernel_ops() -> Ops:
     """Triton kernels. Raises ImportError where Triton is not installed."""
     from kernels.gpu import choice as gpu_choice
-    from kernels.gpu import chunk_attention, rows_attention
+    from kernels.gpu import chunk_attention, flow_attention, rows_attention
     from kernels.gpu import decoder as gpu_decoder
     from kernels.gpu import embedding as gpu_embedding
+    from kernels.gpu import flow as gpu_flow
     from kernels.gpu import fused as gpu_fused
     from kernels.gpu import token2wav as gpu_token2wav
 
-    ops: Any = _Table(gpu_decoder, rows_attention, chunk_attention, gpu_embedding, gpu_choice, gpu_token2wav, gpu_fused)
+    ops: Any = _Table(
+        gpu_decoder, rows_attention, chunk_attention, gpu_embedding, gpu_choice, gpu_token2wav, gpu_fused,
+        gpu_flow, flow_attention,
+    )  # fmt: skip
     return ops
 
 

@@ -14,6 +14,7 @@ from runtime.frames.executor import Executor, executor_for
 from runtime.options import TORCH
 from runtime.token2wav.config import Token2WavConfig
 from runtime.token2wav.device_cache import DeviceFlowCache
+from runtime.token2wav.device_dit import DeviceStep
 from runtime.token2wav.device_flow import DeviceFlowStage, FlowWork
 from runtime.token2wav.flow import EulerStep, Flow, FlowFront
 from runtime.token2wav.flow_stage import read_voice_vectors
@@ -36,16 +37,18 @@ def assemble_flow(
     max_streams: int,
     window: int,
     precision: str,
+    ops: Ops | None = None,
 ) -> DeviceFlowStage:
     """The stage over a flow that is still on the CPU: its tables of modulations are made there, as for the export.
 
     Args:
+        flow: its weights are taken out of it.
         precision: of products and caches; all else is float32.
+        ops: what the device runs; by default what it runs best.
     """
-    dtype, device, ops = getattr(torch, precision), executor.device, ops_for(executor.device)
-    step = EulerStep(flow).eval()
-    step.estimator.lower(dtype)
-    step.guided_step = ops.guided_step
+    dtype, device, ops = getattr(torch, precision), executor.device, ops or ops_for(executor.device)
+    flow.estimator.lower(dtype)
+    step = DeviceStep(EulerStep(flow), ops).eval()
     cache = DeviceFlowCache(sizes, max_streams, window, dtype, device)
     work = FlowWork(sizes, FlowFront(flow).eval().to(device), step.to(device), cache)
     return DeviceFlowStage(sizes, work, cache, executor, voices, noise, max_streams)

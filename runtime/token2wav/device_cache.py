@@ -47,8 +47,13 @@ class DeviceFlowCache(FlowCache):
         super().close(cache)
 
     def scrub(self, cache: StreamCache) -> None:
-        """See ``FlowCache.scrub``; the tails are cleared when the next stream takes their row."""
-        self.blocks[:, :, cache.table] = 0
+        """See ``FlowCache.scrub``; the tails are cleared when the next stream takes their row.
+
+        The spare rows as well: frames that nobody keeps were written there, and every stream whose table is not
+        full reads them.
+        """
+        self.blocks[:, :, [*cache.table, self.spare_block]] = 0
+        self.tails[:, self.spare_tail] = 0
 
     def wide_tables(self, caches: Sequence[StreamCache], rows: int) -> Arrays:
         """``tables`` and ``table_blocks`` [rows, window]: always as wide, so that shapes repeat."""

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from kernels.flow import FlowPages
 from runtime.device_sizes import power_of_two, powers_down
 from runtime.frames.executor import Executor, Work
 from runtime.token2wav.chunks import Arrays
 from runtime.token2wav.device_cache import DeviceFlowCache
-from runtime.token2wav.flow import EulerStep, FlowFront
+from runtime.token2wav.device_dit import DeviceStep
+from runtime.token2wav.flow import FlowFront
 from runtime.token2wav.flow_stage import CALL_BLOCKS, FlowStage
 from runtime.token2wav.flow_state import Piece
 from runtime.token2wav.layout import Sizes
@@ -45,27 +47,22 @@ class FlowWork:
         cache: see ``DeviceFlowCache``.
     """
 
-    def __init__(self, sizes: Sizes, front: FlowFront, step: EulerStep, cache: DeviceFlowCache) -> None:
+    def __init__(self, sizes: Sizes, front: FlowFront, step: DeviceStep, cache: DeviceFlowCache) -> None:
         self._sizes, self._front, self._step, self._cache = sizes, front, step, cache
-        device = cache.tails.device
-        self._block = torch.tensor([sizes.block_frames], device=device)
-        self._window = torch.tensor([cache.window], device=device)
-        self._numbers = torch.arange(sizes.euler_steps, device=device)[:, None]
 
     def __call__(self, inputs: dict[str, torch.Tensor], mel: torch.Tensor) -> None:
         """Reads ``inputs`` and the caches; writes ``mel`` and the caches."""
         mu, speaker = self._front(inputs["tokens"], inputs["valid"], inputs["embedding"])
+        pages = FlowPages(
+            inputs["tables"], inputs["table_blocks"], inputs["first"], inputs["frames"], self._cache.window
+        )
+        call = self._step.begin(mu, speaker, inputs["kept"], pages)
         x, rows = inputs["x"], inputs["tail_rows"]
         for number in range(self._sizes.euler_steps):
             blocks, tails = self._cache.blocks[number], self._cache.tails[number]
-            x, new, new_tails = self._step(
-                x, mu, speaker, inputs["first"], inputs["frames"], inputs["kept"], self._block, self._window,
-                self._numbers[number], tails[rows], inputs["tables"], inputs["table_blocks"], tuple(blocks.unbind(0)),
-            )  # fmt: skip
+            x, own, new_tails = self._step(x, number, tails[rows], blocks, call)
             tails.index_copy_(0, rows, new_tails)
-            # [depth, rows, 2, 2, heads, T, head dim] to blocks [depth, rows * blocks, 2, 2, heads, frames, head dim]
-            cut = new.unflatten(5, (-1, self._sizes.block_frames)).permute(0, 1, 5, 2, 3, 4, 6, 7).flatten(1, 2)
-            blocks.index_copy_(1, inputs["places"], cut)
+            blocks.index_copy_(1, inputs["places"], own)
         mel.copy_(x)
 
 

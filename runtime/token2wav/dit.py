@@ -120,15 +120,24 @@ class Estimator(nn.Module):
         return torch.cat([linear(condition).unflatten(-1, (-1, dim)) for linear in linears], dim=1)
 
     def embed(
-        self, x: torch.Tensor, mu: torch.Tensor, speaker: torch.Tensor, cond: torch.Tensor, past: Past
+        self,
+        x: torch.Tensor,
+        mu: torch.Tensor,
+        speaker: torch.Tensor,
+        cond: torch.Tensor,
+        earlier: torch.Tensor,
+        kept: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Noisy mel, condition, mu [rows, bins, T] and speaker [rows, bins] to rows [rows, T, dim] and new tails."""
+        """Noisy mel, condition, mu [rows, bins, T] and speaker [rows, bins] to rows [rows, T, dim] and new tails.
+
+        ``earlier`` and ``kept`` are ``Past.tails`` and ``Past.kept``.
+        """
         joined = torch.cat([x, cond, mu, speaker[:, :, None].expand_as(x)], dim=1).transpose(1, 2)
         h = self.input_embed["proj"](joined)
         position, tails = h.transpose(1, 2), []
         for i, conv in enumerate(self.input_embed["conv_pos_embed"].values()):  # type: ignore[operator]
-            extended = torch.cat([past.tails[:, i], position], dim=2)
-            tails.append(carry(extended, past.kept, POSITION_KERNEL - 1))
+            extended = torch.cat([earlier[:, i], position], dim=2)
+            tails.append(carry(extended, kept, POSITION_KERNEL - 1))
             position = conv(extended)
         return h + position.transpose(1, 2), torch.stack(tails, dim=1)
 
@@ -146,7 +155,7 @@ class Estimator(nn.Module):
         ``parts`` [6 * depth + 2, dim]; keys and values [depth, rows, 2, heads, T, head dim]; tails
         [rows, 2, dim, 30].
         """
-        h, tails = self.embed(x, mu, speaker, cond, past)
+        h, tails = self.embed(x, mu, speaker, cond, past.tails, past.kept)
         rope = rotary(past.positions, self.rotary_embed.inv_freq)  # type: ignore[arg-type]
         new = []
         for i, block in enumerate(self.blocks()):

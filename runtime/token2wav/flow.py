@@ -7,8 +7,6 @@ sections 1.2, 1.3 and 2.5.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -91,8 +89,6 @@ class EulerStep(nn.Module):
     def __init__(self, flow: Flow) -> None:
         super().__init__()
         self.estimator, self.guidance = flow.estimator, flow.config.guidance
-        #: Replaced by a kernel on a GPU.
-        self.guided_step: Callable[[torch.Tensor, torch.Tensor, torch.Tensor, float], torch.Tensor] = guided_step
         times, widths = time_grid()
         with torch.no_grad():
             self.register_buffer("parts", self.estimator.modulations(times))
@@ -166,7 +162,7 @@ class EulerStep(nn.Module):
             self.parts.index_select(0, step)[0],
             past,
         )
-        return self.guided_step(x, velocity, self.widths.index_select(0, step), self.guidance), new, tails
+        return guided_step(x, velocity, self.widths.index_select(0, step), self.guidance), new, tails
 
 
 def _pair(rows: torch.Tensor) -> torch.Tensor:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from gpubench.flow_checks import flow_results
 from gpubench.sizes import BenchSizes
 from kernels.choice import Choices
 from kernels.linear import Dense
@@ -15,7 +16,7 @@ from kernels.quantised import knows_fp8, quantise, scaled_product
 
 ROWS, TOKENS = 3, 32
 SHUFFLE = 7  # block numbers are spread by this step
-TOLERANCES = {torch.float32: 1e-3, torch.bfloat16: 3e-2}  # of the largest value; TF32 is off
+TOLERANCES = {torch.float32: 1e-3, torch.float16: 3e-2, torch.bfloat16: 3e-2}  # of the largest value; TF32 is off
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +134,7 @@ def run_checks(sizes: BenchSizes, device: torch.device, dtype: torch.dtype) -> l
         ("norm, matrix, SwiGLU", mine.fused_linear(rows, matrix, gain, 1e-6, None, True),
          twin.fused_linear(rows, matrix, gain, 1e-6, None, True))
     )  # fmt: skip
+    found += flow_results(sizes, device, dtype, mine, twin)
     checks = [Check(name, _error(a, b), bound) for name, a, b in found]
     choices, scores = _choices(codes, device), 3 * torch.randn(ROWS, codes, device=device)
     same = mine.choose(scores, slots, choices, group, 2) == twin.choose(scores, slots, choices, group, 2)

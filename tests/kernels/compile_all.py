@@ -56,6 +56,17 @@ def main():
     # The tensors are small and on the CPU; only their types and the constants of the full sizes matter.
     for dtype in (torch.bfloat16, torch.float32):  # float32 is what parity asks for, and needs twice the shared memory
         checks.run_checks(full(), torch.device("cpu"), dtype)
+    # The flow's own type, and every tile of queries.
+    from gpubench.flow_checks import flow_results
+
+    from kernels.gpu import flow_attention
+    from kernels.ops import kernel_ops, twin_ops
+
+    for dtype in (torch.float16, torch.float32):
+        flow_attention.processors = lambda device: 0  # then tiles are as wide as can be
+        flow_results(full(), torch.device("cpu"), dtype, kernel_ops(), twin_ops())
+        flow_attention.processors = lambda device: 1 << 20
+        flow_results(full(), torch.device("cpu"), dtype, kernel_ops(), twin_ops())
     # Codes and text, first and last code of a group, and both stacks' heads with one split and with several.
     from kernels.gpu import choice, rows_attention
 
