@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from runtime.errors import Draining
+from runtime.errors import Draining, EngineFault
 from runtime.server.control import RUN_FOLDER
 from runtime.serving.door import Asked
 from runtime.serving.service import ChatService
@@ -100,3 +100,19 @@ def test_a_request_that_is_cancelled_with_all_others_is_answered(service, begun)
     service._thread.run(end()).result(10)
     assert [type(error) for error in reply.errors] == [Draining]
     assert service.live == 0 and service.door.keys.live == 0
+
+
+def test_a_lost_thread_answers_every_request(built, tmp_path):
+    """Those that run and those that are being prepared; what an end frees cannot be freed without the loop."""
+    died = []
+    with in_process(built, tmp_path, Nowhere()) as service:
+        service._endings._die = lambda: died.append(True)
+        service._dispatcher.offer = lambda sound: asyncio.get_running_loop()  # so that no answer is ever complete
+        replies = [Ends() for _ in range(3)]
+        send(service, replies[0], {"text": np.array([b"hi"], np.object_)}, {"max_tokens": 20})
+        send(service, replies[1], {"audio": np.zeros(16_000, np.float32)})
+        until(lambda: len(service._sessions) == len(service._tasks) == 1)
+        service._aio.call_soon_threadsafe(sys.exit)
+        service._thread._thread.join(10)
+        send(service, replies[2], {"text": np.array([b"hi"], np.object_)})
+        assert [[type(error) for error in reply.errors] for reply in replies] == [[EngineFault]] * 3 and died
