@@ -5,6 +5,7 @@ Called in Triton's thread, so that a refusal waits for nothing else that the ser
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from runtime.errors import Draining, ServeError
+from runtime.faults import log_fault
 from runtime.options import Options
 from runtime.params import DEFAULT_MAX_TOKENS
 from runtime.scheduler import Scheduler
@@ -24,6 +26,8 @@ from runtime.serving.orders import Orders
 from runtime.serving.owed import OwedReplies, SureReply
 from runtime.serving.request import outline, parse_parameters
 from runtime.serving.session import Reply, Timings
+
+logger = logging.getLogger(__name__)
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -106,7 +110,9 @@ class Door:
         self._hand_over(Incoming(arrays, outputs, asked.parameters, reply, ticket, timings))
 
     def refuse(self, reply: Reply, error: BaseException) -> None:
-        """Answers a request that is not let in."""
+        """Answers a request that is not let in, or was let in and is not begun."""
+        if not isinstance(error, ServeError):
+            log_fault(logger, "a request failed", error)
         self._metrics.rejected(error)
         reply.fail(error)
 

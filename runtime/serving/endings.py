@@ -6,13 +6,13 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from runtime.errors import Draining, EngineFault, ServeError
 from runtime.faults import kind, log_fault
 from runtime.serving.asyncio_thread import AsyncioThread
-from runtime.serving.door import Door
-from runtime.serving.session import Session
+from runtime.serving.door import Door, Incoming
+from runtime.serving.session import Reply, Session
 from runtime.stream import Stream
 
 logger = logging.getLogger(__name__)
@@ -36,14 +36,14 @@ class Endings:
         thread: AsyncioThread,
         door: Door,
         sessions: Mapping[Stream, Session],
-        tasks: Collection[asyncio.Task[None]],
+        tasks: Mapping[asyncio.Task[None], Incoming],
         die: Callable[[], None],
     ) -> None:
         self._thread, self._door, self._sessions, self._tasks, self._die = thread, door, sessions, tasks, die
         self._why: ServeError | None = None
 
     def reason(self, error: BaseException) -> BaseException:
-        """Why a request that is being prepared ends: its own error, or what cancelled all of them."""
+        """Why a request that is being prepared ends: what cancelled all of them, or its own error or cancel."""
         return self._why or error if isinstance(error, asyncio.CancelledError) else error
 
     # ---- asyncio thread ----
@@ -61,7 +61,7 @@ class Endings:
         self._why = error
         for task in list(self._tasks):
             task.cancel()
-        self._fail_sessions(error)
+        _fail_each(list(self._sessions.values()), error)
         await asyncio.sleep(0)  # the cancelled tasks answer with the reason
 
     async def _close(self, error: ServeError) -> None:
@@ -80,17 +80,13 @@ class Endings:
         task.add_done_callback(lambda _: self._thread.loop.call_later(DEATH_DELAY_S, self._die))
 
     def thread_lost(self, error: BaseException) -> None:
-        """The asyncio thread cannot go on."""
-        self._fail_sessions(_restart("server", error))
+        """The asyncio thread cannot go on: what a session frees at its end needs the loop, an answer does not."""
+        lost = _restart("server", error)
+        self._door.close(lost)
+        replies: list[Reply] = [session.reply for session in self._sessions.values()]
+        _fail_each(replies + [incoming.reply for task, incoming in self._tasks.items() if not task.done()], lost)
         time.sleep(DEATH_DELAY_S)
         self._die()
-
-    def _fail_sessions(self, error: ServeError) -> None:
-        for session in list(self._sessions.values()):
-            try:
-                session.fail(error)
-            except Exception as problem:  # of one session: the others, and this process, still end
-                log_fault(logger, "a request could not be ended", problem)
 
     # ---- frame loop thread ----
 
@@ -100,6 +96,14 @@ class Endings:
             self._thread.run(self._close(_restart("engine", error))).result(DEATH_DELAY_S)
         time.sleep(DEATH_DELAY_S)
         self._die()
+
+
+def _fail_each(failing: Sequence[Session | Reply], error: ServeError) -> None:
+    for one in failing:
+        try:
+            one.fail(error)
+        except Exception as problem:  # of one: the others, and this process, still end
+            log_fault(logger, "a request could not be ended", problem)
 
 
 def _restart(part: str, error: BaseException) -> EngineFault:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sized
+from collections.abc import Iterator, Mapping, Sized
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 from runtime.faults import log_fault
@@ -12,6 +13,24 @@ from runtime.serving.metrics import FAMILIES, HISTOGRAM, Changes, Family
 PREFIX = "fun_audio_chat_"
 
 logger = logging.getLogger(__name__)
+
+
+class Losses:
+    """A metric takes shared memory. Where there is none numbers are lost, and nothing else."""
+
+    def __init__(self) -> None:
+        self._losing = False
+
+    @contextmanager
+    def allowed(self) -> Iterator[None]:
+        """Ends whatever fails in the block; the log has it once, until a block succeeds."""
+        try:
+            yield
+            self._losing = False
+        except Exception as error:
+            if not self._losing:
+                log_fault(logger, "metrics could not be shown", error)
+            self._losing = True
 
 
 class Gauges:
@@ -41,7 +60,7 @@ class MetricBoard:
     def __init__(self, pb_utils: Any) -> None:
         kinds = pb_utils.MetricFamily
         self._families, self._metrics = [], {}
-        self._failing = False
+        self._losses = Losses()
         for family in FAMILIES:
             if not hasattr(kinds, family.kind.upper()):
                 continue
@@ -51,17 +70,9 @@ class MetricBoard:
                 self._metrics[family.name, value] = _metric(made, family, value)
 
     def show(self, values: Mapping[str, float], changes: Changes) -> None:
-        """Sets the gauges, adds what was counted and observed.
-
-        A metric takes shared memory. Where there is none numbers are lost, and nothing else.
-        """
-        try:
+        """Sets the gauges, adds what was counted and observed."""
+        with self._losses.allowed():
             self._show(values, changes)
-            self._failing = False
-        except Exception as error:
-            if not self._failing:
-                log_fault(logger, "metrics could not be shown", error)
-            self._failing = True
 
     def _show(self, values: Mapping[str, float], changes: Changes) -> None:
         for name, value in values.items():
@@ -96,7 +107,7 @@ class StageGauges:
     """Streams and bytes that a token2wav stage holds."""
 
     def __init__(self, pb_utils: Any, name: str, stage: Stage) -> None:
-        self._name, self._stage = name, stage
+        self._name, self._stage, self._losses = name, stage, Losses()
         self._gauges = Gauges(
             pb_utils,
             {f"{name}_streams": f"streams with state in {name}", f"{name}_state_bytes": f"bytes of state in {name}"},
@@ -105,4 +116,5 @@ class StageGauges:
     def update(self) -> None:
         """Call after every change."""
         values = {f"{self._name}_streams": len(self._stage.states), f"{self._name}_state_bytes": self._stage.held_bytes}
-        self._gauges.set(values)
+        with self._losses.allowed():
+            self._gauges.set(values)

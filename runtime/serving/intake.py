@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -17,6 +20,7 @@ from runtime.frontend.prompt import PromptBuilder, shared_length
 from runtime.frontend.tokenizer import ChatTokenizer
 from runtime.options import Options
 from runtime.scheduler import Scheduler
+from runtime.serving.admission import Ticket
 from runtime.serving.door import Incoming
 from runtime.serving.encoding import EncodeQueue
 from runtime.serving.limits import RequestLimits
@@ -25,6 +29,12 @@ from runtime.serving.stages import Stages
 from runtime.stream import Prompt, Stream
 from runtime.token2wav.hops import HopPolicy
 from runtime.token2wav.layout import Sizes
+
+Result = TypeVar("Result")
+
+SOUND_WORKERS = 2  # a long clip does not hold the next one up; more would take the cores of the frame loop
+# Samples that cost less than a millisecond: looked through, and resampled. More leave the event loop free.
+QUICK_CHECK, QUICK_RESAMPLE = 1_000_000, 200_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,17 +68,22 @@ class Intake:
         block = 0 if options.token2wav.full_attention else sound.block_tokens
         self._hops = HopPolicy(options.token2wav.hops, sound.lookahead, block)
         self._keys = itertools.count()
+        self._workers = ThreadPoolExecutor(SOUND_WORKERS, "sound")
 
     async def prepare(self, incoming: Incoming) -> Prepared:
         """Raises InvalidRequest, NotFound, what the encoder raises, and the ticket's refusal."""
         ticket, features = incoming.ticket, self._config.features
         ticket.check()
-        clips = split_clips(incoming.arrays.get("audio"), incoming.arrays.get("audio_lengths"))
+        audio, lengths = incoming.arrays.get("audio"), incoming.arrays.get("audio_lengths")
+        samples = 0 if audio is None else audio.size
+        clips = await self._aside(samples > QUICK_CHECK, ticket, lambda: split_clips(audio, lengths))
         request = parse_request(incoming.arrays, incoming.parameters, clips, features.sample_rate)
         if request.conversation:  # what else was sent was measured at the door
             self._limits.check_messages(request.messages)
         voice = self._voice(request)
-        clips = to_model_rate(list(request.clips), request.sample_rate, features, self._limits.clip_s)
+        rate, spoken = request.sample_rate, list(request.clips)
+        slow = rate != features.sample_rate and samples > QUICK_RESAMPLE
+        clips = await self._aside(slow, ticket, lambda: to_model_rate(spoken, rate, features, self._limits.clip_s))
         stream = self._stream(request, clips)
         stream.priority = ticket.priority
         self._scheduler.check_fits(stream)
@@ -79,6 +94,17 @@ class Intake:
             stream.prompt.audio_embeds[:] = np.concatenate([part for part in await encoded if len(part)])
             ticket.check()
         return Prepared(stream, voice, replace(self._hops, hops=request.hops or self._hops.hops))
+
+    async def _aside(self, slow: bool, ticket: Ticket, work: Callable[[], Result]) -> Result:
+        """Work on sound, in another thread if it is slow; a refusal or a cancel does not wait for its end."""
+        if not slow:
+            return work()
+        done = asyncio.get_running_loop().run_in_executor(self._workers, work)
+        ticket.end = partial(_abandon, done)
+        try:
+            return await done
+        finally:
+            ticket.check()  # a refusal, which cancelled the wait
 
     def _stream(self, request: ChatRequest, clips: list[np.ndarray]) -> Stream:
         config = self._config
@@ -95,6 +121,10 @@ class Intake:
         if request.voice not in self._voices:
             raise NotFound("voice", f"{request.voice[:40]!r} is not known", f"use one of {', '.join(self._voices)}")
         return request.voice
+
+
+def _abandon(done: asyncio.Future[Any], _: ServeError) -> None:
+    done.cancel()
 
 
 def _end(encoded: asyncio.Future[list[np.ndarray]], error: ServeError) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from runtime.errors import Overloaded
+from runtime.errors import InvalidRequest, Overloaded
 from runtime.headers import KEY_HEADER
 from runtime.serving.limits import RequestLimits
 from runtime.serving.session import Reply
@@ -44,6 +44,7 @@ class KeyCounts:
         """Counts a request until its last response; returns the reply to use for it.
 
         Raises:
+            InvalidRequest: see ``key_name``.
             Overloaded: this key has as many requests as it may have.
         """
         name = key_name(parameters)
@@ -98,8 +99,15 @@ class CountedReply:
 
 
 def key_name(parameters: Mapping[str, Any]) -> str:
-    """Words for the key of a request that tell it from others and do not give it away."""
-    key = next((str(value) for name, value in parameters.items() if name.lower() == KEY_HEADER), "")
+    """Words for the key of a request that tell it from others and do not give it away.
+
+    Raises:
+        InvalidRequest: two keys; the one of the proxy cannot be told from one that the client made up.
+    """
+    keys = [str(value) for name, value in parameters.items() if name.lower() == KEY_HEADER]
+    if len(keys) > 1:
+        raise InvalidRequest(KEY_HEADER, f"is given {len(keys)} times", "send it once, as a header")
+    key = "".join(keys)
     if not key:
         return NO_KEY
     return f"requests with key #{hashlib.sha256(key.encode('utf-8', 'replace')).hexdigest()[:SHOWN_DIGITS]}"

@@ -78,7 +78,7 @@ def respond(pb_utils: Any, contract: ModelContract, arrays: dict[str, np.ndarray
 
 def fail(pb_utils: Any, error: BaseException, part: str = "server") -> Any:
     """An ``InferenceResponse`` that carries a typed error; any other exception becomes an EngineFault of ``part``."""
-    if MEMORY_FULL in str(error):
+    if not isinstance(error, ServeError) and MEMORY_FULL in str(error):  # a typed one may quote the client
         error = stage_fault(str(error), part)
     if not isinstance(error, ServeError):
         # Without its message: that may quote another request of the same call.

@@ -7,14 +7,11 @@ door, in Triton's thread.
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import time
 from collections.abc import Callable
 
 from runtime.checkpoint.config import ModelConfig
-from runtime.errors import ServeError
-from runtime.faults import log_fault
 from runtime.frame_loop import FrameLoop, StreamFrame
 from runtime.frontend.mel import position_hz
 from runtime.frontend.tokenizer import ChatTokenizer
@@ -36,8 +33,6 @@ from runtime.serving.stages import Stages
 from runtime.stream import Stream
 from runtime.token2wav.layout import Sizes
 from runtime.waiting import Priority
-
-logger = logging.getLogger(__name__)
 
 
 class ChatService:
@@ -78,7 +73,7 @@ class ChatService:
         self._admission = self.door.admission
         self._sessions: dict[Stream, Session] = {}
         self._tickets: dict[Stream, Ticket] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], Incoming] = {}  # of requests that are being prepared
         self._endings = Endings(self._thread, self.door, self._sessions, self._tasks, die)
         self._loop_thread = LoopThread(
             loop,
@@ -140,32 +135,32 @@ class ChatService:
     # ---- asyncio thread ----
 
     def _accept(self, incoming: Incoming) -> None:
-        self._tasks.add(task := self._aio.create_task(self._answer(incoming)))
-        task.add_done_callback(lambda done: self._prepared(done, incoming))
+        self._tasks[task := self._aio.create_task(self._answer(incoming))] = incoming
+        task.add_done_callback(self._prepared)
 
-    def _prepared(self, task: asyncio.Task[None], incoming: Incoming) -> None:
-        self._tasks.discard(task)
-        if task.cancelled():  # when all requests ended, before its first step: ``_answer`` never ran
-            self._refuse(incoming, self._endings.reason(asyncio.CancelledError()))
+    def _prepared(self, task: asyncio.Task[None]) -> None:
+        incoming = self._tasks.pop(task)
+        if task.cancelled():  # before its first step: ``_answer`` never ran
+            self._drop(incoming, self._endings.reason(asyncio.CancelledError()))
 
     async def _answer(self, incoming: Incoming) -> None:
         try:
             self.door.check_open()
             prepared = await self._intake.prepare(incoming)
             incoming.timings.mark("encoded")
-            if not incoming.reply.is_cancelled():
-                self._begin(incoming, prepared)
-                return
+            if incoming.reply.is_cancelled():
+                raise asyncio.CancelledError
+            self._begin(incoming, prepared)
+        except (Exception, asyncio.CancelledError) as error:  # the second when its client is gone, or all requests end
+            self._drop(incoming, self._endings.reason(error))
+
+    def _drop(self, incoming: Incoming, why: BaseException) -> None:
+        """Ends a request that was not begun: with an error, or because its client is gone."""
+        if isinstance(why, asyncio.CancelledError):
             self.metrics.cancelled()
             incoming.reply.close()
-            self._admission.leave(incoming.ticket)
-        except (Exception, asyncio.CancelledError) as error:  # the second when all requests end
-            self._refuse(incoming, self._endings.reason(error))
-
-    def _refuse(self, incoming: Incoming, why: BaseException) -> None:
-        if not isinstance(why, ServeError):
-            log_fault(logger, "a request failed", why)
-        self.door.refuse(incoming.reply, why)
+        else:
+            self.door.refuse(incoming.reply, why)
         self._admission.leave(incoming.ticket)
 
     def _begin(self, incoming: Incoming, prepared: Prepared) -> None:
@@ -225,6 +220,9 @@ class ChatService:
             for session in list(self._sessions.values()):
                 if session.reply.is_cancelled():
                     session.cancel()
+            for task, incoming in list(self._tasks.items()):
+                if not task.done() and incoming.reply.is_cancelled():  # never asked after its end
+                    task.cancel()
             for ticket in self._admission.overdue():
                 self._send_away(ticket)
             if self._orders.overdue:

@@ -24,6 +24,7 @@ from runtime.token2wav.hops import ChunkCutter, Cut, HopPolicy, take_joined
 
 Rank = tuple[int, float]
 RELEASING, OVERDUE, FIRST, LATER = range(4)  # the order of waiting chunks
+RELEASE_RETRY_S = 0.5  # after a release that failed: what it lacked, such as shared memory, may take a while
 
 
 class Sound:
@@ -52,7 +53,6 @@ class Sound:
         self._cutter: ChunkCutter | None = None
         self._stream_id = 0
         self._open = False  # token2wav may hold state of the current stream
-        self._releasing = False
         self._pending: deque[Cut] = deque()
         self._waiting_since = 0.0
         self._playback = Playback(sample_rate)
@@ -131,7 +131,6 @@ class Sound:
         cut = take_joined(self._pending, self._policy)
         self.in_flight = True
         self._waiting_since = time.monotonic()  # of what is left
-        self._releasing = bool(cut.flag & ChunkFlag.RELEASE)
         self._open = not cut.flag & (ChunkFlag.FINAL | ChunkFlag.RELEASE)
         if cut.flag & ChunkFlag.START:
             self._stream_id = next(self._ids)
@@ -148,9 +147,9 @@ class Sound:
         """The chunk in flight, and with it the sound, is lost.
 
         One of the two stages may still hold state, so a release follows, whether or not ``cancel`` came while the
-        chunk was in flight; only a release that fails is not tried again.
+        chunk was in flight, and again while releases fail; a stage that holds nothing takes one for nothing.
         """
-        self.in_flight, self._open = False, not self._releasing
+        self.in_flight, self._open = False, True
         self._pending.clear()
         self._on_error(error)
         self.cancel()
@@ -231,12 +230,18 @@ class Dispatcher:
         except ServeError as error:
             results = [error] * len(batch)
         self._running -= 1
-        for sound, result in zip(batch, results, strict=True):
-            if isinstance(result, ServeError):
-                sound.fail(result)
-            else:
-                self._metrics.sound(len(result) / sound.rate, sound.give(result))
-            if not sound.holds:
-                self._holding.discard(sound)
-            self.offer(sound)
+        for sound, chunk, result in zip(batch, chunks, results, strict=True):
+            self._came_back(sound, chunk, result)
         self._dispatch()
+
+    def _came_back(self, sound: Sound, chunk: SpeechChunk, result: np.ndarray | ServeError) -> None:
+        if isinstance(result, ServeError):
+            sound.fail(result)
+            if chunk.flag & ChunkFlag.RELEASE:  # again, but not at once and for ever
+                asyncio.get_running_loop().call_later(RELEASE_RETRY_S, self.offer, sound)
+                return
+        else:
+            self._metrics.sound(len(result) / sound.rate, sound.give(result))
+        if not sound.holds:
+            self._holding.discard(sound)
+        self.offer(sound)

@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import chat_data
 import pytest
-from faulty import SPOKEN, attempt, ordered
-from harness import wait_idle
+from faulty import ENDLESS, SPOKEN, attempt, ordered
+from harness import gauges, wait_idle
 
 from client import ServerError
 from runtime.frontend.mel import speech_frames
@@ -26,6 +26,19 @@ def frees_everything(server, before):
     assert {name: after[name] for name in HELD} == dict.fromkeys(HELD, 0)
     for name in ("kv_free_backbone", "kv_free_speech"):
         assert after[name] == before[name]
+
+
+def held(server):
+    """Streams with state in flow and vocoder."""
+    values = gauges(server)
+    return [values["flow_streams"], values["vocoder_streams"]]
+
+
+def until(holds, seconds=10.0):
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def check_one_lost(server, outcomes, baseline, stage):
@@ -64,6 +77,22 @@ def test_a_flow_that_fails_half_way_loses_no_other_call(faulty, baseline):
         outcomes = together(faulty.url, [SPOKEN] * 2)
     lost = [outcome.error for outcome in outcomes if outcome.error is not None]
     assert lost and all(error.code == "INTERNAL" and error.field in ("flow", "token2wav") for error in lost)
+    assert attempt(faulty.url, **SPOKEN).is_golden(baseline)
+    frees_everything(faulty, before)
+
+
+@pytest.mark.parametrize("stage", ["flow", "vocoder"])
+def test_releases_that_fail_are_sent_again(faulty, baseline, stage):
+    """A stage that refuses every call, as without shared memory, keeps its streams until it takes a release."""
+    before = wait_idle(faulty)
+    with ThreadPoolExecutor(1) as pool:
+        outcome = pool.submit(attempt, faulty.url, **ENDLESS)
+        until(lambda: all(held(faulty)))
+        with ordered(faulty, stage, mode="always"):
+            assert outcome.result(30).error.field == stage
+            time.sleep(1.0)  # the release has failed by now, twice
+            assert held(faulty) == [1 if stage == "flow" else 0, 1]
+    until(lambda: not any(held(faulty)))
     assert attempt(faulty.url, **SPOKEN).is_golden(baseline)
     frees_everything(faulty, before)
 

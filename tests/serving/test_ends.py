@@ -1,12 +1,14 @@
 """Requests that end together with the service, in process: each gets its last response."""
 
 import asyncio
+import contextlib
 import sys
+import time
 
 import numpy as np
 import pytest
 
-from runtime.errors import Draining
+from runtime.errors import Draining, EngineFault
 from runtime.server.control import RUN_FOLDER
 from runtime.serving.door import Asked
 from runtime.serving.service import ChatService
@@ -24,8 +26,10 @@ class Nowhere:
 
 
 class Ends:
+    """A reply that remembers its ends: an error, or None where the client was gone."""
+
     def __init__(self):
-        self.errors = []
+        self.errors, self.gone = [], False
 
     def send(self, arrays, final):
         assert not final
@@ -37,28 +41,52 @@ class Ends:
         self.errors.append(None)
 
     def is_cancelled(self):
-        return False
+        return self.gone
+
+
+@contextlib.contextmanager
+def in_process(built, folder, stages):
+    """A service on what ``built`` holds, in this process."""
+    interval = sys.getswitchinterval()
+    for child in built.iterdir():
+        if child.name != RUN_FOLDER:  # another server may be told of its life there
+            (folder / child.name).symlink_to(child)
+    service = start_service(folder, stages)
+    try:
+        yield service
+    finally:
+        (service if service._thread._thread.is_alive() else service._loop_thread).stop()
+        sys.setswitchinterval(interval)
+
+
+def send(service, reply, arrays, parameters=None):
+    """A request that wants text and sound."""
+    samples = len(arrays.get("audio", ()))
+    outputs = frozenset({"text", "audio"})
+    service.door.receive(Asked(parameters or {}, samples), reply, lambda check: (arrays, outputs))
+
+
+def until(holds, seconds=5.0):
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
 
 
 @pytest.fixture
 def service(built, tmp_path, monkeypatch):
-    held, interval = [], sys.getswitchinterval()
-    for child in built.iterdir():
-        if child.name != RUN_FOLDER:  # another server may be told of its life there
-            (tmp_path / child.name).symlink_to(child)
+    held = []
     monkeypatch.setattr(ChatService, "_submit", lambda self, incoming: held.append(incoming))
-    service = start_service(tmp_path, Nowhere())
-    yield service, held
-    service.stop()
-    sys.setswitchinterval(interval)
+    with in_process(built, tmp_path, Nowhere()) as service:
+        yield service, held
 
 
 @pytest.mark.parametrize("begun", [False, True])
 def test_a_request_that_is_cancelled_with_all_others_is_answered(service, begun):
     """Also one whose task never had its first step: a cancelled coroutine does not even enter its `try`."""
     service, held = service
-    reply, sound = Ends(), {"audio": np.zeros(16_000, np.float32)}
-    service.door.receive(Asked({}, 16_000), reply, lambda check: (sound, frozenset({"text"})))
+    reply = Ends()
+    send(service, reply, {"audio": np.zeros(16_000, np.float32)})
     (incoming,) = held
 
     async def end():
@@ -72,3 +100,19 @@ def test_a_request_that_is_cancelled_with_all_others_is_answered(service, begun)
     service._thread.run(end()).result(10)
     assert [type(error) for error in reply.errors] == [Draining]
     assert service.live == 0 and service.door.keys.live == 0
+
+
+def test_a_lost_thread_answers_every_request(built, tmp_path):
+    """Those that run and those that are being prepared; what an end frees cannot be freed without the loop."""
+    died = []
+    with in_process(built, tmp_path, Nowhere()) as service:
+        service._endings._die = lambda: died.append(True)
+        service._dispatcher.offer = lambda sound: asyncio.get_running_loop()  # so that no answer is ever complete
+        replies = [Ends() for _ in range(3)]
+        send(service, replies[0], {"text": np.array([b"hi"], np.object_)}, {"max_tokens": 20})
+        send(service, replies[1], {"audio": np.zeros(16_000, np.float32)})
+        until(lambda: len(service._sessions) == len(service._tasks) == 1)
+        service._aio.call_soon_threadsafe(sys.exit)
+        service._thread._thread.join(10)
+        send(service, replies[2], {"text": np.array([b"hi"], np.object_)})
+        assert [[type(error) for error in reply.errors] for reply in replies] == [[EngineFault]] * 3 and died

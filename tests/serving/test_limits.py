@@ -172,6 +172,15 @@ def test_each_key_has_its_own_count_and_those_without_share_one():
     assert counts.live == 0 and not counts._counts, "no trace of keys that are gone"
 
 
+@pytest.mark.parametrize("limits", [RequestLimits(streams_per_key=2), RequestLimits()])
+def test_two_keys_of_one_request_are_refused(limits):
+    """A proxy sets the header; a parameter in another case must not be counted in its place."""
+    counts = KeyCounts(limits)
+    with pytest.raises(InvalidRequest, match=f"{KEY_HEADER}: is given 2 times; send it once") as caught:
+        counts.enter({"x-Api-Key": "made-up", KEY_HEADER: "of-the-proxy"}, Sink())
+    assert caught.value.field == KEY_HEADER and "made-up" not in str(caught.value) and counts.live == 0
+
+
 def test_without_a_limit_nothing_is_counted():
     counts, sink = KeyCounts(RequestLimits()), Sink()
     assert counts.enter({KEY_HEADER: "one"}, sink) is sink and counts.live == 0

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from runtime.errors import OVERLOADS, BuildError, Draining, InvalidRequest, Overloaded
-from runtime.serving.gauges import PREFIX, MetricBoard
+from runtime.serving.gauges import PREFIX, MetricBoard, StageGauges
 from runtime.serving.metrics import COUNTER, FAMILIES, GAUGE, HISTOGRAM, Metrics, reason
 
 DASHBOARD = Path(__file__).parents[2] / "dashboards" / "fun_audio_chat.json"
@@ -99,6 +99,25 @@ def test_metrics_without_memory_stop_nobody(caplog):
     del gauge.set
     board.show({"live_requests": 1}, Metrics().take())
     assert gauge.value == 1
+
+
+class Held:
+    """A stage with two streams."""
+
+    states, held_bytes = (1, 2), 4096
+
+
+def test_gauges_without_memory_leave_the_calls_of_a_stage_alone(caplog):
+    """The stage is done by then: an error would keep the next one from dropping its state of the same streams."""
+    gauges = StageGauges(Backend(), "flow", Held())
+    gauge = shown("flow_streams")
+    gauge.set = lambda value: [][0]
+    for _ in range(3):
+        gauges.update()
+    assert caplog.text.count("metrics could not be shown") == 1
+    del gauge.set
+    gauges.update()
+    assert (gauge.value, shown("flow_state_bytes").value) == (2, 4096)
 
 
 def test_reasons_are_few():

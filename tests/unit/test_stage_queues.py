@@ -4,6 +4,7 @@ import asyncio
 import itertools
 
 import numpy as np
+import pytest
 
 from runtime.contracts import ChunkFlag
 from runtime.errors import Overloaded
@@ -17,13 +18,20 @@ ROOM = 3
 
 
 class Stages:
-    """Remembers what it was given; counts the streams that it holds, as the stage models do."""
+    """Remembers what it was given; counts the streams that it holds, as the stage models do.
+
+    ``refusal``: what every call of ``speak`` meets before it changes anything.
+    """
 
     def __init__(self):
-        self.clips, self.held, self.most = [], set(), 0
+        self.clips, self.held, self.most, self.calls, self.refusal = [], set(), 0, 0, None
         self.gate = asyncio.Event()
 
     async def speak(self, chunks):
+        self.calls += 1
+        if self.refusal is not None:
+            await asyncio.sleep(0)
+            raise self.refusal
         self.held.update(chunk.stream_id for chunk in chunks)
         self.most = max(self.most, len(self.held))
         await asyncio.sleep(0)
@@ -63,6 +71,51 @@ def test_token2wav_never_holds_more_streams_than_it_can_and_all_are_heard():
             dispatcher.offer(sound)
             await settle()
         assert set(heard) == set(range(8)) and stages.most == ROOM and not stages.held
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("forgotten", [False, True])
+def test_a_release_that_fails_is_sent_again_until_it_succeeds(monkeypatch, forgotten):
+    """Else the stages would hold the stream for ever; ``forgotten``: its session offers the release, as it does."""
+    pause_s, pauses = 0.05, 4
+    monkeypatch.setattr("runtime.serving.sound.RELEASE_RETRY_S", pause_s)
+
+    async def run():
+        stages, ids, errors, heard = Stages(), itertools.count(), [], []
+
+        def lost(error):
+            errors.append(error)
+            if forgotten:
+                sound.cancel()
+                dispatcher.offer(sound)
+
+        dispatcher = Dispatcher(stages, Token2WavOptions(max_streams=1, max_batch=2, calls_in_flight=2))
+        sound = Sound(ids, "voice", HopPolicy((5,), 3), 24_000, lambda samples: None, lost)
+        waits = Sound(ids, "voice", HopPolicy((5,), 3), 24_000, heard.append, errors.append)
+        sound.push([0] * 8)
+        dispatcher.offer(sound)
+        await settle()
+        assert stages.held == {0}
+        stages.refusal = Overloaded("token2wav", "shared memory is full", "retry")
+        sound.push([0] * 5)
+        dispatcher.offer(sound)
+        waits.push([0] * 8)
+        dispatcher.offer(waits)
+        await settle()
+        assert errors == [stages.refusal] and stages.calls == 3, "two chunks and one release"
+        await asyncio.sleep(pauses * pause_s)
+        assert 3 < stages.calls <= 3 + pauses, "again, with pauses"
+        assert stages.held == {0} and not heard, "nobody takes its place"
+        stages.refusal = None
+        await asyncio.sleep(2 * pause_s)
+        assert stages.held == {1} and len(heard) == 1
+        waits.end_span()
+        dispatcher.offer(waits)
+        await settle()
+        calls = stages.calls
+        await asyncio.sleep(2 * pause_s)
+        assert not stages.held and not dispatcher._holding and stages.calls == calls
 
     asyncio.run(run())
 

@@ -1,0 +1,125 @@
+"""Requests that are being prepared, in process: they cost others nothing, and leave when their clients do."""
+
+import asyncio
+import threading
+import time
+
+import numpy as np
+import pytest
+import soxr
+from test_ends import Ends, in_process, send, until
+
+from runtime.errors import Overloaded
+from runtime.headers import KEY_HEADER
+from runtime.serving import intake
+
+NOTICED_S = 0.5  # ten polls
+SLOW_S = 0.4  # of the fakes; a heartbeat of the event loop waits for less
+RATE = 48_000
+LONG, SHORT = intake.QUICK_CHECK + 2, 4_800
+
+
+class Encoder:
+    """Stages whose encoder waits for a gate and remembers the lengths of its clips; nobody speaks."""
+
+    def __init__(self):
+        self.gate, self.clips = asyncio.Event(), []
+
+    async def encode(self, clips):
+        self.clips.append([len(clip) for clip in clips])
+        await self.gate.wait()
+        return [np.zeros((1, 1), np.float32) for _ in clips]
+
+    async def speak(self, chunks):
+        await asyncio.sleep(60)
+
+
+@pytest.fixture
+def served(built, tmp_path):
+    stages = Encoder()
+    with in_process(built, tmp_path, stages) as service:
+        yield service, stages
+
+
+def silence(samples):
+    return {"audio": np.zeros(samples, np.float32)}
+
+
+def test_who_leaves_while_the_encoder_works_holds_nothing(served):
+    service, stages = served
+    encoded, queued, later = Ends(), Ends(), Ends()
+    send(service, encoded, silence(16_000), {KEY_HEADER: "one"})
+    until(lambda: stages.clips)
+    send(service, queued, silence(8_000), {KEY_HEADER: "one"})
+    until(lambda: len(service._intake._encoder._waiting))
+    encoded.gone = queued.gone = True
+    until(lambda: not service.live and not service.door.keys.live, NOTICED_S)
+    assert encoded.errors == queued.errors == [None] and not service._tasks
+    assert service.metrics.take().counts["cancels_total", ""] == 2
+    send(service, later, silence(4_000))
+    until(lambda: len(service._tasks) == 1)
+    service._aio.call_soon_threadsafe(stages.gate.set)
+    until(lambda: len(stages.clips) > 1)
+    assert stages.clips == [[16_000], [4_000]], "the queued clip is not encoded"
+
+
+@pytest.fixture
+def slow_sound(monkeypatch):
+    """Slow work on sound; gives the names of the threads that did it."""
+    threads, check, resample = [], intake.split_clips, soxr.resample
+
+    def slowly(work):
+        def run(*args, **options):
+            threads.append(threading.current_thread().name)
+            time.sleep(SLOW_S)
+            return work(*args, **options)
+
+        return run
+
+    monkeypatch.setattr(intake, "split_clips", slowly(check))
+    monkeypatch.setattr(soxr, "resample", slowly(resample))
+    return threads
+
+
+async def largest_gap(seconds):
+    """Between two turns of the event loop, in seconds."""
+    end, last, largest = time.monotonic() + seconds, time.monotonic(), 0.0
+    while last < end:
+        await asyncio.sleep(0.01)
+        largest, last = max(largest, time.monotonic() - last), time.monotonic()
+    return largest
+
+
+def test_long_sound_is_prepared_beside_the_event_loop(served, slow_sound):
+    service, stages = served
+    watch = service._thread.run(largest_gap(2.5 * SLOW_S))
+    send(service, Ends(), silence(LONG), {"sample_rate": RATE})
+    assert watch.result(10) < SLOW_S / 2
+    until(lambda: stages.clips)
+    assert stages.clips == [[LONG // 3]] and len(slow_sound) == 2
+
+
+def test_short_sound_is_prepared_at_once(served, slow_sound):
+    service, stages = served
+    send(service, Ends(), silence(SHORT), {"sample_rate": RATE})
+    until(lambda: stages.clips)
+    assert slow_sound == ["service"] * 2
+
+
+@pytest.mark.parametrize("sent_away", [False, True])
+def test_who_leaves_while_sound_is_prepared_waits_for_nothing(served, monkeypatch, sent_away):
+    service, stages = served
+    working, goes_on, reply = threading.Event(), threading.Event(), Ends()
+    monkeypatch.setattr(soxr, "resample", lambda clip, *_, **__: working.set() or (goes_on.wait(10) and clip))
+    send(service, reply, silence(LONG), {"sample_rate": RATE})
+    assert working.wait(5)
+    (incoming,) = service._tasks.values()
+    if sent_away:
+        incoming.ticket.refusal = Overloaded("displaced", "one of a higher class came", retry_after_s=1.0)
+        service._sent_away(incoming.ticket)
+    reply.gone = not sent_away
+    until(lambda: not service.live, NOTICED_S)
+    assert reply.errors == [incoming.ticket.refusal]
+    goes_on.set()
+    time.sleep(0.1)
+    assert not stages.clips, "what was resampled for nobody is not encoded"
