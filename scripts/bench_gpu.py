@@ -3,10 +3,11 @@
     python scripts/bench_gpu.py                       # needs torch >= 2.11 and Triton >= 3.6, nothing installed
     python scripts/bench_gpu.py --tiny --device cpu   # rehearsal: shows that the script runs; its numbers mean nothing
 
-Kernels are checked against their twins and recorded frames against eager ones first; a failed check is
-exit status 1. Then a table: milliseconds, percentage of the bandwidth floor (time to read the bytes that
-must be read, at the maker's bandwidth), and beside it a naive eager baseline over the same weights in the
-same run. The last line is one JSON object, which is also written below ``benchmarks/results``.
+Kernels are checked against their twins and recorded frames against eager ones first; a failed check, or a part
+that could not run, is exit status 1 and stops no other part. Then rows, printed as they are measured: milliseconds,
+percentage of the floor (time to read the bytes that must be read at the maker's bandwidth, or to do the arithmetic
+that must be done), and beside it a naive eager baseline over the same weights in the same run. The result is a JSON
+file, by default below ``benchmarks/results``, which is replaced after every row; the last line is the same object.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
+DEADLINE_S = 540.0  # a minute less than a machine may be lent for
 
 
 def arguments() -> argparse.Namespace:
@@ -34,6 +37,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--no-naive", action="store_true", help="leave the baseline out")
     parser.add_argument("--no-sound", action="store_true", help="leave encoder, flow and vocoder out")
     parser.add_argument("--window", type=int, default=4, help="blocks of 1 s that the flow sees before its own")
+    parser.add_argument("--parts", type=lambda text: text.split(","), help="names of parts, with commas; default: all")
+    parser.add_argument("--deadline", type=float, default=DEADLINE_S, help="seconds after which no other part begins")
+    parser.add_argument("--profile", type=Path, metavar="FILE", help="also write the kernels of a frame by their time")
     parser.add_argument("--json", type=Path, help="where to write the result")
     return parser.parse_args()
 
@@ -64,21 +70,23 @@ def facts(device: Any) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Exit status 1 when a check fails."""
-    given = arguments()
+    """Exit status 1 when a check or a part fails, 2 when there is no such part."""
+    began, given = time.monotonic(), arguments()
     if given.device == "cpu":
         os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported
     sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
-    from gpubench.run import run
+    import torch
+    from gpubench.run import chosen, run
 
-    result, text = run(given, facts)
-    print(text)
-    path = (
-        given.json
-        or RESULTS / f"gpu_{result['size']}_{_slug(result['device'])}_{result['linear']}{'_fused' * given.fused}.json"
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+    try:
+        chosen(given)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    found = facts(torch.device(given.device))
+    size = "tiny" if given.tiny else "full"
+    name = f"gpu_{size}_{_slug(found['device'])}_{given.linear}{'_fused' * given.fused}.json"
+    result = run(given, found, given.json or RESULTS / name, began + given.deadline)
     print(json.dumps(result))
     return 0 if result["passed"] else 1
 

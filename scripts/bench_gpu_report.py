@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gpubench.plots import draw, floor_ms, heading
+from gpubench.plots import baseline, draw, floor_ms, heading
 from gpubench.run import TOOL
 
 from client.errors import ChatError
@@ -19,7 +19,7 @@ from client.perf.report import read_stored
 from client.perf.tables import number, table
 
 PAGE = "gpu.md"
-COLUMNS = ("part", "ms", "floor, ms", "% of floor", "naive, ms", "naive / ours", "note")
+COLUMNS = ("part", "ms", "floor, ms", "% of floor", "bound", "% by a copy", "naive, ms", "naive / ours", "note")
 FACTS = ("driver", "cuda", "torch", "triton", "commit")
 
 
@@ -33,26 +33,53 @@ def read_result(path: Path) -> dict[str, Any]:
 
 
 def section(result: dict[str, Any]) -> list[str]:
-    """Facts, checks and the table of one result."""
-    passed = [check["passed"] for check in result["checks"]]
-    lines = [f"## {heading(result)}", "", ", ".join(f"{name} {result[name] or '-'}" for name in FACTS) + ".", ""]
-    lines += [f"Checks passed: {sum(passed)} of {len(passed)}. Bandwidth: {result['bandwidth'] / 1e12:.3g} TB/s"]
-    lines[-1] += f" ({result['bandwidth_source']})."
+    """Facts, checks, what failed and the table of one result, which may be an older one or have ended early."""
+    lines = [f"## {heading(result)}", "", ", ".join(f"{name} {result.get(name) or '-'}" for name in FACTS) + ".", ""]
+    lines += [" ".join(_summary(result)), *_troubles(result), ""]
+    return [*lines, *table(COLUMNS, [_cells(result, row) for row in result.get("rows", ())]), ""]
+
+
+def _summary(result: dict[str, Any]) -> list[str]:
+    passed = [check["passed"] for check in result.get("checks", ())]
+    said = [f"Checks passed: {sum(passed)} of {len(passed)}."]
+    if "bandwidth" in result:
+        copied = result.get("copy_bandwidth")
+        beside = f"; a copy there {_tera(copied)} TB/s" if copied else ""
+        said.append(f"Bandwidth: {_tera(result['bandwidth'])} TB/s ({result['bandwidth_source']}){beside}.")
+    if result.get("peak_flops"):
+        said.append(f"Arithmetic: {_tera(result['peak_flops'])} bf16 TFLOP/s.")
     if "sustained_streams" in result:
-        lines[-1] += f" Real-time streams sustained without an underrun: {result['sustained_streams']}."
-    return [*lines, "", *table(COLUMNS, [_cells(result, row) for row in result["rows"]]), ""]
+        said.append(f"Real-time streams sustained without an underrun: {result['sustained_streams']}.")
+    return [*said, f"Naive: {result.get('baseline') or baseline(result)}."]
+
+
+def _troubles(result: dict[str, Any]) -> list[str]:
+    """What a run could not do, a line each."""
+    failed = [f"{check['name']}: {check.get('problem') or check['error']}" for check in result.get("checks", ())
+              if not check["passed"]]  # fmt: skip
+    broken = [f"{part}: {error['message']}" for part, error in result.get("errors", {}).items()]
+    skipped = [f"{part}: {why}" for part, why in result.get("skipped", {}).items()]
+    kinds = (("failed check", failed), ("failed part", broken), ("skipped", skipped))
+    found = [f"* {kind}: {text}" for kind, texts in kinds for text in texts]
+    return ["", *found] if found else []
+
+
+def _tera(value: float) -> str:
+    return f"{value / 1e12:.3g}"
 
 
 def _cells(result: dict[str, Any], row: dict[str, Any]) -> list[str]:
-    naive, has_floor = row["naive_ms"], row["floor_percent"] is not None
+    naive, percent = row.get("naive_ms"), row.get("floor_percent")
     return [
         row["name"],
         number(row["ms"], 3),
-        number(floor_ms(result, row) if has_floor else None, 3),
-        number(row["floor_percent"]),
+        number(floor_ms(result, row), 3),
+        number(percent),
+        row.get("bound") or "-",
+        number(row.get("copy_percent")),
         number(naive, 3),
         number(None if naive is None else naive / row["ms"], 2),
-        row["note"],
+        row.get("note", ""),
     ]
 
 

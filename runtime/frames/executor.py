@@ -100,14 +100,22 @@ class _Copied:
 
 
 class CudaExecutor:
-    """CUDA graphs on the caller's stream; their memory is shared, because they never run at once."""
+    """CUDA graphs on the caller's stream; their memory is shared, because they never run at once.
 
-    def __init__(self, device: torch.device | str = "cuda") -> None:
+    Args:
+        priority: of the recorded kernels, as of ``torch.cuda.Stream``: lower numbers go first.
+    """
+
+    def __init__(self, device: torch.device | str = "cuda", priority: int = 0) -> None:
         self.device = torch.device(device)
         self._pool = torch.cuda.graph_pool_handle()
-        # One for all warm-ups: cuBLAS keeps a workspace of up to 32 MiB for every stream that it ever saw.
-        self._aside = torch.cuda.Stream(self.device)
+        # One for all warm-ups and captures: cuBLAS keeps a workspace of up to 32 MiB for every stream that it ever
+        # saw, and two executors must not write into one. Recorded kernels keep its priority.
+        self._aside = torch.cuda.Stream(self.device, priority=priority)
         self._hosts: dict[tuple[tuple[int, ...], torch.dtype], list[torch.Tensor]] = {}
+        # All of them stay: with any that goes torch (2.13) frees the cuBLAS workspace that the others of the
+        # stream were captured with, and into a pool whose graphs are all gone it captures nothing more.
+        self._graphs: list[torch.cuda.CUDAGraph] = []
 
     def upload(self, target: torch.Tensor, values: np.ndarray) -> None:
         """See ``Executor``. Torch's allocator keeps the pinned copy until the device has read it."""
@@ -123,8 +131,9 @@ class CudaExecutor:
         torch.cuda.current_stream(self.device).wait_stream(self._aside)
         torch.cuda.synchronize(self.device)
         graph = torch.cuda.CUDAGraph()
+        self._graphs.append(graph)
         # Other threads of the process may allocate meanwhile: only this thread's calls count.
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, pool=self._pool, stream=self._aside, capture_error_mode="thread_local"):
             work()
         return graph.replay
 
@@ -140,6 +149,6 @@ class CudaExecutor:
         return _Copied(host, event)
 
 
-def executor_for(device: torch.device) -> Executor:
-    """What suits a device."""
-    return CudaExecutor(device) if device.type == "cuda" else EagerExecutor(device)
+def executor_for(device: torch.device, priority: int = 0) -> Executor:
+    """What suits a device; ``priority``: see ``CudaExecutor``."""
+    return CudaExecutor(device, priority) if device.type == "cuda" else EagerExecutor(device)

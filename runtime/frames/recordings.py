@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from runtime.frames.executor import Executor, Work
-from runtime.frames.state import SlotState
 from runtime.frames.steps import FrameSteps
 
 SMALL = (1, 2, 4)
@@ -80,8 +79,8 @@ class Batch:
         self._recorded[size]()
 
     def _record(self, size: int) -> None:
-        slots = self._slots.tensor[:size]
-        self._recorded[size] = self._executor.record(lambda: self._work(slots), self._idle)
+        work, slots = self._work, self._slots.tensor[:size]
+        self._recorded[size] = self._executor.record(lambda: work(slots), self._idle)
 
     def _idle(self) -> None:
         self._slots.place(())
@@ -93,16 +92,16 @@ class RecordedFrames:
     def __init__(self, executor: Executor, steps: FrameSteps) -> None:
         state = steps.state
         most, nobody = state.sizes.slots, state.nobody
-        self._results = torch.zeros(
+        self._results = results = torch.zeros(
             most, 1 + state.sizes.speech_ids.group_size, dtype=torch.int64, device=executor.device
         )
-        self._executor = executor
+
+        def accept(slots: torch.Tensor) -> None:  # no method: a cycle would hold all recordings until it is collected
+            results[: len(slots)].copy_(state.accept(slots.long()))
+
         self._backbone = Batch(executor, steps.backbone, most, nobody)
         self._speech = Batch(executor, steps.speech, most, nobody)
-        self._accept = Batch(executor, lambda slots: self._accept_into(state, slots), most, nobody)
-
-    def _accept_into(self, state: SlotState, slots: torch.Tensor) -> None:
-        self._results[: len(slots)].copy_(state.accept(slots.long()))
+        self._accept = Batch(executor, accept, most, nobody)
 
     def prepare(self) -> None:
         """Records everything now instead of when it is first needed."""

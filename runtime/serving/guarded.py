@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
@@ -21,10 +22,29 @@ Result = TypeVar("Result")
 # Triton's words when a stub gave no sign of life for a second. It gives the stub's late answer to whoever asks
 # next: measured, a stage got the batch of another call. So nothing of that server may be used any more.
 UNHEALTHY = "is not healthy"
+MANY_FAILURES = 20  # in a row; a few requests that each break a call are no broken stage
 
 
 class StageHangs(EngineFault):
     """A stage does not come back: only a restart of the server helps."""
+
+
+class Trouble:
+    """Failures of a stage since it last answered. Where it is broken they add up: releases are tried again and again."""
+
+    def __init__(self, patience_s: float) -> None:
+        self._patience_s, self._count, self._since = patience_s, 0, 0.0
+
+    def over(self) -> None:
+        """The stage answered."""
+        self._count = 0
+
+    def is_final(self) -> bool:
+        """Counts one more; whether they are too many, for too long."""
+        now = time.monotonic()
+        self._since = self._since if self._count else now
+        self._count += 1
+        return self._count >= MANY_FAILURES and now - self._since > self._patience_s
 
 
 class GuardedStages:
@@ -32,12 +52,14 @@ class GuardedStages:
 
     Args:
         stages: where calls go.
-        timeout_s: a call that takes longer will not come back. Triton itself would wait for ever.
-        hung: told of such a call, and of a stage that Triton gave up.
+        timeout_s: a call that takes longer will not come back. Triton itself would wait for ever. A stage that
+            fails every call for so long is as lost: streams would wait for the places of those that it keeps.
+        hung: told of such a call or stage, and of a stage that Triton gave up.
     """
 
     def __init__(self, stages: Stages, timeout_s: float, hung: Callable[[ServeError], None]) -> None:
         self._stages, self._timeout_s, self._hung = stages, timeout_s, hung
+        self._trouble = {name: Trouble(timeout_s) for name in (SPEECH_ENCODER.name, TOKEN2WAV.name)}
 
     async def encode(self, clips: Sequence[np.ndarray]) -> list[np.ndarray]:
         """See ``Stages``."""
@@ -50,18 +72,26 @@ class GuardedStages:
     async def _within(self, stage: str, call: Awaitable[Result]) -> Result:
         try:
             # The call itself cannot be cancelled: a thread of this process goes on waiting for it.
-            return await asyncio.wait_for(call, self._timeout_s)
+            answer = await asyncio.wait_for(call, self._timeout_s)
+            self._trouble[stage].over()
+            return answer
         except TimeoutError:
             problem = f"gave no answer within {self._timeout_s:g} s"
             error = StageHangs(stage, problem, "the server restarts: send the request again")
             self._hung(error)
             raise error from None
-        except ServeError as error:
-            if UNHEALTHY in str(error):
-                self._hung(error)
-            raise
-        except Exception as error:  # Triton's own, such as a shared memory that is full
-            log_fault(logger, f"a call of {stage} failed", error)
-            if MEMORY_FULL in str(error):
-                raise stage_fault(str(error), stage) from None
-            raise EngineFault(stage, f"could not be called ({kind(error)})", "send the request again") from None
+        except Exception as error:
+            fault = _typed(stage, error)
+            if UNHEALTHY in str(error) or (isinstance(fault, EngineFault) and self._trouble[stage].is_final()):
+                self._hung(fault)
+            raise fault from None
+
+
+def _typed(stage: str, error: Exception) -> ServeError:
+    if isinstance(error, ServeError):
+        return error
+    # Triton's own, such as a shared memory that is full.
+    log_fault(logger, f"a call of {stage} failed", error)
+    if MEMORY_FULL in str(error):
+        return stage_fault(str(error), stage)
+    return EngineFault(stage, f"could not be called ({kind(error)})", "send the request again")

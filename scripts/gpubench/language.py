@@ -1,15 +1,16 @@
-"""The language side with random weights: steps, frames, prefill, and the same steps done naively."""
+"""The language side with random weights: both stacks, their recordings and the frame loop."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
 import torch
 
-from gpubench.measure import Clock, Measured
-from gpubench.naive import NaiveFrames
+from gpubench.counts import Counts
 from gpubench.sizes import BenchSizes
 from kernels.ops import Ops
 from runtime.answer import Answer
@@ -20,7 +21,6 @@ from runtime.frames.executor import Executor
 from runtime.frames.loop import OverlapLoop
 from runtime.frames.model import FrameModel
 from runtime.frames.recordings import RecordedFrames
-from runtime.frames.steps import StackTables
 from runtime.kv_cache import KvCache
 from runtime.params import AnswerParams, SamplingParams
 from runtime.stream import Prompt, Stream
@@ -66,6 +66,7 @@ class LanguageBench:
         weights = random_weights(all_shapes(sizes.model), executor.device, dtype)
         self.encoder_weights = {name: weights.pop(name) for name in list(weights) if "continu" in name}
         self.steps = build_steps(sizes.model, self.options, weights, ops, matrix_for(linear, executor.device))
+        self.counts = Counts(self.steps, self._group)
         self._loop: OverlapLoop[FrameModel] | None = None
         self.weights = {name: t for name, t in weights.items() if ".layers." not in name}
 
@@ -75,6 +76,30 @@ class LanguageBench:
             self._loop = assemble_overlap(self.sizes.model, self.options, self.steps, self.weights, self.executor)
             self._loop.prepare()
         return self._loop
+
+    def frames(self) -> RecordedFrames:
+        """The recordings of the loop."""
+        return self.loop().model._frames
+
+    def clear(self) -> None:
+        """Ends whatever a part that failed has left in the loop."""
+        if self._loop is not None:
+            scheduler = self._loop.scheduler
+            for stream in [*scheduler.waiting, *scheduler.prefilling, *scheduler.running]:
+                self._loop.cancel(stream)
+
+    @contextmanager
+    def fused(self, on: bool) -> Iterator[RecordedFrames]:
+        """Frames with the option ``fused`` on or off, recorded when they are first run unless it is so anyway."""
+        stacks = self.steps.backbone_stack.stack, self.steps.speech_stack.stack
+        frames = self.frames() if on == self.options.fused else RecordedFrames(self.executor, self.steps)
+        for stack in stacks:
+            stack._fused = on
+        try:
+            yield frames
+        finally:
+            for stack in stacks:
+                stack._fused = self.options.fused
 
     def stream(self, key: int, prompt: int, tokens: int, greedy: bool = False) -> Stream:
         """A speaking stream that nothing but its length ends."""
@@ -107,105 +132,3 @@ class LanguageBench:
     @property
     def _group(self) -> int:
         return self.sizes.model.speech_ids.group_size
-
-    def _kv_bytes(self, stack: StackTables, rows: int, positions: float) -> int:
-        shape = stack.stack.shape
-        line = 2 * shape.num_layers * shape.num_kv_heads * shape.head_dim * stack.stack.memory.element_size()
-        return round(rows * positions) * line
-
-    def backbone_bytes(self, rows: int, context: float) -> int:
-        """What a backbone step reads at least: its matrices, the head, the cached positions of every row."""
-        w, stack = self.steps.weights, self.steps.backbone_stack
-        return _stack_bytes(stack) + _bytes(w.text_head, w.feedback) + self._kv_bytes(stack, rows, context)
-
-    def speech_bytes(self, rows: int, context: float) -> int:
-        """What a group reads at least: five times the speech head and its projections, the spread once."""
-        w, stack, group = self.steps.weights, self.steps.speech_stack, self._group
-        cached = self._kv_bytes(stack, rows, group * context)
-        return group * (_stack_bytes(stack) + _bytes(w.narrow, *w.speech_head) + cached) + _bytes(w.spread)
-
-    @torch.inference_mode()
-    def step_rows(self, clock: Clock, naive: int) -> list[Measured]:
-        """Backbone step, group, for every batch size; the baseline up to ``naive`` streams."""
-        rows, frames, context = [], RecordedFrames(self.executor, self.steps), self.sizes.context
-        for count in self.sizes.streams:
-            slots = self.stage(count)
-            baseline = NaiveFrames(self.steps, self.sizes, count) if count <= naive else None
-            parts = (
-                (
-                    "backbone step",
-                    lambda s=slots: frames._backbone.run(s),
-                    self.backbone_bytes(count, context),
-                    "backbone",
-                ),
-                ("speech group", lambda s=slots: frames._speech.run(s), self.speech_bytes(count, context), "speech"),
-            )
-            for name, work, floor, part in parts:
-                slow = None if baseline is None else clock.ms(getattr(baseline, part))
-                rows.append(Measured(f"{name}, {count} streams", clock.ms(work, 4), floor, slow))
-        return rows
-
-    @torch.inference_mode()
-    def frame_rows(self, clock: Clock, naive: int) -> list[Measured]:
-        """Whole frames through the loop: planning, queueing, ids back to the host, routing."""
-        rows = []
-        for count in self.sizes.streams:
-            loop = self.loop()
-            for key in range(count):
-                loop.add(self.stream(key, self.sizes.question, self.sizes.context))
-            while len(loop.scheduler.running) < count:
-                loop.step()
-            slow = None
-            if count <= naive:
-                baseline = NaiveFrames(self.steps, self.sizes, count)
-                slow = clock.ms(baseline.frame)
-            began = _mean_position(loop)
-            taken = clock.ms(loop.step, 4)
-            context = (began + _mean_position(loop)) / 2  # answers grow as they are timed
-            floor = self.backbone_bytes(count, context) + self.speech_bytes(count, context)
-            note = f"{context:.0f} positions on the average"
-            rows.append(Measured(f"frame, {count} streams", taken, floor, slow, note))
-            for stream in list(loop.scheduler.running):
-                loop.cancel(stream)
-        return rows
-
-    @torch.inference_mode()
-    def prefill_row(self, clock: Clock) -> Measured:
-        """A chunk of a prompt through both stacks; each run is a new stream."""
-        loop, keys = self.loop(), iter(range(1 << 20))
-
-        def work() -> None:
-            stream = self.stream(next(keys), self.sizes.prefill + 1, 1)
-            loop.add(stream)
-            loop.step()
-            loop.cancel(stream)
-
-        floor = _stack_bytes(self.steps.backbone_stack) + _stack_bytes(self.steps.speech_stack)
-        return Measured(f"prefill, {self.sizes.prefill} positions", clock.ms(work), floor, note="bound by arithmetic")
-
-
-def _mean_position(loop: OverlapLoop[FrameModel]) -> float:
-    return float(np.mean([stream.position for stream in loop.scheduler.running]))
-
-
-def _bytes(*matrices: object) -> int:
-    return sum(int(getattr(matrix, "nbytes", 0)) for matrix in matrices)
-
-
-def _stack_bytes(stack: StackTables) -> int:
-    return sum(_bytes(layer.qkv, layer.out, layer.gate_up, layer.down) for layer in stack.stack.layers)
-
-
-def same_frames(bench: LanguageBench, eager: Executor, count: int, frames: int) -> tuple[bool, str]:
-    """Greedy ids of recorded frames against the same work run eagerly."""
-    found = []
-    for executor in (bench.executor, eager):
-        loop = assemble_overlap(bench.sizes.model, bench.options, bench.steps, bench.weights, executor)
-        for key in range(count):
-            loop.add(bench.stream(key, bench.sizes.question, frames, greedy=True))
-        ids: dict[int, list[tuple[int, tuple[int, ...]]]] = {}
-        while loop.scheduler.live or loop.scheduler.waiting:
-            for item in loop.step():
-                ids.setdefault(item.stream.key, []).append((item.frame.text_id, item.frame.codes))
-        found.append(ids)
-    return found[0] == found[1], f"{count} streams, {frames} frames, greedy ids"

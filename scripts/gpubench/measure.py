@@ -1,4 +1,4 @@
-"""Clocks, bandwidth floors and rows of the table. Every number comes from a run on the device that is named."""
+"""Clocks and rows of the table. Every number comes from a run on the device that is named."""
 
 from __future__ import annotations
 
@@ -10,48 +10,47 @@ from typing import Any
 
 import torch
 
+from gpubench.floor import Floor
+
 WARM_UPS = 3
-COPY_BYTES = 1 << 30
-# Makers' figures in bytes per second; a device that is not listed is measured against its own copy speed.
-BANDWIDTHS = {
-    "H200": 4.8e12,
-    "H100 PCIe": 2.0e12,
-    "H100 NVL": 3.9e12,
-    "H100": 3.35e12,
-    "A100-SXM4-80GB": 2.039e12,
-    "A100 80GB": 1.935e12,
-    "A100": 1.555e12,
-}
+GPU_COPY_BYTES, CPU_COPY_BYTES = 4 << 30, 16 << 20
+COPIES = 4  # queued together
+RUNS_TOGETHER = 12  # timings of several calls each: answers still fit beside their prompts
+NAIVE_RUNS = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One row: milliseconds, bytes that must be read at least (0: no floor), and the same work done naively."""
+    """One row: milliseconds, what must be done at least (0: no floor), and the same work done naively.
+
+    ``floor_bytes``: read at least. ``floor_flops``: multiplications and additions at least.
+    """
 
     name: str
     ms: float
     floor_bytes: int = 0
     naive_ms: float | None = None
     note: str = ""
+    floor_flops: int = 0
 
 
 class Clock:
-    """Medians of wall time with the device idle before and after."""
+    """Medians of wall time with the device idle before and after; at most ``runs`` timings of each work."""
 
     def __init__(self, device: torch.device, runs: int) -> None:
-        self._device, self._runs = device, runs
+        self._device, self.runs = device, runs
 
     def wait(self) -> None:
         """Until the device is idle."""
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
 
-    def ms(self, work: Callable[[], object], repeat: int = 1) -> float:
+    def ms(self, work: Callable[[], object], repeat: int = 1, runs: int | None = None) -> float:
         """Milliseconds of one call; ``repeat`` calls are queued together, so that launches may overlap."""
         for _ in range(WARM_UPS if self._device.type == "cuda" else 1):
             work()
         times = []
-        for _ in range(self._runs):
+        for _ in range(min(self.runs, runs or self.runs)):
             self.wait()
             began = time.perf_counter()
             for _ in range(repeat):
@@ -61,43 +60,32 @@ class Clock:
         return 1000 * statistics.median(times)
 
 
-@dataclass(frozen=True, slots=True)
-class Floor:
-    """Bytes per second that a device can read at most, and where the figure comes from."""
-
-    bandwidth: float
-    source: str
-
-    @classmethod
-    def of(cls, device: torch.device, clock: Clock) -> Floor:
-        """The maker's figure for a known device, else the speed of a copy here (bytes read and written)."""
-        name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-        for part, bandwidth in BANDWIDTHS.items():
-            if part in name:
-                return cls(bandwidth, f"maker's figure for {part}")
-        size = COPY_BYTES if device.type == "cuda" else COPY_BYTES >> 6
-        source = torch.empty(size, dtype=torch.uint8, device=device)
-        target = torch.empty_like(source)
-        return cls(2 * size / (clock.ms(lambda: target.copy_(source)) / 1000), "measured by a copy")
-
-    def percent(self, row: Measured) -> float | None:
-        """Time at full bandwidth over the time taken, in percent; None where there is no floor."""
-        if not row.floor_bytes:
-            return None
-        return 100 * (1000 * row.floor_bytes / self.bandwidth) / row.ms
+def floor_of(device: torch.device, clock: Clock) -> Floor:
+    """Of a device: a copy within its memory is always measured."""
+    on_gpu = device.type == "cuda"
+    source = torch.empty(GPU_COPY_BYTES if on_gpu else CPU_COPY_BYTES, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    seconds = clock.ms(lambda: target.copy_(source), COPIES) / 1000
+    name = torch.cuda.get_device_name(device) if on_gpu else device.type
+    return Floor.of(name, (source.nbytes + target.nbytes) / seconds, on_gpu)
 
 
-def table(rows: list[Measured], floor: Floor) -> str:
+def line(row: Measured, floor: Floor | None) -> str:
+    """A row, for people."""
+    percent = None if floor is None else floor.percent(row.ms, row.floor_bytes, row.floor_flops)
+    naive, ratio = ("", "") if row.naive_ms is None else (f"{row.naive_ms:.3f}", f"{row.naive_ms / row.ms:.2f}")
+    share = "" if percent is None else f"{percent:.0f} %"
+    return f"{row.name:38} {row.ms:10.3f} {share:>8} {naive:>10} {ratio:>7}  {row.note}".rstrip()
+
+
+def table(rows: list[Measured], floor: Floor | None) -> str:
     """The rows, for people."""
-    lines = [f"{'':38} {'ms':>10} {'floor':>8} {'naive ms':>10} {'ratio':>7}"]
-    for row in rows:
-        percent = floor.percent(row)
-        naive, ratio = ("", "") if row.naive_ms is None else (f"{row.naive_ms:.3f}", f"{row.naive_ms / row.ms:.2f}")
-        share = "" if percent is None else f"{percent:.0f} %"
-        lines.append(f"{row.name:38} {row.ms:10.3f} {share:>8} {naive:>10} {ratio:>7}  {row.note}".rstrip())
-    return "\n".join(lines)
+    return "\n".join(
+        [f"{'':38} {'ms':>10} {'floor':>8} {'naive ms':>10} {'ratio':>7}", *(line(r, floor) for r in rows)]
+    )
 
 
-def records(rows: list[Measured], floor: Floor) -> list[dict[str, Any]]:
-    """The rows, for machines."""
-    return [asdict(row) | {"floor_percent": floor.percent(row)} for row in rows]
+def record(row: Measured, floor: Floor | None) -> dict[str, Any]:
+    """A row, for machines."""
+    known = {} if floor is None else floor.facts(row.ms, row.floor_bytes, row.floor_flops)
+    return asdict(row) | {"floor_percent": None} | known

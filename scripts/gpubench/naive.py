@@ -1,5 +1,6 @@
 """The baseline: the same weights, step by step as a plain implementation has them.
 
+Its matrices are ours too, quantised ones with their kernels where those were asked for (``baseline``).
 Eager torch, a growing cache that is concatenated in every layer, norms and rotary as separate operations,
 sampling with sorts and a host synchronisation per code: the way a Hugging Face style model runs.
 """
@@ -9,12 +10,17 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from gpubench.sizes import BenchSizes
 from kernels.decoder import rms_norm, swiglu
 from runtime.engines.stack import DecoderStack
 from runtime.frames.steps import FrameSteps
 
 TEMPERATURE, TOP_P, PENALTY = 0.8, 0.9, 1.2
+
+
+def baseline(linear: str) -> str:
+    """What the baseline is, with an option ``linear``."""
+    same = "the same dense matrices" if linear == "dense" else f"our {linear} matrices and their kernels"
+    return f"eager torch, a step at a time, with {same}"
 
 
 class NaiveStack:
@@ -45,12 +51,12 @@ class NaiveStack:
 
 
 class NaiveFrames:
-    """Backbone step, group, and both."""
+    """Backbone step, group, and both, of rows that have ``length`` cached positions each."""
 
-    def __init__(self, steps: FrameSteps, sizes: BenchSizes, rows: int) -> None:
-        self._weights, self._group = steps.weights, sizes.model.speech_ids.group_size
-        self._backbone = NaiveStack(steps.backbone_stack.stack, rows, sizes.context)
-        self._speech = NaiveStack(steps.speech_stack.stack, rows, sizes.context * self._group)
+    def __init__(self, steps: FrameSteps, rows: int, length: int) -> None:
+        self._weights, self._group = steps.weights, steps.state.sizes.speech_ids.group_size
+        self._backbone = NaiveStack(steps.backbone_stack.stack, rows, length)
+        self._speech = NaiveStack(steps.speech_stack.stack, rows, length * self._group)
         device = steps.state.hidden.device
         self._ids = torch.zeros(rows, dtype=torch.int64, device=device)
         self._codes = torch.zeros(rows, self._group, dtype=torch.int64, device=device)

@@ -22,7 +22,10 @@ SAMPLE_RATE = 16000
 
 @dataclass(frozen=True, slots=True)
 class BenchSizes:
-    """One size of everything. ``streams``: batch sizes; ``question``: prompt positions of a 3 s question."""
+    """One size of everything. ``streams``: batch sizes; ``question``: prompt positions of a 3 s question.
+
+    ``together``: calls that are queued as one timing: the device is drained once in so many.
+    """
 
     name: str
     model: ModelConfig
@@ -35,6 +38,7 @@ class BenchSizes:
     prefill: int
     context: int
     runs: int
+    together: int
 
 
 def _model(backbone: DecoderConfig, speech: DecoderConfig, encoder: EncoderConfig, codes: int) -> ModelConfig:
@@ -77,8 +81,8 @@ def full() -> BenchSizes:
     encoder = EncoderConfig(128, 1280, 32, 20, 5120, 100, 4096, 5)
     return BenchSizes(
         "full", _model(backbone, speech, encoder, 6565), _flow(1024, 22, 16, 64, 1024), _hift(512, 512),
-        streams=(1, 8, 32, 64, 128), sustained=(8, 16, 32, 48, 64, 96, 128), positions=1024, question=43,
-        prefill=512, context=256, runs=30,
+        streams=(1, 8, 32, 64, 128), sustained=(32, 64, 96, 128), positions=1024, question=43,
+        prefill=512, context=256, runs=30, together=16,
     )  # fmt: skip
 
 
@@ -89,5 +93,5 @@ def tiny() -> BenchSizes:
     encoder = EncoderConfig(128, 32, 1, 2, 64, 100, 64, 5)
     return BenchSizes(
         "tiny", _model(backbone, speech, encoder, 6565), _flow(32, 2, 2, 16, 32), _hift(32, 32),
-        streams=(1, 3), sustained=(2,), positions=128, question=20, prefill=32, context=40, runs=2,
+        streams=(1, 3), sustained=(2,), positions=128, question=20, prefill=32, context=40, runs=2, together=2,
     )  # fmt: skip

@@ -1,5 +1,7 @@
 """What only a GPU can show: recorded frames equal eager ones, one synchronisation per frame, golden ids in float32."""
 
+import gc
+
 import chat_data as data
 import numpy as np
 import pytest
@@ -42,6 +44,20 @@ def test_recorded_frames_equal_eager_ones_and_the_golden_ids():
     for key, name in enumerate(NAMES):
         assert [text for text, _ in recorded[key]] == data.run(name)["text_ids"].tolist()
         assert [c for _, codes in recorded[key] for c in codes] == data.run(name)["speech_ids"].tolist()
+
+
+def test_a_recording_outlives_others_that_nobody_wants_any_more():
+    """Products with a deep sum: cuBLAS splits it, and keeps the parts in a workspace of the stream."""
+    executor = CudaExecutor()
+    x, weight = torch.randn(8, 1 << 15, device="cuda"), torch.randn(64, 1 << 15, device="cuda")
+    found = torch.zeros(8, 64, device="cuda")
+    work = executor.record(lambda: found.copy_(x @ weight.T), lambda: None)
+    executor.record(lambda: found.copy_(x @ weight.T), lambda: None)
+    gc.collect()
+    torch.cuda.empty_cache()
+    found.zero_()
+    work()
+    assert torch.allclose(found, x @ weight.T, rtol=1e-3, atol=1e-1)
 
 
 def test_a_frame_asks_the_device_once():

@@ -55,7 +55,8 @@ def main():
     JITFunction.run = caught
     # The tensors are small and on the CPU; only their types and the constants of the full sizes matter.
     for dtype in (torch.bfloat16, torch.float32):  # float32 is what parity asks for, and needs twice the shared memory
-        checks.run_checks(full(), torch.device("cpu"), dtype)
+        for check in checks.run_checks(full(), torch.device("cpu"), dtype):
+            assert not check.problem, f"{check.name}: {check.problem}"
     # The flow's own type, and every tile of queries.
     from gpubench.flow_checks import flow_results
 

@@ -10,7 +10,9 @@ import pytest
 import torch
 from bench_gpu_report import write
 from gpubench.checks import run_checks
-from gpubench.measure import Clock, Floor, Measured, table
+from gpubench.floor import Floor
+from gpubench.measure import Clock, Measured, floor_of, table
+from gpubench.parts import PARTS
 from gpubench.plots import PLOTS, draw
 from gpubench.sizes import full, tiny
 
@@ -36,7 +38,7 @@ def rehearsed(tmp_path_factory):
     )
     command = [sys.executable, str(SCRIPTS / "bench_gpu.py"), "--tiny", "--device", "cpu"]
     done = subprocess.run(
-        [*command, "--json", str(folder / "gpu_tiny.json")],
+        [*command, "--json", str(folder / "gpu_tiny.json"), "--profile", str(folder / "profile.txt")],
         env=os.environ | {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"},
         capture_output=True, text=True, timeout=300, cwd=folder,
     )  # fmt: skip
@@ -54,7 +56,15 @@ def test_rehearsal(rehearsed):
         assert any(name.startswith(part) for name in names), part
     assert all(row["ms"] > 0 for row in result["rows"])
     assert all(row["naive_ms"] for row in result["rows"] if row["name"].startswith(("backbone", "speech", "frame")))
-    assert "sustained_streams" in result
+    assert "sustained_streams" in result and list(result["underruns"]) == ["2"]
+    assert result["finished"] and result["parts"] == list(PARTS) and not result["errors"] and not result["skipped"]
+    assert all(f"{row['name']} " in printed for row in result["rows"])
+    assert sorted(file.name for file in path.parent.glob("gpu_*")) == ["gpu_tiny.json"], "no half-written file is left"
+
+
+def test_a_profile_names_what_a_frame_runs(rehearsed):
+    text = (rehearsed[0].parent / "profile.txt").read_text()
+    assert "4 frames of 1 streams" in text and "4 frames of 3 streams" in text and "aten::mm" in text
 
 
 def test_page_and_plots_of_a_result(rehearsed, tmp_path):
@@ -73,7 +83,7 @@ def test_page_and_plots_of_a_result(rehearsed, tmp_path):
     rows = {int(row["name"].split()[1]): row for row in result["rows"] if row["name"].startswith("frame")}
     assert drawn["measured"] == [[count, rows[count]["ms"]] for count in (1, 3)]
     assert drawn["naive baseline"] == [[count, rows[count]["naive_ms"]] for count in (1, 3)]
-    for count, ms in drawn["bandwidth floor"]:
+    for count, ms in drawn["floor"]:
         assert ms == pytest.approx(rows[count]["ms"] * rows[count]["floor_percent"] / 100)
 
 
@@ -82,6 +92,32 @@ def test_parts_that_were_left_out_are_not_drawn(rehearsed, tmp_path):
     result = json.loads(path.read_text())
     result["rows"] = [row for row in result["rows"] if not row["name"].startswith("first audio")]
     assert [file for _, file in draw(result, tmp_path, "x")] == ["x_frame_time.png", "x_floor_share.png"]
+
+
+def test_older_and_unfinished_results_have_pages_too(rehearsed, tmp_path):
+    """An older one lacks what was added since; one that ended early may have nothing but its head."""
+    result = json.loads(rehearsed[0].read_text())
+    fresh = ("finished", "errors", "skipped", "baseline", "copy_bandwidth", "peak_flops", "parts", "seconds")
+    older = {name: value for name, value in result.items() if name not in fresh}
+    dropped = ("floor_ms", "bound", "copy_percent", "floor_flops")
+    older["rows"] = [{key: value for key, value in row.items() if key not in dropped} for row in result["rows"]]
+    head = {name: result[name] for name in ("tool", "size", "linear", "fused", "device")}
+    begun = head | {
+        "finished": False, "linear": "int8", "errors": {"frames": {"type": "A", "message": "A: b"}},
+        "skipped": {"chunks": "late"}, "checks": [{"name": "c", "error": None, "passed": False, "problem": "B: d"}],
+        "rows": [{"name": "frame, 1 streams", "ms": 2.0, "naive_ms": 3.0, "floor_percent": None}],
+    }  # fmt: skip
+    pages = []
+    for name, stored in {"older": older, "head": head, "begun": begun}.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(stored))
+        pages.append(write([tmp_path / f"{name}.json"], tmp_path).read_text())
+    for row in older["rows"]:
+        least = 1000 * row["floor_bytes"] / older["bandwidth"] if row["floor_bytes"] else None
+        assert f"| {row['name']} | {row['ms']:.3f} | {'-' if least is None else f'{least:.3f}'} |" in pages[0]
+    assert "Checks passed: 0 of 0." in pages[1] and "UNFINISHED" not in pages[1]
+    for text in ("UNFINISHED", "* failed part: frames: A: b", "* failed check: c: B: d", "* skipped: chunks: late",
+                 "naive baseline, our int8 matrices", "| frame, 1 streams | 2.000 | - |"):  # fmt: skip
+        assert text in pages[2]
 
 
 def test_what_is_no_result_is_refused(tmp_path):
@@ -100,13 +136,27 @@ def test_a_wrong_kernel_is_noticed(monkeypatch):
     assert failed == ["SwiGLU"], "the fused matrix has a SwiGLU of its own"
 
 
+def test_a_kernel_that_cannot_run_stops_no_other_check(monkeypatch):
+    def broken(x):
+        raise RuntimeError("no code\nfor this device")
+
+    monkeypatch.setattr(decoder, "swiglu", broken)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    checks = list(run_checks(tiny(), device, torch.float32))
+    assert [(c.name, c.problem) for c in checks if not c.passed] == [
+        ("SwiGLU", "RuntimeError: no code for this device")
+    ]
+    assert len(checks) == 15
+
+
 def test_percent_of_the_floor():
     floor = Floor(1e12, "for this test")
     row = Measured("a", ms=2.0, floor_bytes=10**9, naive_ms=5.0)
-    assert floor.percent(row) == pytest.approx(50.0)
-    assert floor.percent(Measured("b", ms=2.0)) is None
+    assert floor.percent(row.ms, row.floor_bytes) == pytest.approx(50.0)
+    assert floor.percent(2.0, 0) is None
     assert "50 %" in table([row], floor) and "2.50" in table([row], floor)
-    assert Floor.of(torch.device("cpu"), Clock(torch.device("cpu"), 1)).source == "measured by a copy"
+    found = floor_of(torch.device("cpu"), Clock(torch.device("cpu"), 1))
+    assert found.source == "measured by a copy" and found.copy_bandwidth is None and found.bandwidth > 0
 
 
 def test_full_sizes_are_the_released_ones():

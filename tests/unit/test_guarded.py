@@ -1,11 +1,12 @@
 """Stage calls always come to an end, and a stage that Triton gave up ends the process."""
 
 import asyncio
+import contextlib
 
 import pytest
 
 from runtime.errors import EngineFault, Overloaded
-from runtime.serving.guarded import UNHEALTHY, GuardedStages, StageHangs
+from runtime.serving.guarded import MANY_FAILURES, UNHEALTHY, GuardedStages, StageHangs
 
 
 class Stages:
@@ -61,3 +62,28 @@ def test_exceptions_of_triton_become_typed(raised, kind, field):
     error, told = call(raised)
     assert type(error) is kind and error.field == field and not told
     assert "private" not in str(error)
+
+
+def outcomes(kinds, timeout_s):
+    """What was told to end the process after calls that ended so, one after another."""
+    told, stages = [], Stages(None)
+    guarded = GuardedStages(stages, timeout_s, told.append)
+
+    async def run():
+        for outcome in kinds:
+            stages._outcome = outcome
+            with contextlib.suppress(EngineFault, Overloaded):
+                await guarded.speak([])
+            await asyncio.sleep(0.002)
+
+    asyncio.run(run())
+    return told
+
+
+def test_a_stage_that_fails_every_call_for_long_ends_the_process():
+    fault, full = EngineFault("flow", "failed", "send it again"), Overloaded("flow", "shared memory is full", 1.0)
+    enough = [fault] * (MANY_FAILURES + 1)
+    assert outcomes(enough, 0.01) == [fault, fault], "from the first that is one too many"
+    assert outcomes(enough, 60.0) == [], "not for long enough"
+    assert outcomes([*enough[:-2], [1], *enough[:-2]], 0.01) == [], "it answered in between"
+    assert outcomes([full] * (MANY_FAILURES + 5), 0.01) == [], "memory comes back by itself"

@@ -1,0 +1,124 @@
+"""Whole answers in process: the time to the first sound, and how many listeners never run dry."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from gpubench.language import LanguageBench
+from gpubench.measure import Clock
+from gpubench.sound import MOST_IN_CALL, SoundBench
+from runtime.contracts import ChunkFlag
+from runtime.stream import FRAME_S, Stream
+from runtime.token2wav.hops import ChunkCutter, Cut, HopPolicy
+
+SILENT_GROUPS = 2  # the trained model begins every answer with them
+
+
+@dataclass(slots=True)
+class Listener:
+    """Plays a stream as soon as it has sound."""
+
+    cutter: ChunkCutter
+    groups: int = 0
+    begun: float = 0.0
+    until: float = 0.0  # when what it has runs out
+    underruns: int = 0
+
+    def hear(self, now: float, seconds: float) -> None:
+        """Takes sound that is ready now."""
+        if not self.begun:
+            self.begun = self.until = now
+        elif now > self.until:
+            self.underruns += 1
+            self.until = now
+        self.until += seconds
+
+
+@dataclass(slots=True)
+class Answers:
+    """Streams from loop to sound in one thread; on a GPU sound overtakes the frame that runs meanwhile."""
+
+    language: LanguageBench
+    sound: SoundBench
+    hops: tuple[int, ...]
+    listeners: dict[int, Listener] = field(default_factory=dict)
+    waiting: list[tuple[int, Cut]] = field(default_factory=list)
+
+    def run(self, prompts: Sequence[Stream], paced: bool) -> None:
+        """Runs until every answer has ended; ``paced``: no faster than the listeners."""
+        policy = HopPolicy(self.hops)
+        for stream in prompts:
+            self.listeners[stream.key] = Listener(ChunkCutter(policy))
+            self.language.loop().add(stream)
+        try:
+            self._run(paced)
+        finally:
+            self.language.clear()
+            self.sound.release([stream.key for stream in prompts])
+
+    def _run(self, paced: bool) -> None:
+        loop = self.language.loop()
+        began, made = time.perf_counter(), 0
+        while loop.scheduler.live or loop.scheduler.waiting:
+            for item in loop.step():
+                self._push(item.stream.key, item.frame.codes)
+            while self.waiting:
+                self._call()
+            made += 1
+            ahead = made * FRAME_S - (time.perf_counter() - began)
+            if paced and ahead > 1.0:
+                time.sleep(FRAME_S)
+
+    def _push(self, key: int, codes: Sequence[int]) -> None:
+        listener = self.listeners[key]
+        if not codes:
+            return
+        listener.groups += 1
+        if listener.groups > SILENT_GROUPS:
+            limit = self.sound._sizes.flow.vocab_size
+            self.waiting += [(key, cut) for cut in listener.cutter.push([code % limit for code in codes])]
+
+    def _call(self) -> None:
+        # First chunks before later ones, and no stream twice in a call.
+        self.waiting.sort(key=lambda item: not item[1].flag & ChunkFlag.START)
+        batch: dict[int, Cut] = {}
+        for key, cut in self.waiting:
+            if len(batch) < MOST_IN_CALL:
+                batch.setdefault(key, cut)
+        taken = set(map(id, batch.values()))
+        self.waiting = [item for item in self.waiting if id(item[1]) not in taken]
+        _, seconds = self.sound.speak([(key, cut.flag, cut.tokens) for key, cut in batch.items()])
+        now = time.perf_counter()
+        for key, length in zip(batch, seconds, strict=True):
+            self.listeners[key].hear(now, length)
+
+
+def first_audio_ms(language: LanguageBench, sound: SoundBench, clock: Clock, hops: tuple[int, ...], runs: int) -> float:
+    """From a 3 s question's spectrum to the first samples, two silent groups forced; median."""
+    times = []
+    frames = SILENT_GROUPS + -(-(hops[0] + 3) // 5) + 1
+    for run in range(runs + 1):
+        clock.wait()
+        began = time.perf_counter()
+        sound.encode(3)
+        answers = Answers(language, sound, hops)
+        answers.run([language.stream(run, language.sizes.question, frames)], paced=False)
+        times.append(1000 * (answers.listeners[run].begun - began))
+    return float(np.median(times[1:]))
+
+
+def sustained(
+    language: LanguageBench, sound: SoundBench, counts: Sequence[int], hops: tuple[int, ...], frames: int
+) -> Iterator[tuple[int, int]]:
+    """Streams, started together, and how often their listeners ran dry; ends with the first count at which one did."""
+    for count in counts:
+        answers = Answers(language, sound, hops)
+        answers.run([language.stream(i, language.sizes.question, frames) for i in range(count)], paced=True)
+        underruns = sum(listener.underruns for listener in answers.listeners.values())
+        yield count, underruns
+        if underruns:
+            return
