@@ -30,7 +30,7 @@ class StageHangs(EngineFault):
 
 
 class Trouble:
-    """Failures of a stage since it last answered. Where it is broken they add up: releases are tried again and again."""
+    """Failures of a stage since it last answered. Where it is broken they add up: releases are tried for ever."""
 
     def __init__(self, patience_s: float) -> None:
         self._patience_s, self._count, self._since = patience_s, 0, 0.0
