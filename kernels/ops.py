@@ -7,7 +7,8 @@ from typing import Any, Protocol
 
 import torch
 
-from kernels import choice, decoder, embedding, fused, paged_rows, token2wav
+from kernels import accept, choice, decoder, embedding, fused, paged_rows, token2wav
+from kernels.accept import Answers, Rules
 from kernels.choice import Choices
 from kernels.linear import Matrix
 from kernels.paged_rows import Pool
@@ -76,6 +77,9 @@ class Ops(Protocol):
     ) -> torch.Tensor:
         """See ``kernels.choice``."""
 
+    def accept(self, state: Answers, rules: Rules, slots: torch.Tensor, found: torch.Tensor) -> None:
+        """See ``kernels.accept``."""
+
     def fused_linear(
         self,
         x: torch.Tensor,
@@ -111,12 +115,13 @@ class _Table:
 
 def twin_ops() -> Ops:
     """Plain torch, on any device."""
-    ops: Any = _Table(decoder, paged_rows, embedding, choice, token2wav, fused)
+    ops: Any = _Table(decoder, paged_rows, embedding, choice, accept, token2wav, fused)
     return ops
 
 
 def kernel_ops() -> Ops:
     """Triton kernels. Raises ImportError where Triton is not installed."""
+    from kernels.gpu import accept as gpu_accept
     from kernels.gpu import choice as gpu_choice
     from kernels.gpu import chunk_attention, rows_attention
     from kernels.gpu import decoder as gpu_decoder
@@ -124,7 +129,9 @@ def kernel_ops() -> Ops:
     from kernels.gpu import fused as gpu_fused
     from kernels.gpu import token2wav as gpu_token2wav
 
-    ops: Any = _Table(gpu_decoder, rows_attention, chunk_attention, gpu_embedding, gpu_choice, gpu_token2wav, gpu_fused)
+    ops: Any = _Table(
+        gpu_decoder, rows_attention, chunk_attention, gpu_embedding, gpu_choice, gpu_accept, gpu_token2wav, gpu_fused
+    )
     return ops
 
 

@@ -57,6 +57,15 @@ class Decisions:
             tables.text, state.text_id[at], tables.codebook, state.codes[at], state.feeding[at], tables.feedback
         )
 
+    def accept(self, slots: torch.Tensor, found: torch.Tensor) -> None:
+        """Moves the slots on by one frame, see ``kernels.accept``.
+
+        Args:
+            found: [rows, 1 + group] int64, becomes text id and codes as they were chosen; NOT_FINITE as the text id
+                of a faulty slot.
+        """
+        self.ops.accept(self.state.answers, self.state.rules, slots, found)
+
     def take_text(self, slots: torch.Tensor, hidden: torch.Tensor, logits: torch.Tensor) -> None:
         """Keeps the hidden rows [rows, H] of a backbone step and chooses from its logits [rows, V]."""
         at = slots.long()

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from runtime.frames.executor import Executor, Work
-from runtime.frames.state import SlotState
 from runtime.frames.steps import FrameSteps
 
 SMALL = (1, 2, 4)
@@ -99,10 +98,8 @@ class RecordedFrames:
         self._executor = executor
         self._backbone = Batch(executor, steps.backbone, most, nobody)
         self._speech = Batch(executor, steps.speech, most, nobody)
-        self._accept = Batch(executor, lambda slots: self._accept_into(state, slots), most, nobody)
-
-    def _accept_into(self, state: SlotState, slots: torch.Tensor) -> None:
-        self._results[: len(slots)].copy_(state.accept(slots.long()))
+        accept = steps.decisions.accept
+        self._accept = Batch(executor, lambda slots: accept(slots, self._results[: len(slots)]), most, nobody)
 
     def prepare(self) -> None:
         """Records everything now instead of when it is first needed."""
@@ -116,7 +113,7 @@ class RecordedFrames:
             deciding: slots that make a frame. speaking: those of them that have a speech head.
 
         Returns:
-            [deciding, 1 + group] int64, see ``SlotState.accept``; the next frame overwrites it.
+            [deciding, 1 + group] int64, see ``Decisions.accept``; the next frame overwrites it.
         """
         self._backbone.run(deciding)
         if speaking:

@@ -1,7 +1,7 @@
 """The device work of one frame as functions over slots.
 
 Backbone step with choice of the text id; a group of codes with their feedback (the answer's rules are
-``SlotState.accept``). Each reads and writes ``SlotState`` and the caches only.
+``kernels.accept``). Each reads and writes ``SlotState`` and the caches only.
 """
 
 from __future__ import annotations

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 
 import torch
 
 from gpubench.sizes import BenchSizes
+from kernels.accept import Answers, Rules
 from kernels.choice import Choices
 from kernels.linear import Dense
 from kernels.ops import kernel_ops, twin_ops
@@ -60,6 +62,34 @@ def _choices(ids: int, device: torch.device) -> Choices:
         top_p=full(0.9, torch.float32), seeds=torch.arange(ROWS, device=device),
         steps=full(3, torch.int64), bans=torch.full((ROWS, 0, 2), -1, device=device), last=full(0, torch.int64),
     )  # fmt: skip
+
+
+def answers(device: torch.device) -> tuple[Answers, Rules]:
+    """Slots that begin to speak, speak, and end, with nobody's behind them; two ids of either kind."""
+
+    def flags(*values: int) -> torch.Tensor:
+        return torch.tensor([*values, 0], dtype=torch.bool, device=device)
+
+    def numbers(*shape: int) -> torch.Tensor:
+        return torch.ones(ROWS + 1, *shape, dtype=torch.int64, device=device)
+
+    seen = [torch.zeros(ROWS + 1, 2, dtype=torch.uint8, device=device) for _ in range(2)]
+    codes = numbers(5)
+    codes[1] = 0
+    state = Answers(
+        numbers(), codes, numbers(), numbers(), numbers() - 1,
+        flags(1, 0, 0), flags(1, 1, 1), flags(0, 1, 1), flags(0, 1, 1), flags(0, 0, 1), *seen,
+    )  # fmt: skip
+    return state, Rules(audio_bos=0, audio_eos=0, speech_eos=1, not_finite=-1)
+
+
+def _accepted(run: Callable[..., None], slots: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """All that the rules leave behind, in one row."""
+    state, rules = answers(device)
+    found = torch.zeros(len(slots), 6, dtype=torch.int64, device=device)
+    run(state, rules, slots, found)
+    left = [getattr(state, field.name)[:-1].flatten().long() for field in fields(state)]
+    return torch.cat([found.flatten(), *left])
 
 
 def run_checks(sizes: BenchSizes, device: torch.device, dtype: torch.dtype) -> list[Check]:
@@ -136,4 +166,6 @@ def run_checks(sizes: BenchSizes, device: torch.device, dtype: torch.dtype) -> l
     checks = [Check(name, _error(a, b), bound) for name, a, b in found]
     choices, scores = _choices(codes, device), 3 * torch.randn(ROWS, codes, device=device)
     same = mine.choose(scores, slots, choices, group, 2) == twin.choose(scores, slots, choices, group, 2)
-    return [*checks, Check("sampler, ids", float((~same).sum()), 0.0)]
+    checks.append(Check("sampler, ids", float((~same).sum()), 0.0))
+    mixed_up = _accepted(mine.accept, slots, device) != _accepted(twin.accept, slots, device)
+    return [*checks, Check("rules of the answer", float(mixed_up.sum()), 0.0)]
