@@ -25,7 +25,8 @@ class Answers:
     """What the rules read and write, by slot; the last slot is nobody's, whose position stays 0.
 
     ``chosen`` text ids and ``codes`` [slots, group] of the frame, ``text_id`` the text id in force, ``position``,
-    ``forwards``: int64 [slots] each. ``forced``, ``speaks``, ``speaking``, ``feeding``, ``faulty``: bool [slots].
+    ``forwards``: int64 [slots] each. ``forced``, ``speaks``, ``speaking``, ``feeding``: bool [slots]; ``faulty`` too,
+    set by the choices of a frame (``kernels.choice``) and cleared here.
     ``text_seen``, ``code_seen`` [slots, ids] uint8: what the penalty sees.
     """
 
@@ -66,6 +67,7 @@ def accept(state: Answers, rules: Rules, slots: torch.Tensor, found: torch.Tenso
     state.speaking.index_copy_(0, at, speaks & ((emitted & ~ended) | (text == rules.audio_bos)))
     state.feeding.index_copy_(0, at, emitted & ~ended)
     state.text_id.index_copy_(0, at, text)
+    state.faulty.index_fill_(0, at, False)
     state.forwards.index_copy_(0, at, state.forwards[at] + 1)
     state.position.index_copy_(0, at, state.position[at] + 1)
     state.position[-1:].zero_()  # nobody's rows never get anywhere

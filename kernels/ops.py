@@ -73,7 +73,13 @@ class Ops(Protocol):
         """See ``kernels.embedding``."""
 
     def choose(
-        self, scores: torch.Tensor, slots: torch.Tensor, choices: Choices, earlier: torch.Tensor | None, number: int
+        self,
+        scores: torch.Tensor,
+        slots: torch.Tensor,
+        choices: Choices,
+        earlier: torch.Tensor | None,
+        number: int,
+        out: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """See ``kernels.choice``."""
 

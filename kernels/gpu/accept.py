@@ -63,6 +63,7 @@ def _accept(
     tl.store(speaking + slot, has_speech & (goes_on | (text == AUDIO_BOS)))
     tl.store(feeding + slot, goes_on)
     tl.store(text_id + slot, text)
+    tl.store(faulty + slot, False)
     tl.store(forwards + slot, frames + 1)
     tl.store(position + slot, tl.where(slot == NOBODY, 0, tl.load(position + slot) + 1))
 

@@ -78,7 +78,7 @@ class SlotState:
         self.faulty = flags()  # an engine gave this slot's present frame scores that are not finite
         self.hidden = torch.zeros(slots, sizes.hidden, dtype=like.dtype, device=device)
         seeds, pairs = longs(), torch.full((slots, MAX_BANNED_PAIRS, 2), NO_PAIR, device=device)
-        shared = {"seeds": seeds, "steps": self.forwards, "last": self.text_id}
+        shared = {"seeds": seeds, "steps": self.forwards, "last": self.text_id, "faulty": self.faulty}
         self.text = _choices(slots, sizes.vocabulary, device, shared | {"bans": pairs}, draws)
         shared["bans"] = pairs[:, :0]  # codes have no banned pairs
         self.speech = _choices(slots, sizes.speech_ids.codebook_size, device, shared, draws)

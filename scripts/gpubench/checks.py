@@ -61,6 +61,7 @@ def _choices(ids: int, device: torch.device) -> Choices:
         penalty=full(1.2, torch.float32), temperature=full(0.8, torch.float32), top_k=full(50, torch.int32),
         top_p=full(0.9, torch.float32), seeds=torch.arange(ROWS, device=device),
         steps=full(3, torch.int64), bans=torch.full((ROWS, 0, 2), -1, device=device), last=full(0, torch.int64),
+        faulty=full(0, torch.bool),
     )  # fmt: skip
 
 
