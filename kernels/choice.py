@@ -25,8 +25,8 @@ class Choices:
     ``seen`` [slots, ids] uint8, 1 where the penalty sees an id; ``greedy`` [slots] bool; ``penalty``,
     ``temperature``, ``top_p`` [slots] float32; ``top_k`` [slots] int32, 0 = all; ``seeds``, ``steps``
     [slots] int64; ``bans`` [slots, pairs, 2] int64: the second id of a pair may not follow the first,
-    -1 = no pair; ``last`` [slots] int64 id before the one to be chosen. ``draws`` replaces the seeded
-    random numbers of the twin (tests).
+    -1 = no pair; ``last`` [slots] int64 id before the one to be chosen. ``faulty`` [slots] bool is written: set
+    where scores have no finite largest one. ``draws`` replaces the seeded random numbers of the twin (tests).
     """
 
     seen: torch.Tensor
@@ -39,6 +39,7 @@ class Choices:
     steps: torch.Tensor
     bans: torch.Tensor
     last: torch.Tensor
+    faulty: torch.Tensor
     draws: Draws | None = None
 
     def uniforms(self, slots: torch.Tensor, number: int) -> torch.Tensor:
@@ -52,7 +53,12 @@ class Choices:
 
 
 def choose(
-    scores: torch.Tensor, slots: torch.Tensor, choices: Choices, earlier: torch.Tensor | None, number: int
+    scores: torch.Tensor,
+    slots: torch.Tensor,
+    choices: Choices,
+    earlier: torch.Tensor | None,
+    number: int,
+    out: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """One id per row.
 
@@ -61,11 +67,14 @@ def choose(
         slots: [rows] int32.
         earlier: [rows, n] int64 ids that the penalty sees besides, or None.
         number: of the random number to use.
+        out: [rows] int64 of any stride, becomes what is returned.
 
     Returns:
-        [rows] int64.
+        [rows] int64; of scores that are not finite it may be any id.
     """
     at = slots.long()
+    broken = ~scores.amax(dim=-1).isfinite()  # amax hands a NaN on
+    choices.faulty.index_copy_(0, at, choices.faulty[at] | broken)
     processed = _process(scores.float(), at, choices, earlier)
     chosen = processed.argmax(dim=-1)
     drawn = (~choices.greedy[at]).nonzero()[:, 0]
@@ -77,8 +86,8 @@ def choose(
             choices.top_k[rows].long()[:, None],
             choices.top_p[rows][:, None],
         )
-        chosen[drawn] = draw(distribution, choices.uniforms(rows, number))
-    return chosen
+        chosen[drawn] = draw(distribution, choices.uniforms(rows, number)).clamp(max=scores.shape[1] - 1)
+    return chosen if out is None else out.copy_(chosen)
 
 
 def _process(scores: torch.Tensor, at: torch.Tensor, choices: Choices, earlier: torch.Tensor | None) -> torch.Tensor:

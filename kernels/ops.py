@@ -7,7 +7,8 @@ from typing import Any, Protocol
 
 import torch
 
-from kernels import choice, decoder, embedding, flow, fused, paged_rows, token2wav
+from kernels import accept, choice, decoder, embedding, flow, fused, paged_rows, token2wav
+from kernels.accept import Answers, Rules
 from kernels.choice import Choices
 from kernels.flow import FlowPages
 from kernels.linear import Matrix
@@ -73,9 +74,18 @@ class Ops(Protocol):
         """See ``kernels.embedding``."""
 
     def choose(
-        self, scores: torch.Tensor, slots: torch.Tensor, choices: Choices, earlier: torch.Tensor | None, number: int
+        self,
+        scores: torch.Tensor,
+        slots: torch.Tensor,
+        choices: Choices,
+        earlier: torch.Tensor | None,
+        number: int,
+        out: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """See ``kernels.choice``."""
+
+    def accept(self, state: Answers, rules: Rules, slots: torch.Tensor, found: torch.Tensor) -> None:
+        """See ``kernels.accept``."""
 
     def fused_linear(
         self,
@@ -130,12 +140,13 @@ class _Table:
 
 def twin_ops() -> Ops:
     """Plain torch, on any device."""
-    ops: Any = _Table(decoder, paged_rows, embedding, choice, token2wav, fused, flow)
+    ops: Any = _Table(decoder, paged_rows, embedding, choice, accept, token2wav, fused, flow)
     return ops
 
 
 def kernel_ops() -> Ops:
     """Triton kernels. Raises ImportError where Triton is not installed."""
+    from kernels.gpu import accept as gpu_accept
     from kernels.gpu import choice as gpu_choice
     from kernels.gpu import chunk_attention, flow_attention, rows_attention
     from kernels.gpu import decoder as gpu_decoder
@@ -145,7 +156,7 @@ def kernel_ops() -> Ops:
     from kernels.gpu import token2wav as gpu_token2wav
 
     ops: Any = _Table(
-        gpu_decoder, rows_attention, chunk_attention, gpu_embedding, gpu_choice, gpu_token2wav, gpu_fused,
+        gpu_decoder, rows_attention, chunk_attention, gpu_embedding, gpu_choice, gpu_accept, gpu_token2wav, gpu_fused,
         gpu_flow, flow_attention,
     )  # fmt: skip
     return ops

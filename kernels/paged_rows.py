@@ -75,13 +75,15 @@ def attend_chunks(
 
     Args:
         q, slots, positions, layer: as in ``attend_rows``.
-        tiles: [tiles, 2] int32 first row and number of rows, at most ``TILE_ROWS``, of one sequence each.
+        tiles: [tiles, 2] int32 first row and number of rows, 0 to ``TILE_ROWS``, of one sequence each.
 
     Returns:
         [rows, heads * head size].
     """
     out = torch.empty_like(q)
     for first, count in tiles.tolist():
+        if not count:
+            continue
         begin = int(positions[first])
         k, v = pool.gather(int(slots[first]), begin + count, layer)
         group = q.shape[1] // k.shape[0]

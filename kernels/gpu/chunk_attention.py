@@ -1,6 +1,6 @@
 """Paged attention of prompt chunks: many query positions of a sequence, its K and V written before.
 
-A tile is a few consecutive rows of one sequence. Grouped-query, causal by absolute position, so a first
+A tile is a few consecutive rows of one sequence, or none at all. Grouped-query, causal by absolute position, so a first
 chunk and a later one are the same call. Twin: ``kernels.paged_rows.attend_chunks``.
 """
 
@@ -39,6 +39,8 @@ def _attend_tile(
     tile, head = tl.program_id(0), tl.program_id(1)
     first = tl.load(tiles + tile * 2)
     count = tl.load(tiles + tile * 2 + 1)
+    if count == 0:
+        return
     slot = tl.load(slots + first).to(tl.int64)
     base = tl.load(positions + first).to(tl.int32)
     d = tl.arange(0, DIM)

@@ -38,12 +38,12 @@ def _mix_text(table, ids, spoken, fed, out, width, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def _add_embedding(rows, stride, table, ids, out, width, BLOCK: tl.constexpr):
+def _add_embedding(rows, stride, table, ids, id_stride, out, width, BLOCK: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = column < width
     value = tl.load(rows + row * stride + column, mask=inside, other=0.0).to(tl.float32)
-    value += tl.load(table + tl.load(ids + row) * width + column, mask=inside, other=0.0).to(tl.float32)
+    value += tl.load(table + tl.load(ids + row * id_stride) * width + column, mask=inside, other=0.0).to(tl.float32)
     tl.store(out + row * width + column, value.to(out.dtype.element_ty), mask=inside)
 
 
@@ -67,11 +67,11 @@ def mix_text(table: torch.Tensor, ids: torch.Tensor, spoken: torch.Tensor, fed: 
 
 
 def add_embedding(rows: torch.Tensor, table: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-    """See the twin. The last axis of ``rows`` must be dense."""
+    """See the twin. The last axis of ``rows`` must be dense; ids may have any stride."""
     width = table.shape[1]
     out = torch.empty(len(rows), width, dtype=rows.dtype, device=rows.device)
     grid = (len(rows), triton.cdiv(width, BLOCK))
-    _add_embedding[grid](rows, rows.stride(0), table, ids.contiguous(), out, width, BLOCK=BLOCK)
+    _add_embedding[grid](rows, rows.stride(0), table, ids, ids.stride(0), out, width, BLOCK=BLOCK)
     return out
 
 

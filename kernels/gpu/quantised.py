@@ -24,8 +24,8 @@ def _scaled_product(
     OUTPUTS: tl.constexpr,
     DEPTH: tl.constexpr,
 ):
-    row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
-    output = tl.program_id(0) * OUTPUTS + tl.arange(0, OUTPUTS)
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    output = tl.program_id(1) * OUTPUTS + tl.arange(0, OUTPUTS)
     total = tl.zeros([ROWS, OUTPUTS], tl.float32)
     for start in range(0, depth, DEPTH):
         k = start + tl.arange(0, DEPTH)
@@ -44,7 +44,8 @@ def scaled_product(x: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor) -
     x = x.contiguous()
     rows, (outputs, depth) = len(x), weight.shape
     out = torch.empty(rows, outputs, dtype=x.dtype, device=x.device)
-    grid = (triton.cdiv(outputs, OUTPUTS), triton.cdiv(rows, ROWS))
+    # The first axis runs fastest: all row tiles of a weight tile follow each other and find it in the L2 cache.
+    grid = (triton.cdiv(rows, ROWS), triton.cdiv(outputs, OUTPUTS))
     _scaled_product[grid](
         x, weight, scale, out, rows, outputs, depth,
         ROWS=ROWS, OUTPUTS=OUTPUTS, DEPTH=DEPTH, num_warps=WARPS, num_stages=STAGES,

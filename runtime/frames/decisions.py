@@ -57,14 +57,21 @@ class Decisions:
             tables.text, state.text_id[at], tables.codebook, state.codes[at], state.feeding[at], tables.feedback
         )
 
+    def accept(self, slots: torch.Tensor, found: torch.Tensor) -> None:
+        """Moves the slots on by one frame, see ``kernels.accept``.
+
+        Args:
+            found: [rows, 1 + group] int64, becomes text id and codes as they were chosen; NOT_FINITE as the text id
+                of a faulty slot.
+        """
+        self.ops.accept(self.state.answers, self.state.rules, slots, found)
+
     def take_text(self, slots: torch.Tensor, hidden: torch.Tensor, logits: torch.Tensor) -> None:
         """Keeps the hidden rows [rows, H] of a backbone step and chooses from its logits [rows, V]."""
         at = slots.long()
         self.state.hidden.index_copy_(0, at, hidden)
         # Number ``group`` of a step's random numbers is the text's, after those of the codes.
-        chosen = self.ops.choose(logits, slots, self.state.text, None, self._group)
-        self.state.faulty.index_copy_(0, at, ~logits.amax(dim=-1).isfinite())  # amax hands a NaN on
-        self.state.chosen.index_copy_(0, at, chosen.clamp(0, logits.shape[1] - 1))
+        self.state.chosen.index_copy_(0, at, self.ops.choose(logits, slots, self.state.text, None, self._group))
 
     def take_group(self, slots: torch.Tensor, logits_of: LogitsOf) -> None:
         """A group of every slot: one code after another, each fed by the one before."""
@@ -72,14 +79,9 @@ class Decisions:
         rows = self.ops.add_embedding(state.hidden[at], tables.text, state.text_id[at])
         spread = (tables.spread(rows) + tables.spread_bias).view(len(rows), self._group, -1)
         before = state.codes[at]
-        previous, group, largest = before[:, -1], torch.empty_like(before), []
+        previous, group = before[:, -1], torch.empty_like(before)
         for number in range(self._group):
             x = tables.narrow(self.ops.add_embedding(spread[:, number], tables.codebook, previous))
-            logits = logits_of(x, number)
-            chosen = self.ops.choose(logits, slots, state.speech, group[:, :number], number)
-            previous = chosen.clamp(0, logits.shape[1] - 1)  # of scores that are not finite it may be anything
-            largest.append(logits.amax(dim=-1))
-            group[:, number] = previous
-        faulty = ~torch.stack(largest).isfinite().all(dim=0)
-        state.faulty.index_copy_(0, at, state.faulty[at] | faulty)
+            previous = group[:, number]
+            self.ops.choose(logits_of(x, number), slots, state.speech, group[:, :number], number, previous)
         state.codes.index_copy_(0, at, group)

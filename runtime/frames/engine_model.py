@@ -37,6 +37,8 @@ class EngineModel(Lockstep):
         most, nobody = self.state.sizes.slots, self.state.nobody
         self._deciding, self._speaking = (PlacedSlots(executor, most, nobody) for _ in range(2))
         self._begin = torch.tensor(self._ids.bos, device=executor.device)
+        # What a frame found; it is on its way to the host before the next one overwrites it.
+        self._found = torch.zeros(most, 1 + self._ids.group_size, dtype=torch.int64, device=executor.device)
 
     @torch.inference_mode()
     def prepare(self) -> None:
@@ -46,7 +48,7 @@ class EngineModel(Lockstep):
         codes = text.new_zeros(1, state.sizes.speech_ids.codebook_size)
         self._decisions.take_text(slots, self._decisions.embed(slots), text)
         self._decisions.take_group(slots, lambda x, number: codes)
-        state.accept(slots.long())
+        self._decisions.accept(slots, self._found[:1])
 
     @torch.inference_mode()
     def queue(self, plan: Plan) -> Ticket | None:
@@ -59,7 +61,11 @@ class EngineModel(Lockstep):
         slots = self._deciding.place([stream.slot for stream in deciding])
         prompts = self._step_backbone(plan, slots)
         self._step_speech(plan, prompts)
-        return self._executor.fetch(self.state.accept(slots.long())) if deciding else None
+        if not deciding:
+            return None
+        found = self._found[: len(deciding)]
+        self._decisions.accept(slots, found)
+        return self._executor.fetch(found)
 
     def _step_backbone(self, plan: Plan, slots: torch.Tensor) -> list[torch.Tensor]:
         """One packed call. Returns the sub-positions of each speaking context [length, G, H]."""

@@ -28,12 +28,13 @@ class FrameModel:
     ) -> None:
         self._executor, self.steps, self._caches = executor, steps, caches
         self._stacks = steps.backbone_stack, steps.speech_stack
-        self._frames, self._prefill = RecordedFrames(executor, steps), Prefill(steps, projections)
+        self._frames, self._prefill = RecordedFrames(executor, steps), Prefill(executor, steps, projections)
 
     @torch.inference_mode()
     def prepare(self) -> None:
-        """Records all batch sizes, so that no request waits for it."""
+        """Records all batch sizes and short prompts, so that no request waits for it."""
         self._frames.prepare()
+        self._prefill.prepare()
 
     @torch.inference_mode()
     def queue(self, plan: Plan) -> Ticket | None:

@@ -1,7 +1,7 @@
 """Prompt chunks into both caches, all but the last position of each prompt, which is the first frame's.
 
-Runs as it comes, unrecorded: every chunk has a length of its own, and there is enough arithmetic in it to
-hide the host behind.
+A few rows run in a recorded pass (``recorded_prefill``). More run as they come: there is enough arithmetic in
+them to hide the host behind.
 """
 
 from __future__ import annotations
@@ -14,18 +14,28 @@ import torch
 from kernels.paged_rows import cut_tiles
 from runtime.engines.device import bring
 from runtime.engines.stack import Rows
+from runtime.frames.executor import Executor
+from runtime.frames.recorded_prefill import Places, RecordedPrefill, speech_rows
 from runtime.frames.steps import FrameSteps
 from runtime.models.speech_head import Projections
 from runtime.scheduler import Chunk
+
+Part = tuple[Chunk, int]  # and how many of its rows are prefilled
 
 
 class Prefill:
     """Chunks of several prompts as one pass of each stack."""
 
-    def __init__(self, steps: FrameSteps, projections: Projections) -> None:
+    def __init__(self, executor: Executor, steps: FrameSteps, projections: Projections) -> None:
         self._steps, self._projections = steps, projections
         self._device = steps.state.hidden.device
         self._begin = torch.tensor(steps.state.sizes.speech_ids.bos, device=self._device)
+        self._group = steps.state.sizes.speech_ids.group_size
+        self._recorded = RecordedPrefill(executor, steps, projections)
+
+    def prepare(self) -> None:
+        """Records what is recorded."""
+        self._recorded.prepare()
 
     def run(self, chunks: Sequence[Chunk]) -> None:
         """Queues the chunks' rows. Speaking streams come first, so that their rows are the first ones."""
@@ -36,25 +46,31 @@ class Prefill:
             return
         pairs = [self._projections.embed_prompt(c.stream.prompt, c.begin, length) for c, length in parts]
         x, plain = (torch.cat(rows) for rows in zip(*pairs, strict=True))
-        spoken = [(c, length) for c, length in parts if c.stream.params.speaks]
-        backbone = self._steps.backbone_stack
-        hidden = backbone.stack(x, self._rows(parts, 1), backbone.tables, store_only=not spoken)
-        if spoken:
-            count = sum(length for _, length in spoken)
-            self._speak(hidden[:count], plain[:count], spoken)
+        speaking = [part for part in parts if part[0].stream.params.speaks]
+        places = _places(parts, 1)
+        spoken = _places(speaking, self._group) if speaking else None
+        if self._recorded.takes(places.lengths):
+            self._recorded.run(x, plain, places, spoken)
+        else:
+            self._run_unrecorded(x, plain, places, spoken)
 
-    def _speak(self, hidden: torch.Tensor, plain: torch.Tensor, parts: Sequence[tuple[Chunk, int]]) -> None:
-        """The speech head's cache: every sub-position after the begin code."""
-        ids = self._steps.state.sizes.speech_ids
-        spread = self._projections.spread(hidden, plain).flatten(0, 1)
-        speech = self._steps.speech_stack
-        inputs = self._projections.speech_inputs(spread, self._begin)
-        speech.stack(inputs, self._rows(parts, ids.group_size), speech.tables, store_only=True)
+    def _run_unrecorded(self, x: torch.Tensor, plain: torch.Tensor, places: Places, spoken: Places | None) -> None:
+        backbone, speech = self._steps.backbone_stack, self._steps.speech_stack
+        hidden = backbone.stack(x, self._rows(places), backbone.tables, store_only=spoken is None)
+        if spoken is not None:
+            count = len(spoken.slots) // self._group
+            inputs = speech_rows(self._projections, hidden[:count], plain[:count], self._begin)
+            speech.stack(inputs, self._rows(spoken), speech.tables, store_only=True)
 
-    def _rows(self, parts: Sequence[tuple[Chunk, int]], group: int) -> Rows:
-        lengths = [group * length for _, length in parts]
-        slots = np.repeat([c.stream.slot for c, _ in parts], lengths)
-        positions = np.concatenate([group * c.begin + np.arange(n) for (c, _), n in zip(parts, lengths, strict=True)])
-        tiles = np.array(cut_tiles(lengths))
-        found = [bring(values.astype(np.int32), self._device) for values in (slots, positions, tiles)]
-        return Rows(found[0], found[1], found[2], contexts=len(slots))
+    def _rows(self, places: Places) -> Rows:
+        arrays = places.slots, places.positions, np.array(cut_tiles(places.lengths))
+        slots, positions, tiles = (bring(values.astype(np.int32), self._device) for values in arrays)
+        return Rows(slots, positions, tiles, contexts=len(slots))
+
+
+def _places(parts: Sequence[Part], group: int) -> Places:
+    """Rows of the parts in a stack with so many positions for one of theirs."""
+    lengths = [group * length for _, length in parts]
+    slots = np.repeat([c.stream.slot for c, _ in parts], lengths)
+    positions = [group * c.begin + np.arange(n) for (c, _), n in zip(parts, lengths, strict=True)]
+    return Places(slots, np.concatenate(positions), lengths)

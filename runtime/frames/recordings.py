@@ -90,14 +90,14 @@ class RecordedFrames:
     """All three works of a frame, and the results of the last one."""
 
     def __init__(self, executor: Executor, steps: FrameSteps) -> None:
-        state = steps.state
+        state, decide = steps.state, steps.decisions.accept
         most, nobody = state.sizes.slots, state.nobody
         self._results = results = torch.zeros(
             most, 1 + state.sizes.speech_ids.group_size, dtype=torch.int64, device=executor.device
         )
 
         def accept(slots: torch.Tensor) -> None:  # no method: a cycle would hold all recordings until it is collected
-            results[: len(slots)].copy_(state.accept(slots.long()))
+            decide(slots, results[: len(slots)])
 
         self._backbone = Batch(executor, steps.backbone, most, nobody)
         self._speech = Batch(executor, steps.speech, most, nobody)
@@ -115,7 +115,7 @@ class RecordedFrames:
             deciding: slots that make a frame. speaking: those of them that have a speech head.
 
         Returns:
-            [deciding, 1 + group] int64, see ``SlotState.accept``; the next frame overwrites it.
+            [deciding, 1 + group] int64, see ``Decisions.accept``; the next frame overwrites it.
         """
         self._backbone.run(deciding)
         if speaking:

@@ -1,8 +1,8 @@
 """What the device knows of every stream, by slot: the answer's rules, ids, positions, parameters.
 
 The last slot belongs to nobody. Rows that only fill a batch up to its bucket work there, on a block of
-their own. ``accept`` is ``runtime.answer.Answer.accept`` in tensors; the host repeats it with the ids that
-come back one frame later, so both always know the same.
+their own. ``answers`` is what ``kernels.accept`` moves on frame by frame; the host repeats its rules with the
+ids that come back one frame later, so both always know the same.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from kernels.accept import Answers, Rules
 from kernels.choice import Choices, Draws
 from runtime.checkpoint.config import SpeechIds, TextIds
 from runtime.engines.device import bring
@@ -77,10 +78,16 @@ class SlotState:
         self.faulty = flags()  # an engine gave this slot's present frame scores that are not finite
         self.hidden = torch.zeros(slots, sizes.hidden, dtype=like.dtype, device=device)
         seeds, pairs = longs(), torch.full((slots, MAX_BANNED_PAIRS, 2), NO_PAIR, device=device)
-        shared = {"seeds": seeds, "steps": self.forwards, "last": self.text_id}
+        shared = {"seeds": seeds, "steps": self.forwards, "last": self.text_id, "faulty": self.faulty}
         self.text = _choices(slots, sizes.vocabulary, device, shared | {"bans": pairs}, draws)
         shared["bans"] = pairs[:, :0]  # codes have no banned pairs
         self.speech = _choices(slots, sizes.speech_ids.codebook_size, device, shared, draws)
+        self.rules = Rules(sizes.text_ids.audio_bos, sizes.text_ids.audio_eos, sizes.speech_ids.eos, NOT_FINITE)
+        self.answers = Answers(
+            chosen=self.chosen, codes=self.codes, text_id=self.text_id, position=self.position,
+            forwards=self.forwards, forced=self.forced, speaks=self.speaks, speaking=self.speaking,
+            feeding=self.feeding, faulty=self.faulty, text_seen=self.text.seen, code_seen=self.speech.seen,
+        )  # fmt: skip
 
     def admit(self, stream: Stream) -> None:
         """Begins a stream in its slot: it stands before the last position of its prompt.
@@ -118,37 +125,6 @@ class SlotState:
         if not sampling.text_greedy and sampling.banned_pairs:
             pairs = np.array(sampling.banned_pairs, np.int64)
             self.text.bans[slot, : len(pairs)] = bring(pairs, self.text.bans.device)
-
-    def accept(self, slots: torch.Tensor) -> torch.Tensor:
-        """The rules of the answer for chosen text ids and codes of some slots.
-
-        Args:
-            slots: [rows] int64.
-
-        Returns:
-            [rows, 1 + group] int64: text id and codes as they were chosen; NOT_FINITE as the text id of a faulty slot.
-        """
-        ids, text = self.sizes.text_ids, self.chosen[slots]
-        codes, eos = self.codes[slots], self.sizes.speech_ids.eos
-        shown = torch.where(self.faulty[slots], NOT_FINITE, text)
-        found = torch.cat([shown[:, None], codes], dim=1)
-        text = torch.where((self.forwards[slots] == 0) & self.forced[slots], ids.audio_bos, text)
-        speaks = self.speaks[slots]
-        emitted = self.speaking[slots] & speaks
-        ended = emitted & (codes == eos).any(dim=1)
-        text = torch.where(ended, ids.audio_eos, text)
-        said = torch.where(ended[:, None], eos, codes)
-        width = self.speech.seen.shape[1]
-        flat, places = self.speech.seen.view(-1), slots[:, None] * width + said
-        flat.index_copy_(0, places.flatten(), torch.maximum(flat[places], emitted[:, None].byte()).flatten())
-        self.text.seen.view(-1).index_fill_(0, slots * self.text.seen.shape[1] + text, 1)
-        self.speaking.index_copy_(0, slots, speaks & ((emitted & ~ended) | (text == ids.audio_bos)))
-        self.feeding.index_copy_(0, slots, emitted & ~ended)
-        self.text_id.index_copy_(0, slots, text)
-        self.forwards.index_copy_(0, slots, self.forwards[slots] + 1)
-        self.position.index_copy_(0, slots, self.position[slots] + 1)
-        self.position[self.nobody :].zero_()  # nobody's rows never get anywhere
-        return found
 
 
 def fill(values: torch.Tensor, slot: int, value: float) -> None:

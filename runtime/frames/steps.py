@@ -1,7 +1,7 @@
 """The device work of one frame as functions over slots.
 
 Backbone step with choice of the text id; a group of codes with their feedback (the answer's rules are
-``SlotState.accept``). Each reads and writes ``SlotState`` and the caches only.
+``kernels.accept``). Each reads and writes ``SlotState`` and the caches only.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ class FrameSteps:
         self.weights, self.state = weights, state
         self.decisions = Decisions(weights, state, ops)
         self._group = state.sizes.speech_ids.group_size
+        self._numbers = torch.arange(self._group, device=state.position.device)
 
     def backbone(self, slots: torch.Tensor) -> None:
         """One position of every slot: hidden row and chosen text id."""
@@ -61,10 +62,11 @@ class FrameSteps:
 
     def speech(self, slots: torch.Tensor) -> None:
         """A group of every slot."""
-        first, speech = self.state.position[slots.long()] * self._group, self.speech_stack
+        speech, first = self.speech_stack, self.state.position[slots.long()] * self._group
+        positions = (first + self._numbers[:, None]).int()  # [group, rows]
 
         def logits_of(x: torch.Tensor, number: int) -> torch.Tensor:
-            logits = speech.stack(x, Rows(slots, (first + number).int()), speech.tables)
+            logits = speech.stack(x, Rows(slots, positions[number]), speech.tables)
             for matrix in self.weights.speech_head:
                 logits = matrix(logits)
             return logits

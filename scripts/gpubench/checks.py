@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from gpubench.flow_checks import flow_results
+from gpubench.rule_checks import accepted
 from gpubench.sizes import BenchSizes
 from kernels.choice import Choices
 from kernels.linear import Dense
@@ -108,6 +109,7 @@ def _choices(ids: int, device: torch.device) -> Choices:
         penalty=full(1.2, torch.float32), temperature=full(0.8, torch.float32), top_k=full(50, torch.int32),
         top_p=full(0.9, torch.float32), seeds=torch.arange(ROWS, device=device),
         steps=full(3, torch.int64), bans=torch.full((ROWS, 0, 2), -1, device=device), last=full(0, torch.int64),
+        faulty=full(0, torch.bool),
     )  # fmt: skip
 
 
@@ -212,13 +214,19 @@ def _sampler(bed: Bed) -> Pairs:
     yield SAMPLER, bed.mine.choose(*args), bed.twin.choose(*args)
 
 
-SAMPLER = "sampler, ids"
+def _rules(bed: Bed) -> Pairs:
+    """Ids and flags, of which none may differ."""
+    yield RULES, accepted(bed.mine.accept, bed.device), accepted(bed.twin.accept, bed.device)
+
+
+SAMPLER, RULES = EXACT = "sampler, ids", "rules of the answer"
 #: What each is called when it cannot run -> the comparison.
 COMPARISONS: dict[str, Callable[[Bed], Pairs]] = {
     "attention of rows": _rows, "attention of chunks": _chunks, "rotary and cache write": _rotary,
     "norm with residual": _norm, "SwiGLU": _swiglu, "group embedding": _group_embedding,
     "code embedding": _code_embedding, "Euler step": _euler, "snake": _snake, "int8 product": _int8,
     "FP8 product": _fp8, "norm, matrix, SwiGLU": _fused, "flow's transformer": _flow, SAMPLER: _sampler,
+    RULES: _rules,
 }  # fmt: skip
 
 
@@ -234,7 +242,7 @@ def run_checks(sizes: BenchSizes, device: torch.device, dtype: torch.dtype) -> I
             yield Check(name, float("nan"), 0.0, explained(error))
             continue
         for label, value in found:
-            yield Check(label, value, 0.0 if label == SAMPLER else TOLERANCES[dtype])
+            yield Check(label, value, 0.0 if label in EXACT else TOLERANCES[dtype])
 
 
 def explained(error: Exception) -> str:

@@ -8,11 +8,14 @@ import json
 
 import torch
 import triton
-from gpubench import checks
+from gpubench import checks, rule_checks
 from gpubench.sizes import full
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
+
+from kernels.linear import Dense
+from kernels.quantised import quantise
 
 ARCHITECTURES = {"A100": 80, "H100": 90}
 WARP = 32
@@ -39,6 +42,8 @@ def caught(kernel, *args, grid, warmup, **options):
             attrs[(i,)] = DIVISIBLE
         else:
             signature[param.name] = "fp32" if isinstance(value, float) else "i32"
+            if isinstance(value, int) and value % 16 == 0 and not param.do_not_specialize:
+                attrs[(i,)] = DIVISIBLE  # as a launch says it: without it 16-bit loads are not copied ahead
     settings = {k: v for k, v in options.items() if k in ("num_warps", "num_stages")}
     key = f"{kernel.fn.__module__.removeprefix('kernels.gpu.')}.{kernel.fn.__name__}"
     kind = "/".join(sorted({t for t in signature.values() if t.startswith(("*bf", "*fp", "*i8"))}))
@@ -69,7 +74,7 @@ def main():
         flow_attention.processors = lambda device: 1 << 20
         flow_results(full(), torch.device("cpu"), dtype, kernel_ops(), twin_ops())
     # Codes and text, first and last code of a group, and both stacks' heads with one split and with several.
-    from kernels.gpu import choice, rows_attention
+    from kernels.gpu import accept, choice, fused, rows_attention
 
     slots = torch.zeros(3, dtype=torch.int32)
     for ids in (6565, 151936):
@@ -80,6 +85,17 @@ def main():
     for heads in (16, 32):
         for splits in (1, 16):
             rows_attention.attend_rows(torch.zeros(3, heads, 128).bfloat16(), pool, slots, slots, 0, splits)
+    answers, rules = rule_checks.answers(torch.device("cpu"))
+    accept.accept(answers, rules, slots, torch.zeros(3, 6, dtype=torch.int64))
+    # Narrow and wide tiles behind attention and SwiGLU, and the wide ones of SwiGLU itself.
+    for dtype in (torch.bfloat16, torch.float32):
+        rows, gain = torch.zeros(3, 64, dtype=dtype), torch.zeros(64, dtype=dtype)
+        for outputs in (1024, 4096):
+            weight, residual = torch.zeros(outputs, 64, dtype=dtype), torch.zeros(3, outputs, dtype=dtype)
+            fused.fused_linear(rows, Dense(weight), residual=residual)
+            if dtype == torch.bfloat16:
+                fused.fused_linear(rows, quantise(weight, torch.int8), residual=residual)
+        fused.fused_linear(rows, Dense(weight), gain, 1e-6, gated=True)  # 2048 of each
     print(json.dumps(found))
 
 

@@ -50,7 +50,7 @@ def test_rehearsal(rehearsed):
     path, printed = rehearsed
     result = json.loads(path.read_text())
     assert result == json.loads(printed.splitlines()[-1])
-    assert result["passed"] and len(result["checks"]) == 21 and result["commit"]
+    assert result["passed"] and len(result["checks"]) == 22 and result["commit"]
     names = [row["name"] for row in result["rows"]]
     for part in ("backbone step", "speech group", "frame", "prefill", "encoder", "flow", "vocoder", "first audio"):
         assert any(name.startswith(part) for name in names), part
@@ -76,7 +76,7 @@ def test_page_and_plots_of_a_result(rehearsed, tmp_path):
         assert f"(gpu_tiny_{name}.png)" in text
         assert (tmp_path / f"gpu_tiny_{name}.png").read_bytes().startswith(b"\x89PNG")
     assert all(f"| {row['name']} | {row['ms']:.3f} |" in text for row in result["rows"])
-    assert "REHEARSAL, no figures" in text and "Checks passed: 21 of 21" in text
+    assert "REHEARSAL, no figures" in text and "Checks passed: 22 of 22" in text
     axes = pyplot().figure().subplots()
     PLOTS["frame_time"][1](axes, result)
     drawn = {line.get_label(): line.get_xydata().tolist() for line in axes.get_lines()}
@@ -146,7 +146,7 @@ def test_a_kernel_that_cannot_run_stops_no_other_check(monkeypatch):
     assert [(c.name, c.problem) for c in checks if not c.passed] == [
         ("SwiGLU", "RuntimeError: no code for this device")
     ]
-    assert len(checks) == 20
+    assert len(checks) == 21
 
 
 def test_percent_of_the_floor():

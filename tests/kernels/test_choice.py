@@ -26,6 +26,7 @@ def make(device, ids, pairs=0, **changed):
         steps=torch.tensor([0, 1, 100, 2**33, 4, 5]),
         bans=torch.full((SLOTS, pairs, 2), -1),
         last=torch.zeros(SLOTS, dtype=torch.int64),
+        faulty=torch.zeros(SLOTS, dtype=torch.bool),
     )
     return Choices(**{name: value.to(device) for name, value in (values | changed).items()})
 
@@ -48,8 +49,14 @@ def test_ids_equal_the_twins(device, ids):
         assert found == expected
 
 
-def test_rows_longer_than_a_program_holds(device, monkeypatch):
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """A row of the tests is as long for a program as a row of text scores is."""
     monkeypatch.setattr(gpu, "MAX_BLOCK", 32)
+    monkeypatch.setattr(gpu, "SCAN_BLOCK", 16)
+
+
+def test_rows_longer_than_a_program_holds(device, small_blocks):
     choices = make(device, 71)
     for number in range(1, 3):
         found, expected = both(torch.randn(SLOTS, 71, device=device), ints(range(SLOTS), device), choices, None, number)
@@ -99,9 +106,54 @@ def test_frequencies(device):
     flat = dict(
         seen=torch.zeros(1, 3).byte(), greedy=torch.zeros(1).bool(), penalty=torch.ones(1), temperature=torch.ones(1),
         top_k=torch.zeros(1).int(), top_p=torch.ones(1), seeds=torch.zeros(1).long(), bans=torch.zeros(1, 0, 2).long(),
-        last=torch.zeros(1).long(),
+        last=torch.zeros(1).long(), faulty=torch.zeros(1).bool(),
     )  # fmt: skip
     flat = {name: value.repeat(rows, *[1] * (value.dim() - 1)).to(device) for name, value in flat.items()}
     choices = Choices(**flat, steps=torch.arange(rows, device=device))
     counts = np.bincount(gpu.choose(scores, ints(range(rows), device), choices, None, 0).cpu(), minlength=3)
     assert np.abs(counts / rows - [0.5, 0.3, 0.2]).max() < 0.15
+
+
+def test_equal_scores_in_several_blocks(device, small_blocks):
+    """The lowest id wins, whichever program found it; a row may be all minus infinity."""
+    choices = make(device, 71, greedy=torch.ones(SLOTS, dtype=torch.bool), seen=torch.zeros(SLOTS, 71).byte())
+    scores = torch.zeros(SLOTS, 71, device=device)
+    scores[0, [70, 40]] = scores[1, [15, 16]] = scores[2, [33, 34, 69]] = scores[3, [70]] = 1.0
+    scores[4] = -torch.inf
+    found, expected = both(scores, ints(range(SLOTS), device), choices, None, 0)
+    assert found == expected == [40, 15, 33, 70, 0, 0]
+
+
+def test_ids_into_a_column_of_a_group(device):
+    """Codes stand behind each other in a group, and the penalty sees those before."""
+    scores, slots = torch.randn(SLOTS, 100, device=device), ints(range(SLOTS), device)
+    for module in (gpu, choice):
+        group = torch.full((SLOTS, 5), 99, device=device)
+        for number in range(3):
+            given = module.choose(scores, slots, make_once(device), group[:, :number], number, group[:, number])
+            assert given.tolist() == group[:, number].tolist()
+            plain = module.choose(scores, slots, make_once(device), group[:, :number].clone(), number)
+            assert plain.tolist() == given.tolist()
+        assert (group[:, 3:] == 99).all() and len(set(group[:, 0].tolist())) > 1
+
+
+def make_once(device):
+    torch.manual_seed(1)
+    return make(device, 100)
+
+
+@pytest.mark.parametrize("module", [gpu, choice])
+@pytest.mark.parametrize("long", [False, True])
+def test_scores_that_are_not_finite_are_noted(device, monkeypatch, module, long):
+    """By slot; a flag that is set stays set, and whatever id comes out is one of the row's."""
+    if long:
+        monkeypatch.setattr(gpu, "MAX_BLOCK", 32)
+        monkeypatch.setattr(gpu, "SCAN_BLOCK", 16)
+    scores = torch.randn(SLOTS, 71, device=device)
+    scores[1, 40], scores[2, 3], scores[3], scores[4, :70] = torch.nan, torch.inf, -torch.inf, -torch.inf
+    slots = ints([5, 4, 3, 2, 1], device)  # nobody asks for slot 0
+    before = torch.arange(SLOTS) == 5
+    choices = make(device, 71, faulty=before, greedy=torch.arange(SLOTS) % 2 == 0)
+    chosen = module.choose(scores[:5], slots, choices, None, 0)
+    assert choices.faulty.tolist() == [False, False, True, True, True, True]
+    assert ((chosen >= 0) & (chosen < 71)).all()

@@ -11,7 +11,7 @@ import pytest
 SHARED = {"A100": 163 << 10, "H100": 227 << 10}  # bytes that a program may have
 KERNELS = {
     "_attend_split", "_join_splits", "_attend_tile", "_rotate_and_store", "_add_rms_norm", "_swiglu", "_mean_rows",
-    "_mix_text", "_guided_step", "_snake", "_scaled_product", "_choose_short", "_choose_long",
+    "_mix_text", "_guided_step", "_snake", "_scaled_product", "_choose_short", "_choose_long", "_scan", "_accept",
     "_fused_linear", "_modulated_norm", "_pack_heads", "_attend_blocks",
 }  # fmt: skip
 

@@ -17,7 +17,9 @@ EPS = 1e-6
 
 @pytest.mark.parametrize("rows,depth,outputs", [(1, 64, 40), (5, 300, 24), (16, 513, 17)])
 @pytest.mark.parametrize("norm,residual,gated", [(1, 0, 0), (0, 1, 0), (1, 0, 1), (1, 1, 1), (0, 0, 0)])
-def test_every_combination(device, rows, depth, outputs, norm, residual, gated):
+@pytest.mark.parametrize("narrow", [False, True])
+def test_every_combination(device, monkeypatch, rows, depth, outputs, norm, residual, gated, narrow):
+    monkeypatch.setattr(gpu, "FEW_PROGRAMS", 1000 if narrow else 0)
     x = torch.randn(rows, depth, device=device)
     weight = torch.randn(outputs * (1 + gated), depth, device=device) / depth**0.5
     gain = 1 + 0.1 * torch.randn(depth, device=device) if norm else None
@@ -35,6 +37,25 @@ def test_in_16_bit(device, half):
     expected = fused.fused_linear(x, matrix, gain, EPS, None, True)
     found = gpu.fused_linear(x, matrix, gain, EPS, None, True)
     torch.testing.assert_close(found, expected, atol=2e-2, rtol=2e-2)
+
+
+def test_matrices_of_few_outputs_fill_a_device():
+    """Out and down of the speech head have 1024 outputs; those of the backbone 4096."""
+    tiles = {outputs: gpu.tile_for(outputs, 2) for outputs in (1024, 2032, 2048, 4096)}
+    assert tiles == {1024: (8, 512), 2032: (8, 512), 2048: (16, 256), 4096: (16, 256)}
+    assert gpu.tile_for(1024, 4) == (8, 256), "rows of 32 bit take twice the memory"
+    assert all(-(-outputs // across) >= 128 for outputs, (across, _) in tiles.items())
+
+
+@pytest.mark.parametrize("outputs", [24, 2050])
+def test_a_row_does_not_depend_on_its_company(device, outputs):
+    """To the last bit, and from run to run."""
+    x, extra = torch.randn(7, 96, device=device), torch.randn(7, outputs, device=device)
+    matrix = Dense(torch.randn(outputs, 96, device=device))
+    together = gpu.fused_linear(x, matrix, residual=extra)
+    assert torch.equal(gpu.fused_linear(x, matrix, residual=extra), together)
+    for count in (1, 4):  # the same places: the interpreter's product sums in another order at another one
+        assert torch.equal(gpu.fused_linear(x[:count], matrix, residual=extra[:count]), together[:count])
 
 
 def test_golden_ids_through_the_fused_stack():

@@ -21,6 +21,21 @@ def test_product(device, rows, outputs, depth, kind):
     torch.testing.assert_close(gpu.scaled_product(x, matrix.weight, matrix.scale), expected, atol=2e-4, rtol=2e-4)
 
 
+def test_row_tiles_of_a_weight_tile_are_neighbours(monkeypatch):
+    """Programs start in the order of their first index: the second row tile finds the weights that the first read."""
+    grids = []
+
+    class Launched:
+        def __getitem__(self, grid):
+            grids.append(grid)
+            return lambda *args, **options: None
+
+    monkeypatch.setattr(gpu, "_scaled_product", Launched())
+    rows, outputs = 3 * gpu.ROWS + 1, 5 * gpu.OUTPUTS
+    gpu.scaled_product(torch.zeros(rows, 64), torch.zeros(outputs, 64, dtype=torch.int8), torch.ones(outputs))
+    assert grids == [(4, 5)]
+
+
 @pytest.mark.parametrize("kind,bound", [(torch.int8, 0.01), (torch.float8_e4m3fn, 0.04)])
 def test_error_of_a_matrix(kind, bound):
     """Relative to the norm of the exact product; random numbers, so rounding errors add up like a walk."""

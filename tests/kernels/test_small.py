@@ -59,4 +59,4 @@ def test_both_sets_hold_every_operation():
         assert all(callable(getattr(table, name)) for name in names)
         with pytest.raises(AttributeError):
             table.nothing  # noqa: B018
-    assert len(names) == 15
+    assert len(names) == 16
