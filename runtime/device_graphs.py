@@ -52,9 +52,15 @@ class DeviceGraph:
 
     @torch.inference_mode()
     def prepare(self, calls: Iterable[Arrays]) -> None:
-        """Records for calls of these sizes and types; the largest first, then the others fit into their memory."""
-        for arrays in calls:
+        """Records for calls of these sizes and types; the largest first, then the others fit into their memory.
+
+        Each is run once behind all recordings, so that no stream pays for pinned memory either.
+        """
+        wanted = list(calls)
+        for arrays in wanted:
             self._recording(self._padded(arrays))
+        for arrays in wanted:
+            self.run(arrays)
 
     @torch.inference_mode()
     def run(self, arrays: Arrays) -> Arrays:

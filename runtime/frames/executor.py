@@ -130,22 +130,27 @@ class CudaExecutor:
                 work()
         torch.cuda.current_stream(self.device).wait_stream(self._aside)
         torch.cuda.synchronize(self.device)
-        graph = torch.cuda.CUDAGraph()
+        graph, caller = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self.device)
         self._graphs.append(graph)
-        # Other threads of the process may allocate meanwhile: only this thread's calls count.
-        with torch.cuda.graph(graph, pool=self._pool, stream=self._aside, capture_error_mode="thread_local"):
-            work()
+        try:
+            # Other threads of the process may allocate meanwhile: only this thread's calls count.
+            with torch.cuda.graph(graph, pool=self._pool, stream=self._aside, capture_error_mode="thread_local"):
+                work()
+        finally:
+            torch.cuda.set_stream(caller)  # a capture that fails leaves its own behind
         return graph.replay
 
     def fetch(self, source: torch.Tensor) -> Ticket:
         """See ``Executor``."""
-        turns = self._hosts.setdefault((tuple(source.shape), source.dtype), [])
-        fresh = len(turns) <= TURNS
-        host = torch.empty(source.shape, dtype=source.dtype, pin_memory=True) if fresh else turns.pop(0)
+        key = (tuple(source.shape), source.dtype)
+        if key not in self._hosts:  # all at once: pinning memory takes the host long
+            self._hosts[key] = [torch.empty(key[0], dtype=key[1], pin_memory=True) for _ in range(TURNS + 1)]
+        turns = self._hosts[key]
+        host = turns.pop(0)
         turns.append(host)
         host.copy_(source, non_blocking=True)
         event = torch.cuda.Event()
-        event.record()
+        event.record(torch.cuda.current_stream(self.device))  # another thread's current device may be another
         return _Copied(host, event)
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from runtime.frames import executor
-from runtime.frames.executor import CudaExecutor, EagerExecutor, executor_for
+from runtime.frames.executor import WARM_UPS, CudaExecutor, EagerExecutor, executor_for
 from runtime.frames.recordings import RecordedFrames
 
 
@@ -17,7 +17,7 @@ class Pools:
     """``torch.cuda`` as far as recording goes: a pool whose graphs are all gone takes no other one."""
 
     def __init__(self, patch):
-        self.made, self.graphs, self.streams = set(), weakref.WeakKeyDictionary(), []
+        self.made, self.graphs, self.streams, self.current = set(), weakref.WeakKeyDictionary(), [], []
         pools = self
 
         class Graph:
@@ -40,9 +40,12 @@ class Pools:
         def stream(device, priority=0):
             return SimpleNamespace(priority=priority, wait_stream=lambda other: None)
 
+        self.caller = caller = stream("cpu")
+
         for name, value in {
             "CUDAGraph": Graph, "graph": graph, "stream": current, "Stream": stream, "graph_pool_handle": object,
-            "synchronize": lambda device: None, "current_stream": lambda device: stream(device),
+            "synchronize": lambda device: None, "current_stream": lambda device: caller,
+            "set_stream": self.current.append,
         }.items():  # fmt: skip
             patch.setattr(torch.cuda, name, value)
 
@@ -71,6 +74,17 @@ def test_two_executors_record_with_pools_streams_and_priorities_of_their_own(mon
     assert [stream.priority for stream in pools.streams] == [0, -1]
 
 
+def test_a_capture_that_fails_leaves_the_callers_stream(monkeypatch):
+    pools, times = Pools(monkeypatch), iter(range(9))
+
+    def work():
+        assert next(times) < WARM_UPS, "not captured"
+
+    with pytest.raises(AssertionError, match="not captured"):
+        CudaExecutor("cpu").record(work, lambda: None)
+    assert pools.current == [pools.caller]
+
+
 def test_the_executor_of_a_device(monkeypatch):
     monkeypatch.setattr(executor, "CudaExecutor", lambda *args: args)
     gpu = torch.device("cuda", 0)
@@ -87,8 +101,9 @@ def no_collector():
 
 def test_recorded_frames_go_without_the_garbage_collector(no_collector):
     sizes = SimpleNamespace(slots=2, speech_ids=SimpleNamespace(group_size=5))
-    state = SimpleNamespace(sizes=sizes, nobody=2, accept=lambda slots: torch.ones(len(slots), 6, dtype=torch.int64))
-    steps = SimpleNamespace(state=state, backbone=lambda slots: None, speech=lambda slots: None)
+    decisions = SimpleNamespace(accept=lambda slots, found: found.fill_(1))
+    state = SimpleNamespace(sizes=sizes, nobody=2)
+    steps = SimpleNamespace(state=state, decisions=decisions, backbone=lambda slots: None, speech=lambda slots: None)
     frames = RecordedFrames(EagerExecutor(), steps)
     assert frames.run([1, 0], [0]).tolist() == [[1] * 6] * 2
     watched = [weakref.ref(made) for made in (frames, frames._backbone, frames._speech, frames._accept)]
