@@ -33,12 +33,13 @@ def _processed(
     hit = tl.load(seen + column, mask=inside, other=0) != 0
     for i in tl.static_range(COUNT):
         hit = hit | (column == tl.load(earlier + i))
-    value = tl.where(hit, tl.where(value < 0, value * penalty, value / penalty), value)
+    # Rounded divisions: ``/`` compiles to an approximate one, and the twin's ids would differ now and then.
+    value = tl.where(hit, tl.where(value < 0, value * penalty, tl.div_rn(value, penalty)), value)
     for i in tl.static_range(BANS):
         before = tl.load(bans + 2 * i)
         active = (before >= 0) & (before == last)
         value = tl.where(active & (column == tl.load(bans + 2 * i + 1)), -float("inf"), value)
-    return tl.where(inside, value / temperature, -float("inf"))
+    return tl.where(inside, tl.div_rn(value, temperature), -float("inf"))
 
 
 @triton.jit
