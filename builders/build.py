@@ -99,24 +99,17 @@ def portable_options(request: BuildRequest, config: ModelConfig, cosyvoice: Path
 
 
 def _options(request: BuildRequest, config: ModelConfig, **sections: Any) -> Options:
-    """With what all targets set alike.
-
-    Raises:
-        BuildError: the sections do not go together.
-    """
+    """With what all targets set alike."""
     chosen = request.settings
-    try:
-        return Options(
-            folder=request.out,
-            model=place_of(config.directory.resolve(), request.out),
-            features=config.features,
-            target=request.target,
-            serving=chosen.apply("serving", ServingOptions()),
-            limits=chosen.apply("limits", RequestLimits()),
-            **sections,
-        )
-    except ValueError as error:
-        raise BuildError("set", str(error), "correct the value") from None
+    return Options(
+        folder=request.out,
+        model=place_of(config.directory.resolve(), request.out),
+        features=config.features,
+        target=request.target,
+        serving=chosen.apply("serving", ServingOptions()),
+        limits=chosen.apply("limits", RequestLimits()),
+        **sections,
+    )
 
 
 def _build_tensorrt(request: BuildRequest, say: Callable[[str], None]) -> Manifest:

@@ -39,6 +39,7 @@ class BuildRequest:
         if self.linear not in LINEARS or (self.linear != DENSE and self.target != CUDA):
             known = ", ".join(LINEARS)
             raise BuildError("linear", f"{self.linear!r} on target {self.target}", f"target cuda takes {known}")
+        self.settings.check(self.target)
         if "engine" in self.settings.values and self.target == TENSORRT:
             raise BuildError("set", "engine: its sizes are compiled into the engines", "choose a PROFILE")
         if (self.model is None) != (self.cosyvoice is None):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, get_type_hints
 
 from runtime.engines.options import EngineOptions
 from runtime.errors import BuildError
-from runtime.options import EncoderOptions, ServingOptions, Token2WavOptions
+from runtime.options import EncoderOptions, ServingOptions, Token2WavOptions, check_target
 from runtime.serving.limits import RequestLimits
 
 T = TypeVar("T")
@@ -37,13 +38,20 @@ def _numbers(text: str) -> tuple[int, ...]:
     return tuple(map(int, text.split(",")))
 
 
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError
+    return value
+
+
 def _perhaps(text: str) -> int | None:
     return None if text == NONE else int(text)
 
 
 _READERS: dict[Any, tuple[Callable[[str], Any], str]] = {
     int: (int, "a whole number"),
-    float: (float, "a number"),
+    float: (_finite, "a number"),
     str: (str, "a word"),
     bool: (_flag, "true or false"),
     tuple[int, ...]: (_numbers, "whole numbers with commas"),
@@ -76,6 +84,17 @@ class Settings:
             return dataclasses.replace(options, **self.values.get(section, {}))  # type: ignore[type-var]
         except ValueError as error:
             raise BuildError(f"set {section}", str(error), "correct the value") from None
+
+    def check(self, target: str) -> None:
+        """Raises BuildError for what no build of the target could use: a build may take an hour before it asks."""
+        encoder = self.apply("encoder", EncoderOptions("", 1, 1, 1, 1))
+        sound = self.apply("token2wav", Token2WavOptions())
+        for section in ("engine", "limits", "serving"):
+            self.apply(section, SECTIONS[section]())
+        try:
+            check_target(target, encoder, sound)
+        except ValueError as error:
+            raise BuildError("set", str(error), "correct the value") from None
 
 
 def known(section: str) -> dict[str, Any]:

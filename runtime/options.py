@@ -44,6 +44,8 @@ class EncoderOptions:
 
     def __post_init__(self) -> None:
         _check_engine(self.engine)
+        if self.max_windows < 1:
+            raise ValueError(f"max_windows: {self.max_windows} is below 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,10 @@ class Token2WavOptions:
             raise ValueError(f"window: {self.window} is below 0")
 
 
+# The supervisor takes a loop for lost that gives no sign of life for 15 s (``--heartbeat``).
+SLOWEST_BEAT_S = 5.0
+
+
 @dataclass(frozen=True, slots=True)
 class ServingOptions:
     """Bounds of the public model (``docs/overload.md``). Times in seconds.
@@ -94,8 +100,8 @@ class ServingOptions:
     ``max_wait_s``, ``batch_wait_s``: longest wait for a slot of the two classes.
     ``encode_s``: seconds of sound in one encoder call. Larger calls are cheaper, smaller ones let the
     prefill of some requests overlap the encoding of the next. ``gather_s``: the first call after a
-    pause waits so long for company. ``stage_timeout_s``: a stage call that takes longer hangs, and the
-    server is restarted.
+    pause waits so long for company. ``stage_timeout_s``: a stage call that takes longer hangs, a stage that
+    fails every call for longer is lost, and the server is restarted.
     """
 
     max_waiting: int | None = None
@@ -108,13 +114,16 @@ class ServingOptions:
     stage_timeout_s: float = 30.0
 
     def __post_init__(self) -> None:
-        if self.stage_timeout_s <= 0:
+        if not self.stage_timeout_s > 0:
             raise ValueError(f"stage_timeout_s: {self.stage_timeout_s} is not positive")
         if self.max_waiting is not None and self.max_waiting < 0:
             raise ValueError(f"max_waiting: {self.max_waiting} is below 0")
         for name in ("max_wait_s", "batch_wait_s", "encode_s", "cancel_poll_s", "heartbeat_s"):
-            if getattr(self, name) <= 0:
+            if not getattr(self, name) > 0:  # a NaN is not
                 raise ValueError(f"{name}: {getattr(self, name)} is not above 0")
+        for name in ("cancel_poll_s", "heartbeat_s"):
+            if getattr(self, name) > SLOWEST_BEAT_S:
+                raise ValueError(f"{name}: {getattr(self, name)} is above {SLOWEST_BEAT_S:g}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,13 +146,7 @@ class Options:
     cosyvoice: str = ""
 
     def __post_init__(self) -> None:
-        if self.target != CPU and self.token2wav.full_attention:
-            raise ValueError(
-                f"token2wav.full_attention: its shapes are not bounded, which {self.target} needs; use cpu"
-            )
-        for name, section in (("encoder", self.encoder), ("token2wav", self.token2wav)):
-            if self.target != CUDA and section.engine != AUTO:
-                raise ValueError(f"{name}.engine: {section.engine!r} is a choice of target {CUDA} only; use {AUTO}")
+        check_target(self.target, self.encoder, self.token2wav)
 
     @property
     def max_live(self) -> int:
@@ -170,6 +173,15 @@ class Options:
         values = dataclasses.asdict(self)
         del values["folder"]
         (self.folder / OPTIONS_FILE).write_text(json.dumps(values, indent=1) + "\n", "utf-8")
+
+
+def check_target(target: str, encoder: EncoderOptions, sound: Token2WavOptions) -> None:
+    """Raises ValueError for a choice that the target does not have."""
+    if target != CPU and sound.full_attention:
+        raise ValueError(f"token2wav.full_attention: its shapes are not bounded, which {target} needs; use cpu")
+    for name, section in (("encoder", encoder), ("token2wav", sound)):
+        if target != CUDA and section.engine != AUTO:
+            raise ValueError(f"{name}.engine: {section.engine!r} is a choice of target {CUDA} only; use {AUTO}")
 
 
 def _check_engine(engine: str) -> None:

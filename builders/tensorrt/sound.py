@@ -38,6 +38,7 @@ class SoundBuild:
     sizes: Sizes
     options: Token2WavOptions
     is_apart: bool
+    speaking: int  # streams of the language engines
 
     @classmethod
     def plan(
@@ -51,7 +52,7 @@ class SoundBuild:
             precision=PRECISION,
         )
         options = settings.apply("token2wav", made)
-        build = cls(out, sizes_of(Token2WavConfig.read(cosyvoice), ()), options, is_apart)
+        build = cls(out, sizes_of(Token2WavConfig.read(cosyvoice), ()), options, is_apart, profile.max_streams)
         needed, usable = build.cache_bytes + ONE_GPU.fixed - TOKEN2WAV_APART.fixed, USABLE * machine.gpu_bytes
         if is_apart and needed > usable:
             problem = f"token2wav needs {needed / GIB:.1f} GiB of its own, {usable / GIB:.1f} are usable"
@@ -61,7 +62,9 @@ class SoundBuild:
     @property
     def per_stream(self) -> int:
         """Bytes that a stream holds at most."""
-        return stream_bytes(self.sizes) + self.options.window * block_bytes(self.sizes, np.dtype(PRECISION))
+        return stream_bytes(self.sizes) + self.options.window * block_bytes(
+            self.sizes, np.dtype(self.options.precision)
+        )
 
     @property
     def cache_bytes(self) -> int:
@@ -73,7 +76,8 @@ class SoundBuild:
         """What the language engines must leave on their GPU."""
         if self.is_apart:
             return TOKEN2WAV_APART
-        return Reserve(ONE_GPU.fixed + ENDING_STREAMS * self.per_stream, self.per_stream)
+        beside = self.options.max_streams - self.speaking  # with state, but without KV
+        return Reserve(ONE_GPU.fixed + max(0, beside) * self.per_stream, self.per_stream)
 
     def capacity_line(self) -> str:
         """For the table that a build prints."""

@@ -63,18 +63,30 @@ class GuardedStages:
 
     async def encode(self, clips: Sequence[np.ndarray]) -> list[np.ndarray]:
         """See ``Stages``."""
-        return await self._within(SPEECH_ENCODER.name, self._stages.encode(clips))
+        rows = await self._within(SPEECH_ENCODER.name, self._stages.encode(clips))
+        self._trouble[SPEECH_ENCODER.name].over()
+        return rows
 
     async def speak(self, chunks: Sequence[SpeechChunk]) -> list[Spoken]:
         """See ``Stages``."""
-        return await self._within(TOKEN2WAV.name, self._stages.speak(chunks))
+        found = await self._within(TOKEN2WAV.name, self._stages.speak(chunks))
+        # A release runs no engine: it succeeds where every chunk of sound fails.
+        made = [result for chunk, result in zip(chunks, found, strict=True) if chunk.tokens]
+        if made and all(isinstance(result, EngineFault) for result in made):
+            self._note(TOKEN2WAV.name, made[0])
+        elif made:
+            self._trouble[TOKEN2WAV.name].over()
+        return found
+
+    def _note(self, stage: str, fault: object) -> None:
+        """One more call that failed for want of a working engine."""
+        if isinstance(fault, EngineFault) and self._trouble[stage].is_final():
+            self._hung(fault)
 
     async def _within(self, stage: str, call: Awaitable[Result]) -> Result:
         try:
             # The call itself cannot be cancelled: a thread of this process goes on waiting for it.
-            answer = await asyncio.wait_for(call, self._timeout_s)
-            self._trouble[stage].over()
-            return answer
+            return await asyncio.wait_for(call, self._timeout_s)
         except TimeoutError:
             problem = f"gave no answer within {self._timeout_s:g} s"
             error = StageHangs(stage, problem, "the server restarts: send the request again")
@@ -82,8 +94,10 @@ class GuardedStages:
             raise error from None
         except Exception as error:
             fault = _typed(stage, error)
-            if UNHEALTHY in str(error) or (isinstance(fault, EngineFault) and self._trouble[stage].is_final()):
+            if UNHEALTHY in str(error):
                 self._hung(fault)
+            else:
+                self._note(stage, fault)
             raise fault from None
 
 

@@ -3,10 +3,13 @@
 import asyncio
 import contextlib
 
+import numpy as np
 import pytest
 
+from runtime.contracts import ChunkFlag
 from runtime.errors import EngineFault, Overloaded
 from runtime.serving.guarded import MANY_FAILURES, UNHEALTHY, GuardedStages, StageHangs
+from runtime.serving.stages import SpeechChunk
 
 
 class Stages:
@@ -29,7 +32,7 @@ def call(outcome, timeout_s=5.0):
     told = []
     guarded = GuardedStages(Stages(outcome), timeout_s, told.append)
     try:
-        return asyncio.run(guarded.speak([])), told
+        return asyncio.run(guarded.speak([SpeechChunk(1, ChunkFlag.CONTINUE, "a", (1,))])), told
     except Exception as error:
         return error, told
 
@@ -64,16 +67,16 @@ def test_exceptions_of_triton_become_typed(raised, kind, field):
     assert "private" not in str(error)
 
 
-def outcomes(kinds, timeout_s):
-    """What was told to end the process after calls that ended so, one after another."""
-    told, stages = [], Stages(None)
+def outcomes(kinds, timeout_s, tokens=(1,)):
+    """What was told to end the process after calls of one chunk that ended so, one after another."""
+    told, stages, chunks = [], Stages(None), [SpeechChunk(1, ChunkFlag.CONTINUE, "a", tokens)]
     guarded = GuardedStages(stages, timeout_s, told.append)
 
     async def run():
         for outcome in kinds:
             stages._outcome = outcome
             with contextlib.suppress(EngineFault, Overloaded):
-                await guarded.speak([])
+                await guarded.speak(chunks)
             await asyncio.sleep(0.002)
 
     asyncio.run(run())
@@ -87,3 +90,13 @@ def test_a_stage_that_fails_every_call_for_long_ends_the_process():
     assert outcomes(enough, 60.0) == [], "not for long enough"
     assert outcomes([*enough[:-2], [1], *enough[:-2]], 0.01) == [], "it answered in between"
     assert outcomes([full] * (MANY_FAILURES + 5), 0.01) == [], "memory comes back by itself"
+
+
+def test_an_engine_that_fails_every_chunk_ends_the_process():
+    """The stage answers, with a fault for each chunk; releases between them run no engine and say nothing."""
+    fault, sound = EngineFault("flow", "failed at this answer", "send it again"), np.zeros(3)
+    chunks, releases = [[fault]] * (MANY_FAILURES + 1), [[sound]]
+    assert outcomes(chunks, 0.01) == [fault, fault]
+    assert outcomes([*chunks[:-2], [sound], *chunks[:-2]], 0.01) == []
+    assert outcomes(releases * (MANY_FAILURES + 5), 0.01, tokens=()) == []
+    assert outcomes([*chunks[:-2], releases[0], *chunks[:2]], 0.01, tokens=()) == [], "none of these spoke"

@@ -33,6 +33,7 @@ def test_every_option_can_be_read():
         ("limits.clips", "is not section.name=value"),
         ("limits.clip=3", "limits has no option 'clip'; the names are clip_s"),
         ("limits.clips=x", "limits.clips: 'x' is not a whole number"),
+        ("limits.clip_s=nan", "limits.clip_s: 'nan' is not a number"),
         ("token2wav.hops=15,x", "is not whole numbers with commas"),
         ("token2wav.full_attention=1", "is not true or false"),
         ("encoder.hidden=64", "encoder has no option 'hidden'; the names are max_windows"),
@@ -60,10 +61,14 @@ def test_they_reach_the_folder(tmp_path):
 
 
 def test_what_does_not_go_together(tmp_path):
-    write_tiny_chat(tmp_path / "chat")
-    config = ModelConfig.read(tmp_path / "chat")
-    request = BuildRequest("cpu", tmp_path, settings=Settings.read(["token2wav.engine=torch"]))
-    with pytest.raises(BuildError, match=r"token2wav\.engine: 'torch' is a choice of target cuda only"):
-        portable_options(request, config, tmp_path / "voice")
+    for target, setting, words in (
+        ("cpu", "token2wav.engine=torch", r"token2wav\.engine: 'torch' is a choice of target cuda only"),
+        ("tensorrt", "token2wav.full_attention=true", "its shapes are not bounded, which tensorrt needs"),
+        ("tensorrt", "serving.max_wait_s=0", "set serving: max_wait_s: 0.0 is not above 0"),
+        ("cpu", "serving.heartbeat_s=20", "heartbeat_s: 20.0 is above 5"),
+        ("cpu", "encoder.max_windows=0", "max_windows: 0 is below 1"),
+    ):
+        with pytest.raises(BuildError, match=words):  # before anything is built
+            BuildRequest(target, tmp_path, settings=Settings.read([setting]))
     with pytest.raises(BuildError, match="compiled into the engines; choose a PROFILE"):
         BuildRequest("tensorrt", tmp_path, settings=Settings.read(["engine.max_streams=4"]))
