@@ -22,7 +22,8 @@ from kernels.gpu.choice_parts import NOWHERE, _key, _largest, _note_fault, _proc
 WARPS, SCAN_WARPS = 8, 4
 
 
-@triton.jit(do_not_specialize=["number", "out_stride"])
+# Rows of odd lengths begin anywhere: code for aligned ones would gain nothing, and be compiled while streams wait.
+@triton.jit(do_not_specialize=["number", "out_stride"], do_not_specialize_on_alignment=["scores"])
 def _choose_short(
     scores,
     slots,

@@ -31,9 +31,15 @@ def gpu_device(number: int) -> torch.device:
         )
     device = torch.device("cuda", number)
     torch.cuda.set_device(device)  # Triton launches, and TensorRT loads, on the current device
-    torch.backends.cudnn.allow_tf32 = False  # the pitch net must be float32
-    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False  # partial sums of split products
+    exact_sums()
     return device
+
+
+def exact_sums() -> None:
+    """No TF32, which the pitch net does not bear, and no partial sums of 16 bit where a product is split."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+    torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
 
 
 class Ticket(Protocol):

@@ -103,7 +103,7 @@ class SlotState:
         fill(self.codes, slot, ids.bos)
         fill(self.forced, slot, params.force_audio_start)
         fill(self.speaks, slot, params.speaks)
-        for flag in (self.speaking, self.feeding):
+        for flag in (self.speaking, self.feeding, self.faulty):
             fill(flag, slot, False)
         self._parameters(stream)
         for choices in (self.speech, self.text):

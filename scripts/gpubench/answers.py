@@ -12,6 +12,7 @@ from gpubench.language import LanguageBench
 from gpubench.measure import Clock
 from gpubench.sound import MOST_IN_CALL, SoundBench
 from runtime.contracts import ChunkFlag
+from runtime.errors import EngineFault
 from runtime.stream import FRAME_S, Stream
 from runtime.token2wav.hops import ChunkCutter, Cut, HopPolicy
 
@@ -65,6 +66,8 @@ class Answers:
         began, made = time.perf_counter(), 0
         while loop.scheduler.live or loop.scheduler.waiting:
             for item in loop.step():
+                if item.frame.text_id < 0:
+                    raise EngineFault("engine", "gave numbers that are not finite", "there is no figure")
                 self._push(item.stream.key, item.frame.codes)
             while self.waiting:
                 self._call()
@@ -107,6 +110,8 @@ def first_audio_ms(language: LanguageBench, sound: SoundBench, clock: Clock, hop
         sound.encode(3)
         answers = Answers(language, sound, hops)
         answers.run([language.stream(run, language.sizes.question, frames)], paced=False)
+        if not answers.listeners[run].begun:
+            raise EngineFault("token2wav", "made no sound", "there is no figure")
         times.append(1000 * (answers.listeners[run].begun - began))
     return float(np.median(times[1:]))
 

@@ -8,14 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from gpubench.lab import Lab
 from gpubench.ledger import Item, Ledger
 from gpubench.measure import floor_of
 from gpubench.naive import baseline
 from gpubench.parts import PARTS, PROFILE, SOUND
 from gpubench.sizes import full, tiny
+from runtime.frames.executor import exact_sums
 
 TOOL = "bench_gpu"  # marks its results
 
@@ -36,8 +35,7 @@ def chosen(given: argparse.Namespace) -> list[str]:
 def run(given: argparse.Namespace, facts: dict[str, Any], path: Path, ends: float) -> dict[str, Any]:
     """The result, which also lies at ``path``; after ``ends`` (of ``time.monotonic``) nothing new begins."""
     sizes = tiny() if given.tiny else full()
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False  # the pitch net is float32 for a reason
+    exact_sums()  # as the server does
     lab, parts = Lab(given, sizes), chosen(given)
     known = {"linear": given.linear, "fused": given.fused, "window": given.window, "baseline": baseline(given.linear)}
     ledger = Ledger({"tool": TOOL, "size": sizes.name, "parts": parts} | known | facts, path, ends)

@@ -19,6 +19,7 @@ from kernels.ops import ops_for
 from runtime.contracts import ChunkFlag
 from runtime.device_graphs import DeviceGraph
 from runtime.device_sizes import encoder_rule, vocoder_calls
+from runtime.errors import EngineFault
 from runtime.frames.executor import Executor, executor_for
 from runtime.models.audio_encoder import AudioEncoder
 from runtime.token2wav.config import Token2WavConfig
@@ -133,6 +134,9 @@ class SoundBench:
             mel = self.flow.run(keys | texts)
             taken = time.perf_counter() - began
             audio = self.vocoder.run(keys | mel)["audio_lengths"]
+        lost = [int(n) for n, (_, flag, _) in zip(audio, rows, strict=True) if n < 0 and not flag & ChunkFlag.RELEASE]
+        if lost:
+            raise EngineFault("token2wav", f"failed at {len(lost)} of {len(rows)} chunks", "there is no figure")
         return taken, [max(0, int(n)) / self._sizes.hift.sample_rate for n in audio]
 
     def prepare(self) -> None:

@@ -17,6 +17,7 @@ from gpubench.naive import NaiveFrames, baseline
 from gpubench.sizes import full, tiny
 
 from kernels.ops import twin_ops
+from runtime.errors import EngineFault
 from runtime.frames.executor import EagerExecutor
 
 GIVEN = {
@@ -256,3 +257,15 @@ def test_the_first_count_with_an_underrun_is_the_last(monkeypatch):
 
 def test_the_baseline_says_whose_matrices_it_has():
     assert "same dense" in baseline("dense") and "our int8 matrices" in baseline("int8")
+
+
+def test_dead_streams_are_no_success():
+    """Where all numbers are lost, nothing differs, nothing runs dry, and all of it is fast."""
+    torch.manual_seed(0)
+    dead = LanguageBench(tiny(), EagerExecutor(), twin_ops(), torch.float32, "dense", False)
+    assert language_rows.same_frames(dead, EagerExecutor(), 2, 2)[0]
+    dead.weights["language_model.lm_head.weight"].fill_(torch.nan)
+    assert not language_rows.same_frames(dead, EagerExecutor(), 2, 2)[0]
+    sound = SimpleNamespace(release=lambda streams: None)
+    with pytest.raises(EngineFault, match="not finite"):
+        answers.Answers(dead, sound, (15,)).run([dead.stream(0, dead.sizes.question, 4)], paced=False)
