@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from awaiting import until
 from faulty import ENDLESS, QUICK, SPOKEN, attempt, faulty_copy, ordered
 from harness import gauges, wait_idle
 from small_memory import SmallMemoryServer, need_namespaces
@@ -23,12 +24,10 @@ SAMPLES_PER_TOKEN, SAMPLE_BYTES, OTHER_BYTES = 5 * 960, 4, 1000  # a response ca
 WIRE_BYTES = 2  # times a sample is held: as Triton's tensor, and as the message that waits to be written
 
 
-def released(server, timeout=5.0):
-    """Waits until token2wav holds no stream: releases that found no memory are sent again."""
-    deadline = time.monotonic() + timeout
-    while any(held := [gauges(server)[f"{stage}_streams"] for stage in ("flow", "vocoder")]):
-        assert time.monotonic() < deadline, held
-        time.sleep(0.1)
+def released(server):
+    """Whether token2wav holds no stream: releases that found no memory are sent again."""
+    values = gauges(server)
+    return not any(values[f"{stage}_streams"] for stage in ("flow", "vocoder"))
 
 
 def test_a_full_shared_memory_refuses_and_recovers(built, tmp_path, record):
@@ -45,7 +44,7 @@ def test_a_full_shared_memory_refuses_and_recovers(built, tmp_path, record):
         assert attempt(server.url, **SPOKEN).is_golden(baseline), "with memory again, without a restart"
         after = wait_idle(server)
         assert all(after[name] == before[name] for name in ("kv_free_backbone", "kv_free_speech"))
-        released(server)
+        until(lambda: released(server))
         assert server.log().count("\nready: ") == 1
     record.add(
         "full /dev/shm (a tmpfs of 64 MiB filled to the last byte), 8 requests",

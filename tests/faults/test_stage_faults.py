@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import chat_data
 import pytest
+from awaiting import until
 from faulty import ENDLESS, SPOKEN, attempt, ordered
 from harness import gauges, wait_idle
 
@@ -32,13 +33,6 @@ def held(server):
     """Streams with state in flow and vocoder."""
     values = gauges(server)
     return [values["flow_streams"], values["vocoder_streams"]]
-
-
-def until(holds, seconds=10.0):
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def check_one_lost(server, outcomes, baseline, stage):

@@ -6,10 +6,10 @@ import json
 import os
 import signal
 import threading
-import time
 
 import numpy as np
 import pytest
+from awaiting import until
 from stub_repository import QUICK, make_stub_repository
 
 from client import NO_RETRY, Cancelled, ChatClient, DeadlineExceeded, ServerError, ServerLost
@@ -21,13 +21,6 @@ LONG = {"chunks": 200, "delay_s": 0.05}
 
 def script(**values):
     return json.dumps(values)
-
-
-def until(condition, seconds=5.0):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true"
-        time.sleep(0.02)
 
 
 @pytest.fixture(scope="module")

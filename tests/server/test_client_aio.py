@@ -8,6 +8,7 @@ import time
 
 import numpy as np
 import pytest
+from awaiting import until
 
 from client import (
     AsyncChatClient,
@@ -40,10 +41,7 @@ def cancelled(stub_server):
     mark = stub_server.out / "run" / "cancelled"
     mark.unlink(missing_ok=True)
     yield mark
-    deadline = time.monotonic() + 5
-    while not mark.exists():
-        assert time.monotonic() < deadline, "the model saw no cancellation"
-        time.sleep(0.02)
+    until(mark.exists, what="the model saw no cancellation")
 
 
 def test_many_answers_at_once(stub_server):

@@ -7,10 +7,10 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from awaiting import until
 
 from client import ChatError, write_wav
 from client.perf.analyzer_install import find_analyzer
@@ -72,10 +72,7 @@ def test_an_interrupted_batch_keeps_what_is_complete(stub_server, tmp_path):
     process = subprocess.Popen(
         [sys.executable, *words, "--output-dir", str(tmp_path / "results")], stderr=subprocess.PIPE, text=True
     )
-    deadline = time.monotonic() + 20
-    while not (tmp_path / "results" / "q0.json").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until((tmp_path / "results" / "q0.json").exists)
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=20)
     assert process.returncode == 130 and "goes on where it stopped" in error

@@ -12,6 +12,7 @@ import time
 import urllib.request
 
 import pytest
+from awaiting import until
 from stub_repository import QUICK, make_stub_repository
 
 from runtime.server import shared_memory
@@ -23,13 +24,6 @@ from runtime.server.process import children, members
 from runtime.server.watch import is_stub, model_of
 
 RESTART_S = 20.0
-
-
-def until(condition, seconds=10.0):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true"
-        time.sleep(0.02)
 
 
 def tritonserver(server):
@@ -83,7 +77,7 @@ def test_a_killed_supervisor_takes_its_server_along_and_the_next_one_sweeps_up(o
     with ServerProcess(out, options=QUICK) as server:
         child, left = tritonserver(server), regions(out)
         server.kill()
-        until(lambda: not members(child.pid), 30)
+        until(lambda: not members(child.pid), 30.0)
     with ServerProcess(out, addresses=server.addresses, options=QUICK):
         assert not any(region.exists() for region in left)
 

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 
 import chat_data
 import numpy as np
+from awaiting import PATIENCE_S, until
 
+from runtime.serving.gauges import PREFIX
 from runtime.token2wav.build import build_flow, build_vocoder
 from runtime.token2wav.hops import DEFAULT_HOPS, ChunkCutter, HopPolicy
 
@@ -109,20 +111,25 @@ def _render_span(built, codes, hops):
     return np.concatenate(sounds)
 
 
-def gauges(server):
-    """The runtime's gauges by name, from the metrics endpoint."""
-    with urllib.request.urlopen(server.addresses.metrics_url, timeout=5) as page:
+def scrape(server):
+    """Samples of the metrics endpoint by name and labels, as in `rejects_total{reason="draining"}`."""
+    with urllib.request.urlopen(server.addresses.metrics_url, timeout=20) as page:
         text = page.read().decode()
-    return {name: float(value) for name, value in re.findall(r"^fun_audio_chat_(\w+)(?:{[^}]*})? (\S+)", text, re.M)}
+    return {name: float(value) for name, value in re.findall(rf"^{PREFIX}(\w+(?:{{[^}}]*}})?) (\S+)$", text, re.M)}
 
 
-def wait_idle(server, timeout=5.0):
+def gauges(server):
+    """The runtime's gauges by name alone."""
+    return {name.partition("{")[0]: value for name, value in scrape(server).items()}
+
+
+def rejects(server, reason):
+    """How many requests were refused for it."""
+    return int(scrape(server)[f'rejects_total{{reason="{reason}"}}'])
+
+
+def wait_idle(server, timeout=PATIENCE_S):
     """Waits until nothing is live and returns the gauges."""
-    deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
-        values = gauges(server)
-        if values.get("live_requests") == 0:
-            time.sleep(0.3)  # one more poll, for blocks freed after the last response
-            return gauges(server)
-        time.sleep(0.05)
-    raise AssertionError(f"still live after {timeout} s: {values}")
+    until(lambda: gauges(server)["live_requests"] == 0, timeout, "there are live requests")
+    time.sleep(0.3)  # one more poll, for blocks freed after the last response
+    return gauges(server)

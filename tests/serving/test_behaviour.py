@@ -3,12 +3,12 @@
 import multiprocessing
 import os
 import signal
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import chat_data
 import numpy as np
 import pytest
+from awaiting import until
 from harness import check, collect, gauges, request_of, wait_idle
 from tritonclient.grpc import InferenceServerClient, InferInput
 from tritonclient.utils import InferenceServerException
@@ -115,10 +115,7 @@ def test_a_killed_client_frees_everything(client, server):
     before = wait_idle(server)
     process = multiprocessing.get_context("spawn").Process(target=talk_for_ever, args=(server.url,))
     process.start()
-    deadline = time.monotonic() + 30
-    while gauges(server)["live_requests"] == 0 and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert gauges(server)["live_requests"] == 1
+    until(lambda: gauges(server)["live_requests"] == 1, 60.0)
     os.kill(process.pid, signal.SIGKILL)
     process.join()
     frees_everything(server, before)

@@ -3,10 +3,10 @@
 import asyncio
 import contextlib
 import sys
-import time
 
 import numpy as np
 import pytest
+from awaiting import until
 
 from runtime.errors import Draining, EngineFault
 from runtime.server.control import RUN_FOLDER
@@ -64,13 +64,6 @@ def send(service, reply, arrays, parameters=None):
     samples = len(arrays.get("audio", ()))
     outputs = frozenset({"text", "audio"})
     service.door.receive(Asked(parameters or {}, samples), reply, lambda check: (arrays, outputs))
-
-
-def until(holds, seconds=5.0):
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 @pytest.fixture

@@ -1,17 +1,15 @@
 """Sizes of requests: at, below and above every limit; counting by key; both on the real server."""
 
 import json
-import re
 import subprocess
 import sys
-import time
-import urllib.request
 
 import chat_data
 import numpy as np
 import pytest
+from awaiting import until
 from faulty import faulty_copy
-from harness import KEY_STREAMS, collect, gauges, wait_idle
+from harness import KEY_STREAMS, collect, gauges, rejects, wait_idle
 
 from client import NO_RETRY, ChatClient, ServerError
 from runtime.errors import InvalidRequest, Overloaded
@@ -213,20 +211,12 @@ def test_the_server_refuses_what_is_too_large(client, name):
     assert (caught.value.code, caught.value.field) == ("INVALID_ARG", field)
 
 
-def rejected(server):
-    with urllib.request.urlopen(server.addresses.metrics_url, timeout=5) as page:
-        return int(re.search(r'rejects_total{reason="invalid_request"} (\d+)', page.read().decode())[1])
-
-
 def test_refusals_are_counted_in_the_metrics(client, server):
     wait_idle(server)
-    before = rejected(server)
+    before = rejects(server, "invalid_request")
     with pytest.raises(ServerError):
         collect(client, text="a" * 40_000)
-    deadline = time.monotonic() + 5
-    while rejected(server) == before and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert rejected(server) == before + 1
+    assert until(lambda: rejects(server, "invalid_request") - before) == 1
 
 
 OTHER_STREAMS = 3
@@ -239,10 +229,7 @@ def speaking(client, count):
 
 
 def counted(server, count):
-    deadline = time.monotonic() + 20
-    while gauges(server)["counted_requests"] != count:
-        assert time.monotonic() < deadline, gauges(server)["counted_requests"]
-        time.sleep(0.05)
+    until(lambda: gauges(server)["counted_requests"] == count, what=f"{count} requests with and without a key")
 
 
 @pytest.fixture(scope="module")

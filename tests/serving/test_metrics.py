@@ -1,27 +1,18 @@
 """The real server's metrics endpoint: every family is there, and the numbers move as they should."""
 
-import re
 import time
-import urllib.request
 
 import chat_data
 import pytest
-from harness import collect, wait_idle
+from awaiting import until
+from harness import collect, scrape, wait_idle
 
 from client import ServerError
-from runtime.serving.gauges import PREFIX
 from runtime.serving.metrics import FAMILIES, HISTOGRAM
 
 CLIP = chat_data.wav("noise_2p3s")
 REQUEST = {"audio": CLIP, "greedy": True, "system": "Answer in text and speech."}
 SETTLE_S = 0.3  # the service sends its numbers ten times a second
-
-
-def scrape(server):
-    """Samples by name and labels, as in `rejects_total{reason="draining"}`."""
-    with urllib.request.urlopen(server.addresses.metrics_url, timeout=5) as page:
-        text = page.read().decode()
-    return {name: float(value) for name, value in re.findall(rf"^{PREFIX}(\w+(?:{{[^}}]*}})?) (\S+)$", text, re.M)}
 
 
 @pytest.fixture
@@ -100,10 +91,7 @@ def test_more_streams_than_slots_wait_in_the_queue(client, server):
     wait_idle(server)
     request = REQUEST | {"greedy": False, "seed": 1, "max_tokens": 1500}
     streams = [client.stream(timeout=60, **request) for _ in range(20)]
-    deadline = time.monotonic() + 10
-    while scrape(server)["queue_length"] == 0:
-        assert time.monotonic() < deadline, "nobody waits"
-        time.sleep(0.05)
+    until(lambda: scrape(server)["queue_length"], what="nobody waits")
     for stream in reversed(streams):
         stream.close()
     assert wait_idle(server, 20)["queue_length"] == 0

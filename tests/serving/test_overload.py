@@ -17,7 +17,8 @@ from pathlib import Path
 
 import chat_data
 import pytest
-from harness import collect, gauges, wait_idle
+from awaiting import until
+from harness import collect, gauges, rejects, wait_idle
 
 from client import NO_RETRY, ChatClient, RetryPolicy, ServerError
 from client.request import DEFAULT_RATE, make_request, set_deadline
@@ -123,20 +124,14 @@ def fill(chat, server, count, **options):
     """So many waiting requests."""
     before = gauges(server)["queue_length"]
     waiting = [chat.stream(timeout=100, **ENDLESS | options) for _ in range(count)]
-    deadline = time.monotonic() + 10
-    while gauges(server)["queue_length"] < before + count:
-        assert time.monotonic() < deadline, "they do not arrive"
-        time.sleep(0.05)
+    until(lambda: gauges(server)["queue_length"] == before + count, what="they do not arrive")
     return waiting
 
 
 def fill_in_place(chat, server):
     """One of the higher class, which takes the place of a lower one."""
     stream = chat.stream(timeout=100, **ENDLESS)
-    deadline = time.monotonic() + 10
-    while gauges(server)["queue_length_interactive"] < 1:
-        assert time.monotonic() < deadline, "it does not arrive"
-        time.sleep(0.05)
+    until(lambda: gauges(server)["queue_length_interactive"], what="it does not arrive")
     return stream
 
 
@@ -179,8 +174,9 @@ def test_a_client_in_a_hurry_is_not_left_waiting(server, full):
 
 def test_a_refused_client_comes_back_and_is_served(server, full):
     with ChatClient(server.url, NO_RETRY) as chat, ChatClient(server.url, RetryPolicy(attempts=20)) as patient:
-        waiting = fill(chat, server, SLOTS)
+        waiting, before = fill(chat, server, SLOTS), rejects(server, "queue")
         stream = patient.stream(timeout=60, audio=CLIP, greedy=True, max_tokens=5, mode="s2t")
+        until(lambda: rejects(server, "queue") > before, what="it is not refused")
         for other in [*waiting, *full]:
             other.close()
         assert list(stream)[-1].finish_reason and 1 < stream.attempts < 20

@@ -7,7 +7,8 @@ import time
 import numpy as np
 import pytest
 import soxr
-from test_ends import Ends, in_process, send, until
+from awaiting import until
+from test_ends import Ends, in_process, send
 
 from runtime.errors import Overloaded
 from runtime.headers import KEY_HEADER
