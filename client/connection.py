@@ -15,6 +15,8 @@ from runtime.keepalive import KEEPALIVE_MS, KEEPALIVE_TIMEOUT_MS, MIN_PING_INTER
 DEFAULT_URL = "127.0.0.1:8001"
 # After a restart of the server the next request should not wait for gRPC's default of up to two minutes.
 MIN_RECONNECT_MS, MAX_RECONNECT_MS = 200, 1_000
+# One attempt may last so long (gRPC's "min_reconnect_backoff"): a far server needs several round trips, more with TLS.
+CONNECT_MS = 5_000
 RECONNECT_S = 3 * MAX_RECONNECT_MS / 1000  # gRPC varies its delays by a fifth, and an attempt takes time itself
 UNLIMITED = -1  # 300 s of audio are 19 MB, gRPC's default limit is 4 MB
 
@@ -50,7 +52,7 @@ def channel_options(keepalive: KeepAlive) -> Sequence[tuple[str, int]]:
         ("grpc.http2.ping_timeout_ms", keepalive.timeout_ms),
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.initial_reconnect_backoff_ms", MIN_RECONNECT_MS),
-        ("grpc.min_reconnect_backoff_ms", MIN_RECONNECT_MS),
+        ("grpc.min_reconnect_backoff_ms", CONNECT_MS),
         ("grpc.max_reconnect_backoff_ms", MAX_RECONNECT_MS),
     )
 

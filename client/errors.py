@@ -17,7 +17,7 @@ _CODED = re.compile(rf"^(?:\[request id: [^\]]*\] )?{CODED.pattern}", re.S)
 
 
 _RESTRICTED = "protocol is restricted"  # Triton's words for a missing or wrong token
-_CONNECTING, _CLOSED = "failed to connect", "Socket closed"
+_CONNECTING, _CLOSED = "failed to connect", ("Socket closed", "reset by peer")
 # Signs in gRPC's account of a failed handshake, and what to do.
 _HANDSHAKE = {
     "WRONG_VERSION_NUMBER": "the server does not speak TLS; leave tls out (--tls, --ca, --cert)",
@@ -132,7 +132,7 @@ def stays_away(loss: ServerLost, url: str, waited_s: float, patience_s: float) -
 def lost(url: str, details: str, away: bool = False) -> ServerLost:
     """The error for a server that is not there."""
     # A connection that is closed before its first word: a server that dies, or one that expects TLS.
-    unheard = _CLOSED in details and _CONNECTING in details
+    unheard = _CONNECTING in details and any(sign in details for sign in _CLOSED)
     hint = " If it speaks TLS, give tls (--tls, --ca), and a certificate if it asks for one (--cert, --key)"
     message = f"{url} cannot be reached or went away ({details}); is it running?{hint if unheard else ''}"
     return ServerLost("UNAVAILABLE", "server", message, details, away)

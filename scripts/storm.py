@@ -19,12 +19,11 @@ from robust.record import add_arguments, finish, serve
 from robust.storming import Storm
 from robust.talkers import Known
 from robust.traffic import Traffic
-from robust.watching import KV_USED, Watcher, held, wait_idle
+from robust.watching import KV_USED, Watcher, still_held
 from robust.wire import wire_to
 
 from runtime.server.launch import ServerProcess
 
-IDLE_S = 30.0
 PATIENCE_S = 120.0
 KNOWN_TOKENS = 24  # of an answer that is asked for alone before and after
 GROUPS = (1, 1, 4, 16)  # requests that are cancelled at one moment
@@ -39,21 +38,19 @@ class Run:
         self._asked = self._traffic.ending(KNOWN_TOKENS)
         self._storm = Storm(server.url, self._traffic, arguments.cancels, arguments.seed)
         self._watcher = Watcher(server)
-        self._baseline: dict[str, float] = {}
         self._times_ms: dict[int, list[float]] = {}
 
     def run(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """The line, and what is saved beside it."""
         before = asyncio.run(self._known())
-        self._baseline = wait_idle(self._server, IDLE_S)
         self._watcher.start()
         began = time.monotonic()
         asyncio.run(self._storm.blow(self._arguments.clients, self._progress))
         seconds = time.monotonic() - began
-        left = held(wait_idle(self._server, IDLE_S), self._baseline)
+        left = still_held(self._server)
         if not left:
             asyncio.run(self._time())
-            left = held(wait_idle(self._server, IDLE_S), self._baseline)
+            left = still_held(self._server)
         changed = asyncio.run(self._known()) != before
         self._watcher.stop()
         return self._result(left, changed, seconds)
@@ -68,7 +65,7 @@ class Run:
             for number in range(self._arguments.timed):
                 group = GROUPS[number % len(GROUPS)]
                 jobs = [self._traffic.spoken() for _ in range(group)]
-                spent = await free_ms(self._server, wire, jobs, self._baseline, moment(draw))
+                spent = await free_ms(self._server, wire, jobs, moment(draw))
                 self._times_ms.setdefault(group, []).append(spent)
 
     def _progress(self) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -23,9 +23,7 @@ STAGES_S = (0.02, 1.5)  # a moment between these: encoding, waiting, prefill, sp
 LIMIT_MS = 400.0  # two frames of speech
 
 
-async def free_ms(
-    server: ServerProcess, wire: Wire, jobs: Sequence[Job], baseline: Mapping[str, float], after_s: float
-) -> float:
+async def free_ms(server: ServerProcess, wire: Wire, jobs: Sequence[Job], after_s: float) -> float:
     """Milliseconds from cancelling all jobs, so long after they were sent, until the server holds nothing."""
     calls = [asyncio.create_task(wire.ask(job.payload, PATIENCE_S)) for job in jobs]
     await asyncio.sleep(after_s)
@@ -33,7 +31,7 @@ async def free_ms(
     for call in calls:
         call.cancel()
     await asyncio.gather(*calls, return_exceptions=True)
-    while held(await asyncio.to_thread(gauges_of, server), baseline):
+    while held(await asyncio.to_thread(gauges_of, server)):
         if time.monotonic() - began > PATIENCE_S:
             break
         await asyncio.sleep(LOOK_EVERY_S)

@@ -13,7 +13,7 @@ from robust.case import FAILURES, Case, Verdict, judge
 from robust.outcome import End, Outcome
 from robust.talkers import Known
 from robust.traffic import Job
-from robust.watching import held, wait_idle
+from robust.watching import still_held
 from robust.wire import Leave, Wire
 from runtime.server.config import PUBLIC_MODEL
 from runtime.server.launch import ServerProcess
@@ -21,7 +21,6 @@ from runtime.server.launch import ServerProcess
 IN_FLIGHT = 16
 PATIENCE_S = 60.0  # every case asks for a few tokens
 LEAVE = Leave(after_responses=400)  # a case may have spoiled its own max_tokens; nobody waits for the end then
-IDLE_S = 20.0
 NOTICE_S, RESTART_S = 1.0, 120.0
 KEPT_FAILURES = 50
 T = TypeVar("T")
@@ -39,7 +38,6 @@ class Fuzzer:
         self._server, self._folder = server, folder
         self._loop = asyncio.new_event_loop()
         self._wire = self._run(self._connect())
-        self._baseline = wait_idle(server, IDLE_S)
         self._golden: list[tuple[Job, Known]] = []
         self.counts: Counter[Verdict] = Counter()
         self.kinds: Counter[str] = Counter()
@@ -105,7 +103,7 @@ class Fuzzer:
 
     def inspect(self) -> list[str]:
         """Is the idle server empty, and are its answers what they were? Returns what is wrong, in words."""
-        left = held(wait_idle(self._server, IDLE_S), self._baseline)
+        left = still_held(self._server)
         wrong = [f"an idle server holds {left}"] if left else []
         self.leaks += bool(left)
         for job, known in self._golden:

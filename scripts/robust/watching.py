@@ -17,6 +17,8 @@ from runtime.serving.gauges import PREFIX
 
 MB = 2**20
 SUPERVISOR, TRITON = "supervisor", "tritonserver"
+IDLE_S = 30.0  # after the last client left, everything must be free within this
+LOOKS, LOOK_EVERY_S = 2, 0.2
 KV_USED = ("kv_used_backbone", "kv_used_speech")
 # Zero on a server on which nobody asks anything; one that this server does not have counts as zero.
 IDLE_ZERO = (
@@ -27,6 +29,7 @@ IDLE_ZERO = (
     "flow_state_bytes",
     "vocoder_streams",
     "vocoder_state_bytes",
+    *KV_USED,
 )
 
 
@@ -93,24 +96,25 @@ def gauges_of(server: ServerProcess) -> dict[str, float]:
     return {name.removeprefix(PREFIX): value for name, value in values.items() if name.startswith(PREFIX)}
 
 
-def wait_idle(server: ServerProcess, timeout_s: float) -> dict[str, float]:
-    """Waits until nothing is live; returns the gauges as they are then, idle or not."""
+def held(values: Mapping[str, float]) -> dict[str, float]:
+    """What requests hold by these gauges. A server that shows none is not known to be empty."""
+    return {name: values[name] for name in IDLE_ZERO if values.get(name)} if values else {"metrics": 1.0}
+
+
+def still_held(server: ServerProcess, timeout_s: float = IDLE_S) -> dict[str, float]:
+    """Waits until the server holds nothing; returns what it holds after so long all the same.
+
+    Gauges are sent one after another, some 50 ms apart, so only what is free in two looks is free.
+    """
     deadline = time.monotonic() + timeout_s
-    while True:
-        values = gauges_of(server)
-        idle = bool(values) and not any(values.get(name) for name in IDLE_ZERO)
-        if idle or time.monotonic() > deadline:
-            return values
-        time.sleep(0.1)
-
-
-def held(values: Mapping[str, float], baseline: Mapping[str, float]) -> dict[str, float]:
-    """What an idle server still holds: gauges above zero, and KV blocks above those of the idle baseline."""
-    if not values:
-        return {"metrics": 1.0}
-    found = {name: values[name] for name in IDLE_ZERO if values.get(name)}
-    blocks = {name: values.get(name, 0.0) - baseline.get(name, 0.0) for name in KV_USED}
-    return found | {name: value for name, value in blocks.items() if value > 0}
+    free = 0
+    while free < LOOKS:
+        found = held(gauges_of(server))
+        free = 0 if found else free + 1
+        if found and time.monotonic() > deadline:
+            return found
+        time.sleep(LOOK_EVERY_S)
+    return {}
 
 
 class Watcher:

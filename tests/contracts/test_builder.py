@@ -40,7 +40,8 @@ def machine(capability=(9, 0)):
 @pytest.fixture
 def log(monkeypatch):
     monkeypatch.setattr("builders.build.find_toolchain", machine)
-    monkeypatch.setattr("builders.tensorrt.preflight.SPARE_HOST", 0)  # what a real build needs, this one does not
+    for spare in ("SPARE_HOST", "SPARE_DISK"):  # what a real build needs, this one does not
+        monkeypatch.setattr(f"builders.tensorrt.preflight.{spare}", 0)
     # Graphs and their plans are built for real elsewhere (golden/test_plans.py); here they only take their places.
     monkeypatch.setattr("builders.build.export_encoder", lambda config, path: [write(path)])
     monkeypatch.setattr("builders.build.export_token2wav", export_nothing)

@@ -6,7 +6,9 @@ import threading
 import time
 
 import pytest
+from awaiting import until
 from faulty import ENDLESS, MODELS, QUICK, SPOKEN, attempt, faulty_copy, ordered
+from harness import gauges
 
 from client import ServerError, ServerLost
 from client.connection import KeepAlive
@@ -27,20 +29,20 @@ def stub_of(server, model):
     return stub.pid
 
 
-def in_flight(url, count=2):
+def in_flight(server, count=2):
     """Answers that would go on for long; their outcomes are there after ``join``."""
     outcomes = []
-    threads = [threading.Thread(target=lambda: outcomes.append(attempt(url, **ENDLESS))) for _ in range(count)]
+    threads = [threading.Thread(target=lambda: outcomes.append(attempt(server.url, **ENDLESS))) for _ in range(count)]
     for thread in threads:
         thread.start()
-    time.sleep(1.0)  # until they speak
+    until(lambda: gauges(server)["live_streams"] == count, 60.0)
     return threads, outcomes
 
 
 def hit(server, record, fault, do, baseline, told_s=TOLD_S):
     """Does it to a speaking server; checks what its clients are told, and that it answers again as before."""
     before = server.log().count("\nready: ")
-    threads, outcomes = in_flight(server.url)
+    threads, outcomes = in_flight(server)
     began = time.monotonic()
     do()
     for thread in threads:

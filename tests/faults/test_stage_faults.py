@@ -7,14 +7,14 @@ import chat_data
 import pytest
 from awaiting import until
 from faulty import ENDLESS, SPOKEN, attempt, ordered
-from harness import gauges, wait_idle
+from harness import gauges
+from robust.watching import still_held
 
 from client import ServerError
 from runtime.frontend.mel import speech_frames
 
 STREAMS, RATE = 8, 16_000
 CLIP, OTHER = chat_data.wav("noise_2p3s"), chat_data.wav("chirp_0p5s")
-HELD = ("flow_streams", "flow_state_bytes", "vocoder_streams", "vocoder_state_bytes", "live_requests")
 
 
 def together(url, requests):
@@ -22,14 +22,7 @@ def together(url, requests):
         return list(pool.map(lambda request: attempt(url, **request), requests))
 
 
-def frees_everything(server, before):
-    after = wait_idle(server)
-    assert {name: after[name] for name in HELD} == dict.fromkeys(HELD, 0)
-    for name in ("kv_free_backbone", "kv_free_speech"):
-        assert after[name] == before[name]
-
-
-def held(server):
+def sounding(server):
     """Streams with state in flow and vocoder."""
     values = gauges(server)
     return [values["flow_streams"], values["vocoder_streams"]]
@@ -48,13 +41,13 @@ def check_one_lost(server, outcomes, baseline, stage):
     [("flow", "raise"), ("flow", "nan"), ("vocoder", "raise"), ("vocoder", "nan")],
 )
 def test_a_sound_stage_fails_for_one_of_eight(faulty, baseline, record, stage, mode):
-    before, began = wait_idle(faulty), time.monotonic()
+    began = time.monotonic()
     with ordered(faulty, stage, mode=mode):
         outcomes = together(faulty.url, [SPOKEN] * STREAMS)
     check_one_lost(faulty, outcomes, baseline, stage)
     lost = max(outcome.seconds for outcome in outcomes if outcome.error)
     assert attempt(faulty.url, **SPOKEN).is_golden(baseline), "and so is the next answer"
-    frees_everything(faulty, before)
+    assert still_held(faulty) == {}
     what = {"raise": "exception in", "nan": "NaN from"}[mode]
     record.add(
         f"{what} {stage}, one row of a batch",
@@ -66,42 +59,41 @@ def test_a_sound_stage_fails_for_one_of_eight(faulty, baseline, record, stage, m
 
 def test_a_flow_that_fails_half_way_loses_no_other_call(faulty, baseline):
     """Caches that were written cannot be put back: what shared the call may end, typed; the next answer is whole."""
-    before = wait_idle(faulty)
     with ordered(faulty, "flow", mode="late"):
         outcomes = together(faulty.url, [SPOKEN] * 2)
     lost = [outcome.error for outcome in outcomes if outcome.error is not None]
     assert lost and all(error.code == "INTERNAL" and error.field in ("flow", "token2wav") for error in lost)
     assert attempt(faulty.url, **SPOKEN).is_golden(baseline)
-    frees_everything(faulty, before)
+    assert still_held(faulty) == {}
 
 
 @pytest.mark.parametrize("stage", ["flow", "vocoder"])
 def test_releases_that_fail_are_sent_again(faulty, baseline, stage):
     """A stage that refuses every call, as without shared memory, keeps its streams until it takes a release."""
-    before = wait_idle(faulty)
+    left = [1 if stage == "flow" else 0, 1]
     with ThreadPoolExecutor(1) as pool:
         outcome = pool.submit(attempt, faulty.url, **ENDLESS)
-        until(lambda: all(held(faulty)))
+        until(lambda: all(sounding(faulty)))
         with ordered(faulty, stage, mode="always"):
-            assert outcome.result(30).error.field == stage
-            time.sleep(1.0)  # the release has failed by now, twice
-            assert held(faulty) == [1 if stage == "flow" else 0, 1]
-    until(lambda: not any(held(faulty)))
+            assert outcome.result(60).error.field == stage
+            until(lambda: sounding(faulty) == left)
+            time.sleep(1.0)  # the release fails meanwhile, twice
+            assert sounding(faulty) == left
+    until(lambda: not any(sounding(faulty)))
     assert attempt(faulty.url, **SPOKEN).is_golden(baseline)
-    frees_everything(faulty, before)
+    assert still_held(faulty) == {}
 
 
 @pytest.mark.parametrize(
     ("stage", "mode"), [("log_mel", "raise"), ("audio_encoder", "raise"), ("audio_encoder", "nan")]
 )
 def test_an_encoder_fails_for_one_of_eight(faulty, baseline, record, stage, mode):
-    before = wait_idle(faulty)
     length = len(OTHER) if stage == "log_mel" else speech_frames(len(OTHER), RATE)
     with ordered(faulty, stage, mode=mode, length=length):
         outcomes = together(faulty.url, [SPOKEN | {"audio": OTHER}] + [SPOKEN] * (STREAMS - 1))
     assert outcomes[0].error is not None
     check_one_lost(faulty, outcomes, baseline, stage)
-    frees_everything(faulty, before)
+    assert still_held(faulty) == {}
     what = {"raise": "exception in", "nan": "NaN from"}[mode]
     record.add(
         f"{what} {stage}, one clip of a batch",
@@ -114,7 +106,6 @@ def test_an_encoder_fails_for_one_of_eight(faulty, baseline, record, stage, mode
     ("mode", "field"), [("nan backbone", "engine"), ("nan speech", "engine"), ("response raises", "fun_audio_chat")]
 )
 def test_the_frame_loop_loses_one_of_eight(faulty, baseline, record, mode, field):
-    before = wait_idle(faulty)
     with ordered(faulty, "fun_audio_chat", mode=mode) as order:
         outcomes = together(faulty.url, [SPOKEN] * STREAMS)
         assert not order.exists(), "it happened"
@@ -122,7 +113,7 @@ def test_the_frame_loop_loses_one_of_eight(faulty, baseline, record, mode, field
     seconds = max(outcome.seconds for outcome in outcomes if outcome.error)
     # All slots and blocks are used once more, those of the lost stream too.
     assert all(outcome.is_golden(baseline) for outcome in together(faulty.url, [SPOKEN] * 2 * STREAMS))
-    frees_everything(faulty, before)
+    assert still_held(faulty) == {}
     record.add(
         {"response raises": "exception while a response is made"}.get(mode, f"NaN from the {mode[4:]} engine"),
         f"1 of {STREAMS} streams ended INTERNAL: {field}, the others with equal ids and sound",

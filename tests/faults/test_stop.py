@@ -1,13 +1,14 @@
 """SIGTERM with real streams: short answers finish, long ones get a typed error, and nothing is left behind."""
 
 import os
-import re
 import signal
 import threading
 import time
 
 import pytest
+from awaiting import until
 from faulty import ENDLESS, QUICK, SPOKEN, attempt, faulty_copy
+from harness import scrape
 
 from client import ServerError
 from runtime.server import shared_memory
@@ -23,6 +24,11 @@ def start(url, request, outcomes):
     return thread
 
 
+def accepted(server, count):
+    """Waits until so many requests were let in, be they over or not, beside the one of the warm-up."""
+    until(lambda: scrape(server)['requests_total{mode="s2s"}'] == 1 + count)
+
+
 def served(built, out, *options):
     return ServerProcess(faulty_copy(built, out), options=(*QUICK, *options))
 
@@ -32,12 +38,12 @@ def test_a_stop_lets_answers_finish_and_ends_the_rest_with_a_typed_error(built, 
     with served(built, tmp_path / "cpu", f"--drain={GRACE_S}") as server:
         (triton,) = children(server.pid)
         threads = [start(server.url, ENDLESS, long) for _ in range(2)]
-        time.sleep(0.5)
+        accepted(server, 2)
         threads.append(start(server.url, SPOKEN | {"max_tokens": 10}, short))
-        time.sleep(0.2)
+        accepted(server, 3)
         began = time.monotonic()
         os.kill(server.pid, signal.SIGTERM)
-        time.sleep(0.5)
+        until((server.out / "run" / "drain").exists)
         refused = attempt(server.url, **SPOKEN)
         for thread in threads:
             thread.join(GRACE_S + 5)
@@ -61,9 +67,9 @@ def test_a_second_signal_hurries(built, tmp_path, record):
     long = []
     with served(built, tmp_path / "cpu", "--drain=60") as server:
         thread = start(server.url, ENDLESS, long)
-        time.sleep(0.8)
+        accepted(server, 1)
         os.kill(server.pid, signal.SIGTERM)
-        time.sleep(0.3)
+        until((server.out / "run" / "drain").exists)
         began = time.monotonic()
         os.kill(server.pid, signal.SIGTERM)
         assert server._process.wait(20) == 0
@@ -77,8 +83,7 @@ def test_a_stop_while_the_models_load(built, tmp_path, record):
     server = served(built, tmp_path / "cpu", "--stop=3")
     starting = threading.Thread(target=lambda: _ignore_failure(server))
     starting.start()
-    while not re.search("loaded token2wav", server.log()):  # the public model loads now
-        time.sleep(0.05)
+    until(lambda: "loaded token2wav" in server.log(), 60.0)  # the public model loads now
     began = time.monotonic()
     os.kill(server.pid, signal.SIGTERM)
     assert server._process.wait(20) == 0

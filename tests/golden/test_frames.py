@@ -10,7 +10,7 @@ from runtime.engines.options import EngineOptions
 from runtime.frames.build import build_overlap_loop
 
 pytestmark = pytest.mark.golden
-OPTIONS = EngineOptions(max_streams=8, max_positions=512, kv_positions=4096)
+OPTIONS = EngineOptions(max_streams=8, max_positions=512, kv_positions=4096, lead_s=1e9)
 CPU = torch.device("cpu")
 GREEDY = [name for name, case in data.cases().items() if not case["do_sample"]]
 

@@ -15,7 +15,7 @@ from runtime.engines.trtllm_loop import loop_over
 from runtime.frames.build import build_overlap_loop
 
 NAME, FRAMES, HEALTHY = "s2s_chirp_0p5s", 8, 3
-OPTIONS = EngineOptions(3, 256, 768, 512)
+OPTIONS = EngineOptions(3, 256, 768, 512, lead_s=1e9)
 
 
 def golden_stream(key):

@@ -16,7 +16,7 @@ from runtime.frames.build import build_overlap_loop
 
 pytestmark = pytest.mark.golden
 CPU = torch.device("cpu")
-OPTIONS = EngineOptions(max_streams=4, max_positions=512, kv_positions=2048, tokens_per_block=8)
+OPTIONS = EngineOptions(max_streams=4, max_positions=512, kv_positions=2048, tokens_per_block=8, lead_s=1e9)
 # Two system messages, both modes; each name comes again when its message is known.
 NAMES = [
     "s2s_noise_2p3s",

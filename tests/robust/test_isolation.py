@@ -8,7 +8,7 @@ import pytest
 from robust.outcome import End, flaw
 from robust.pool import malformed, pool
 from robust.traffic import ALL_OUTPUTS, Traffic
-from robust.watching import held, wait_idle
+from robust.watching import still_held
 from robust.wire import STAY, Leave, wire_to
 
 STREAMS, PATIENCE_S = 16, 90.0
@@ -67,7 +67,6 @@ async def together(url, traffic, crowd):
 
 @pytest.mark.parametrize("kind", ["nobody", "talkers", "cancels", "malformed"])
 def test_company_changes_nothing(server, traffic, alone, kind):
-    baseline = wait_idle(server, 20)
     answers, others = asyncio.run(together(server.url, traffic, crowd_of(kind, traffic)))
     for answer, known in zip(answers, alone, strict=True):
         assert (answer.ids, answer.codes, answer.text) == (known.ids, known.codes, known.text)
@@ -75,7 +74,7 @@ def test_company_changes_nothing(server, traffic, alone, kind):
         np.testing.assert_allclose(answer.sound, known.sound, atol=SOUND, rtol=0)
     expected = {"malformed": {End.ERROR}, "cancels": {End.CANCELLED, End.ANSWER}}.get(kind, {End.ANSWER})
     assert {other.end for other in others} <= expected
-    assert held(wait_idle(server, 20), baseline) == {}
+    assert still_held(server) == {}
 
 
 def test_the_sound_of_a_stream_is_its_own(alone):

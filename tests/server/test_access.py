@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -51,7 +52,7 @@ GRPC_RESTRICTED = {
 HTTP_OPEN = ("/v2/health/live", "/v2/health/ready", f"{AT_MODEL}/ready", "/v2", AT_MODEL, f"{AT_MODEL}/config",
              f"{AT_MODEL}/stats")  # fmt: skip
 RESTRICTED = "restricted"
-RESTART_S = 20.0
+RESTART_S = 120.0
 KEYS = ((GRPC_PREFIX + ADMIN_HEADER, ADMIN_KEY),)
 
 
@@ -62,7 +63,8 @@ def listening(server):
     inodes = set()
     for pid in pids:
         for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-            inodes |= set(re.findall(r"socket:\[(\d+)\]", os.readlink(descriptor)))
+            with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+                inodes |= set(re.findall(r"socket:\[(\d+)\]", os.readlink(descriptor)))
     found = set()
     for table in ("tcp", "tcp6"):
         for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:

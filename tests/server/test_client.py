@@ -16,6 +16,7 @@ from client import NO_RETRY, Cancelled, ChatClient, DeadlineExceeded, ServerErro
 from runtime.server.launch import ServerProcess
 from runtime.server.process import children
 
+RESTART_S = 120.0
 LONG = {"chunks": 200, "delay_s": 0.05}
 
 
@@ -131,7 +132,7 @@ def test_cancel_from_another_thread_raises(chat, cancelled):
 
 def test_a_deadline_ends_the_request_on_both_sides(chat, cancelled):
     with pytest.raises(DeadlineExceeded):
-        list(chat.stream(text=script(**LONG), timeout=0.3))
+        list(chat.stream(text=script(**LONG), timeout=2.0))
     until(cancelled.exists)
 
 
@@ -163,17 +164,17 @@ def test_a_lost_server_is_told_and_the_connection_recovers(triton, tmp_path):
         os.kill(tritonserver.pid, signal.SIGKILL)
         with pytest.raises(ServerLost):
             list(stream)
-        server.wait_ready(20, announcements=2)
+        server.wait_ready(RESTART_S, announcements=2)
         with pytest.raises(ServerLost):  # the stub dies, Triton stays: the supervisor ends the wait
             list(chat.stream(text=script(die=1)))
-        server.wait_ready(20, announcements=3)
+        server.wait_ready(RESTART_S, announcements=3)
         assert len(list(chat.stream(text="{}"))) == 1
 
 
 def test_a_stop_lets_live_streams_finish_and_refuses_new_ones(triton, tmp_path):
     out = make_stub_repository(tmp_path / "out")
-    with ServerProcess(out, options=QUICK) as server, ChatClient(server.url) as chat:
-        stream = chat.stream(text=script(chunks=20, delay_s=0.1))
+    with ServerProcess(out, options=QUICK) as server, ChatClient(server.url, NO_RETRY) as chat:
+        stream = chat.stream(text=script(chunks=40, delay_s=0.1))
         next(stream)
         os.kill(server.pid, signal.SIGTERM)
         until((out / "run" / "drain").exists)

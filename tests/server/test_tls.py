@@ -53,7 +53,8 @@ def test_plain_to_a_tls_server_says_so(encrypted):
 
 @pytest.mark.parametrize("own", [None, "stranger"])
 def test_a_missing_or_strange_certificate_of_the_client(guarded, tls, own):
-    with pytest.raises(ServerLost, match="a certificate if it asks for one"):
+    # Which of them depends on whether the server's alert arrives before the connection's end.
+    with pytest.raises((AccessDenied, ServerLost), match="a certificate"):
         ask(guarded, tls(own), token_headers(TOKEN))
 
 

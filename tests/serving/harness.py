@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 
 import chat_data
 import numpy as np
-from awaiting import PATIENCE_S, until
 
 from runtime.serving.gauges import PREFIX
 from runtime.token2wav.build import build_flow, build_vocoder
 from runtime.token2wav.hops import DEFAULT_HOPS, ChunkCutter, HopPolicy
 
 VOICE = "中文女".encode()
+SETTLE_S = 0.3
 KEY_STREAMS = 2  # requests at once with one API key
 FIRST_CONTROL, SPEECH_EOS = 6561, 6562
 RECORDED_DRAWS = {name for name, case in chat_data.cases().items() if case["do_sample"]}
@@ -34,6 +34,8 @@ class Answer:
     stats: dict | None = None
     responses: int = 0
     first_s: float | None = None
+    first_at: float = 0.0  # of the monotonic clock
+    ended_at: float = 0.0
 
     @property
     def sound(self):
@@ -64,7 +66,8 @@ def collect(client, **request):
     began, answer = time.monotonic(), Answer()
     for chunk in client.stream(timeout=120, **request):
         if answer.first_s is None:
-            answer.first_s = time.monotonic() - began
+            answer.first_at = time.monotonic()
+            answer.first_s = answer.first_at - began
         answer.text += chunk.text
         answer.ids += chunk.text_token_ids.tolist()
         answer.codes += chunk.speech_token_ids.tolist()
@@ -73,6 +76,7 @@ def collect(client, **request):
         assert not answer.finish, "nothing follows the last response"
         answer.finish, answer.stats = chunk.finish_reason, chunk.stats
         answer.responses += 1
+    answer.ended_at = time.monotonic()
     return answer
 
 
@@ -118,18 +122,21 @@ def scrape(server):
     return {name: float(value) for name, value in re.findall(rf"^{PREFIX}(\w+(?:{{[^}}]*}})?) (\S+)$", text, re.M)}
 
 
+def settled(server):
+    """``scrape`` once what happened before has been sent: the service sends its numbers ten times a second."""
+    seen = [scrape(server)]
+    while len(seen) < 2 or seen[-1] != seen[-2]:
+        time.sleep(SETTLE_S)
+        seen.append(scrape(server))
+    return seen[-1]
+
+
 def gauges(server):
     """The runtime's gauges by name alone."""
     return {name.partition("{")[0]: value for name, value in scrape(server).items()}
 
 
-def rejects(server, reason):
-    """How many requests were refused for it."""
-    return int(scrape(server)[f'rejects_total{{reason="{reason}"}}'])
-
-
-def wait_idle(server, timeout=PATIENCE_S):
-    """Waits until nothing is live and returns the gauges."""
-    until(lambda: gauges(server)["live_requests"] == 0, timeout, "there are live requests")
-    time.sleep(0.3)  # one more poll, for blocks freed after the last response
-    return gauges(server)
+def rejects(server, *reasons):
+    """How many requests were refused for one of them."""
+    samples = scrape(server)
+    return sum(int(samples[f'rejects_total{{reason="{reason}"}}']) for reason in reasons)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from awaiting import until
 from faulty import faulty_copy
-from harness import KEY_STREAMS, collect, gauges, rejects, wait_idle
+from harness import KEY_STREAMS, collect, gauges, rejects, settled
 
 from client import NO_RETRY, ChatClient, ServerError
 from runtime.errors import InvalidRequest, Overloaded
@@ -212,7 +212,7 @@ def test_the_server_refuses_what_is_too_large(client, name):
 
 
 def test_refusals_are_counted_in_the_metrics(client, server):
-    wait_idle(server)
+    settled(server)
     before = rejects(server, "invalid_request")
     with pytest.raises(ServerError):
         collect(client, text="a" * 40_000)
@@ -220,7 +220,7 @@ def test_refusals_are_counted_in_the_metrics(client, server):
 
 
 OTHER_STREAMS = 3
-ENDLESS = {"text": "Go on.", "mode": "s2t", "greedy": True, "repetition_penalty": 1.0, "max_tokens": 1500}
+ENDLESS = {"text": "Go on.", "mode": "s2t", "greedy": True, "repetition_penalty": 1.0, "max_tokens": 4000}
 
 
 def speaking(client, count):
@@ -282,7 +282,7 @@ def test_all_without_a_key_share_one_limit(strict):
 def test_a_killed_client_gives_its_key_back(strict, tmp_path):
     server = strict
     words = ["--url", server.url, "--header", f"{KEY_HEADER}=key-of-the-killed", "--output-dir", str(tmp_path)]
-    endless = ["--text", "Go on.", "--mode", "s2t", "--greedy", "--repetition-penalty", "1", "--max-tokens", "1500"]
+    endless = ["--text", "Go on.", "--mode", "s2t", "--greedy", "--repetition-penalty", "1", "--max-tokens", "4000"]
     process = subprocess.Popen([sys.executable, "-m", "client", *words, *endless], stdout=subprocess.DEVNULL)
     counted(server, 1)
     process.kill()

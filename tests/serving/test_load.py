@@ -30,7 +30,7 @@ def test_listeners_take_as_long_as_their_answers(server):
 
 def test_cancels_are_no_errors(server):
     spec = LoadSpec("concurrency", 2, 6, cancel_share=1.0, cancel_after_s=(0.05, 0.2))
-    made = measure(server.url, CLIPS, spec, {"max_tokens": 1500, "seed": 1})
+    made = measure(server.url, CLIPS, spec, {"max_tokens": 1500, "seed": 1, "system": "Answer in text and speech."})
     assert made["errors"] == 0 and made["cancelled"] == 6
 
 

@@ -14,8 +14,9 @@ from runtime.errors import Overloaded
 from runtime.headers import KEY_HEADER
 from runtime.serving import intake
 
-NOTICED_S = 0.5  # ten polls
+NOTICED_S = 5.0  # usually some polls of 50 ms; who is waited for needs twice as long
 SLOW_S = 0.4  # of the fakes; a heartbeat of the event loop waits for less
+ROUNDS = 5  # at most; a machine that stalls is a gap as well
 RATE = 48_000
 LONG, SHORT = intake.QUICK_CHECK + 2, 4_800
 
@@ -54,8 +55,8 @@ def test_who_leaves_while_the_encoder_works_holds_nothing(served):
     send(service, queued, silence(8_000), {KEY_HEADER: "one"})
     until(lambda: len(service._intake._encoder._waiting))
     encoded.gone = queued.gone = True
-    until(lambda: not service.live and not service.door.keys.live, NOTICED_S)
-    assert encoded.errors == queued.errors == [None] and not service._tasks
+    until(lambda: not (service.live or service.door.keys.live or service._tasks), NOTICED_S)
+    assert encoded.errors == queued.errors == [None]
     assert service.metrics.take().counts["cancels_total", ""] == 2
     send(service, later, silence(4_000))
     until(lambda: len(service._tasks) == 1)
@@ -93,11 +94,15 @@ async def largest_gap(seconds):
 
 def test_long_sound_is_prepared_beside_the_event_loop(served, slow_sound):
     service, stages = served
-    watch = service._thread.run(largest_gap(2.5 * SLOW_S))
-    send(service, Ends(), silence(LONG), {"sample_rate": RATE})
-    assert watch.result(10) < SLOW_S / 2
+    gaps = []
+    while not gaps or (gaps[-1] >= SLOW_S / 2 and len(gaps) < ROUNDS):
+        watch = service._thread.run(largest_gap(2.5 * SLOW_S))
+        send(service, Ends(), silence(LONG), {"sample_rate": RATE})
+        gaps.append(watch.result(60))
+        until(lambda: len(slow_sound) == 2 * len(gaps))
+    assert min(gaps) < SLOW_S / 2, "work in the loop would be a gap in every round"
     until(lambda: stages.clips)
-    assert stages.clips == [[LONG // 3]] and len(slow_sound) == 2
+    assert stages.clips[0] == [LONG // 3] and "service" not in slow_sound
 
 
 def test_short_sound_is_prepared_at_once(served, slow_sound):

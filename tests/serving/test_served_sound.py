@@ -4,7 +4,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from harness import collect, gauges, render_offline, wait_idle
+from harness import collect, gauges, render_offline
+from robust.watching import still_held
 
 from runtime.options import Options
 from runtime.token2wav.build import build_flow
@@ -64,5 +65,4 @@ def test_state_is_bounded_counted_and_freed(client, server, built):
     held = [values["flow_state_bytes"] for values in seen]
     assert max(values["flow_streams"] for values in seen) == 1
     assert 0 < max(held) <= bound / options.max_streams, "one stream has its share at most"
-    after = wait_idle(server)
-    assert after["flow_state_bytes"] == after["vocoder_state_bytes"] == after["flow_streams"] == 0
+    assert still_held(server) == {}

@@ -57,7 +57,7 @@ def build(tmp_path, checkpoint):
 
 def test_a_second_run_does_only_what_changed(build, checkpoint):
     assert build() == 1 and build() == 1
-    checkpoint.write_text("two")
+    checkpoint.write_text("other")
     assert build() == 2
     assert build(settings="other") == 3
     os.utime(checkpoint)  # touched, not changed
@@ -106,7 +106,7 @@ def test_a_folder_may_be_moved_and_served_from_anywhere(tiny, tmp_path, monkeypa
     verify(moved)
     tiny.folder, tiny.checkpoint = moved, moved / "weights"
     assert tiny() == 1, "the step depends on no place"
-    (moved / "weights").write_text("two")
+    (moved / "weights").write_text("other")
     with pytest.raises(BuildError, match=r"moved/weights, which has changed"):
         verify(moved)
 

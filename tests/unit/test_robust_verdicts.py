@@ -88,10 +88,10 @@ def test_short_series():
 
 
 def test_held():
-    assert held({"kv_used_backbone": 3.0, "live_requests": 0.0}, {"kv_used_backbone": 3.0}) == {}
-    assert held({"kv_used_backbone": 4.0}, {"kv_used_backbone": 3.0}) == {"kv_used_backbone": 1.0}
-    assert held({"flow_streams": 1.0}, {}) == {"flow_streams": 1.0}
-    assert held({}, {}), "a server that shows no numbers is not known to be empty"
+    assert held({"kv_used_backbone": 0.0, "live_requests": 0.0, "kv_free_backbone": 9.0}) == {}
+    assert held({"kv_used_backbone": 4.0}) == {"kv_used_backbone": 4.0}
+    assert held({"flow_streams": 1.0}) == {"flow_streams": 1.0}
+    assert held({}), "a server that shows no numbers is not known to be empty"
 
 
 def test_percentiles():

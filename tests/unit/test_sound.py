@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -130,7 +131,9 @@ def test_without_blocks_nothing_is_joined():
 
 
 @pytest.mark.parametrize(("slack_s", "waits"), [(0.1, True), (60.0, False)])
-def test_under_load_a_listener_with_plenty_to_hear_waits_for_larger_chunks(slack_s, waits):
+def test_under_load_a_listener_with_plenty_to_hear_waits_for_larger_chunks(monkeypatch, slack_s, waits):
+    monkeypatch.setattr("runtime.serving.sound.time", SimpleNamespace(monotonic=lambda: 100.0))  # what is heard stays
+
     async def run():
         stages, ids = CountingStages(), itertools.count()
         dispatcher, listener = dispatcher_of(stages, calls_in_flight=2, slack_s=slack_s), Listener(ids)

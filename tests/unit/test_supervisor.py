@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -29,6 +28,18 @@ QUICK_S = 0.2
 INSTALL = TritonInstall(("tritonserver",), Path("backends"))
 
 
+class Clock:
+    """The supervisor's clock, which goes as the test says."""
+
+    now = 0.0
+
+    def monotonic(self):
+        return self.now
+
+
+CLOCK = Clock()
+
+
 class FakeLife:
     """A life without a server, which loads, is lost and drains as the test says."""
 
@@ -44,7 +55,7 @@ class FakeLife:
 
 
 def slow_load():
-    time.sleep(2 * QUICK_S)
+    CLOCK.now += 2 * QUICK_S
 
 
 def slow_failure():
@@ -54,7 +65,7 @@ def slow_failure():
 
 def lost_late():
     """A loss after a long life: of the poll that finds it."""
-    time.sleep(2 * QUICK_S)
+    CLOCK.now += 2 * QUICK_S
     return "it died late"
 
 
@@ -76,6 +87,7 @@ def supervise(monkeypatch, tmp_path):
 
     def run(*lives, **patience):
         left, announced = list(lives), []
+        monkeypatch.setattr(supervisor_module, "time", CLOCK)
         monkeypatch.setattr(supervisor_module, "find_install", lambda named: INSTALL)
         monkeypatch.setattr(supervisor_module, "Life", lambda *_: left.pop(0))
         times = Patience(**{"poll": 0.01, "backoff": 0.01, "quick": QUICK_S, **patience})

@@ -143,7 +143,8 @@ def test_a_negative_reserve_is_refused():
         (1 * GIB, 100 * GIB, r"GPU memory: 5\.0 GiB are needed to build, 1\.0 are free; stop what else"),
     ],
 )
-def test_short_memory_is_named(tmp_path, gpu, host, message):
+def test_short_memory_is_named(tmp_path, monkeypatch, gpu, host, message):
+    monkeypatch.setattr("builders.tensorrt.preflight.SPARE_DISK", 0)
     with pytest.raises(BuildError, match=message):
         check_room(tmp_path, Needs({tmp_path / "engine": 1}, largest=GIB), gpu, host)
 
