@@ -41,7 +41,10 @@ class FrameLoop:
 
     def cancel(self, stream: Stream) -> None:
         """Frees the stream's slot and blocks now; must be called between steps."""
-        self.scheduler.remove(stream)
+        if stream in self.scheduler.prefilling:  # nobody has judged what its prompt left in the caches
+            self._scrub(self.scheduler.discard(stream))
+        else:
+            self.scheduler.remove(stream)
 
     def step(self) -> list[StreamFrame]:
         """Runs one step and returns what each deciding stream emitted; empty when there is nothing to do."""

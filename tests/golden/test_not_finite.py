@@ -1,5 +1,6 @@
 """Numbers of an engine that are not finite end their stream and leave no trace, in all frame loops."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import chat_data as data
@@ -16,6 +17,7 @@ from runtime.frames.build import build_overlap_loop
 
 NAME, FRAMES, HEALTHY = "s2s_chirp_0p5s", 8, 3
 OPTIONS = EngineOptions(3, 256, 768, 512, lead_s=1e9)
+CHUNK = 16
 
 
 def golden_stream(key):
@@ -23,27 +25,30 @@ def golden_stream(key):
 
 
 class Poison:
-    """Stands before an engine; when armed it turns the last row of one call into NaN, caches included."""
+    """Stands before an engine; when armed it turns a row of one call into NaN, caches included.
+
+    ``most``: rows of a call that it takes.
+    """
 
     def __init__(self, run):
-        self._run, self.armed = run, False
+        self._run, self.armed, self.most, self.row = run, False, 3, -1
 
     def __call__(self, x, *rest, **options):
-        if self.armed and len(x) <= 3:
+        if self.armed and len(x) <= self.most:
             self.armed = False
             x = x.clone()
-            x[-1] = torch.nan
+            x[self.row] = torch.nan
         return self._run(x, *rest, **options)
 
 
-def host_loop(part):
-    loop = build_frame_loop(data.config(), OPTIONS)
+def host_loop(part, options=OPTIONS):
+    loop = build_frame_loop(data.config(), options)
     engine = getattr(loop._model, f"_{part}")
     engine.run = poison = Poison(engine.run)
     return loop, poison, [engine._pool for engine in loop._model._engines]
 
 
-def compiled_loop(part):
+def compiled_loop(part, options=OPTIONS):
     doubles = {}
 
     def open_engine(name, profile):
@@ -51,14 +56,14 @@ def compiled_loop(part):
         doubles[stack] = Double(stack, profile=profile)
         return doubles[stack].engine
 
-    loop = loop_over(SimpleNamespace(engine=OPTIONS), data.config(), torch.device("cpu"), open_engine)
+    loop = loop_over(SimpleNamespace(engine=options), data.config(), torch.device("cpu"), open_engine)
     engine = doubles[part].engine
     engine.run = poison = Poison(engine.run)
     return loop, poison, [double.engine._pool.view(torch.float32) for double in doubles.values()]
 
 
-def device_loop(part):
-    loop = build_overlap_loop(data.config(), OPTIONS, torch.device("cpu"))
+def device_loop(part, options=OPTIONS):
+    loop = build_overlap_loop(data.config(), options, torch.device("cpu"))
     steps = loop.model.steps
     table = getattr(steps, f"{part}_stack")
     poison = Poison(table.stack)
@@ -100,3 +105,22 @@ def test_one_stream_ends_and_the_others_do_not_notice(make, part):
     for stream in [*loop.scheduler.running]:
         loop.cancel(stream)
     assert loop.scheduler.free_blocks == free
+
+
+@pytest.mark.parametrize("make", [host_loop, device_loop, compiled_loop])
+def test_a_prompt_that_leaves_before_its_end_leaves_nothing(make):
+    """Its last chunk would have told; the first one has left numbers in the caches, and may be a known beginning."""
+    loop, poison, pools = make("backbone", replace(OPTIONS, prefill_chunk=CHUNK))
+    left = golden_stream(0)
+    loop.add(left)
+    poison.armed, poison.most, poison.row = True, OPTIONS.prefill_chunk, 0
+    while left.position < 2 * CHUNK:
+        assert not loop.step()
+    assert not poison.armed and any(not torch.isfinite(pool).all() for pool in pools)
+    loop.cancel(left)
+    assert all(torch.isfinite(pool).all() for pool in pools), "nobody inherits a NaN"
+    loop.add(golden_stream(1))
+    frames = []
+    while len(frames) < FRAMES:
+        frames += [item.frame for item in loop.step()]
+    assert [frame.text_id for frame in frames] == data.run(NAME)["text_ids"][: len(frames)].tolist()
