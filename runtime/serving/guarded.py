@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from runtime.contracts import SPEECH_ENCODER, TOKEN2WAV
+from runtime.contracts import AUDIO_ENCODER, SPEECH_ENCODER, TOKEN2WAV
 from runtime.errors import MEMORY_FULL, EngineFault, ServeError, stage_fault
 from runtime.faults import kind, log_fault
 from runtime.serving.stages import SpeechChunk, Spoken, Stages
@@ -62,8 +62,12 @@ class GuardedStages:
         self._trouble = {name: Trouble(timeout_s) for name in (SPEECH_ENCODER.name, TOKEN2WAV.name)}
 
     async def encode(self, clips: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """See ``Stages``."""
+        """See ``Stages``. Raises EngineFault, too, when a row holds a number that is not finite."""
         rows = await self._within(SPEECH_ENCODER.name, self._stages.encode(clips))
+        if not all(np.isfinite(row).all() for row in rows):
+            fault = EngineFault(AUDIO_ENCODER.name, "gave numbers that are not finite", "send the request again")
+            self._note(SPEECH_ENCODER.name, fault)
+            raise fault
         self._trouble[SPEECH_ENCODER.name].over()
         return rows
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from functools import partial
 
 import numpy as np
 import pytest
@@ -67,16 +68,24 @@ def test_exceptions_of_triton_become_typed(raised, kind, field):
     assert "private" not in str(error)
 
 
-def outcomes(kinds, timeout_s, tokens=(1,)):
-    """What was told to end the process after calls of one chunk that ended so, one after another."""
-    told, stages, chunks = [], Stages(None), [SpeechChunk(1, ChunkFlag.CONTINUE, "a", tokens)]
+def speak(guarded, tokens=(1,)):
+    return guarded.speak([SpeechChunk(1, ChunkFlag.CONTINUE, "a", tokens)])
+
+
+def encode(guarded):
+    return guarded.encode([np.zeros(400, np.float32)])
+
+
+def outcomes(kinds, timeout_s, ask=speak):
+    """What was told to end the process after calls that ended so, one after another."""
+    told, stages = [], Stages(None)
     guarded = GuardedStages(stages, timeout_s, told.append)
 
     async def run():
         for outcome in kinds:
             stages._outcome = outcome
             with contextlib.suppress(EngineFault, Overloaded):
-                await guarded.speak(chunks)
+                await ask(guarded)
             await asyncio.sleep(0.002)
 
     asyncio.run(run())
@@ -95,8 +104,16 @@ def test_a_stage_that_fails_every_call_for_long_ends_the_process():
 def test_an_engine_that_fails_every_chunk_ends_the_process():
     """The stage answers, with a fault for each chunk; releases between them run no engine and say nothing."""
     fault, sound = EngineFault("flow", "failed at this answer", "send it again"), np.zeros(3)
+    release = partial(speak, tokens=())
     chunks, releases = [[fault]] * (MANY_FAILURES + 1), [[sound]]
     assert outcomes(chunks, 0.01) == [fault, fault]
     assert outcomes([*chunks[:-2], [sound], *chunks[:-2]], 0.01) == []
-    assert outcomes(releases * (MANY_FAILURES + 5), 0.01, tokens=()) == []
-    assert outcomes([*chunks[:-2], releases[0], *chunks[:2]], 0.01, tokens=()) == [], "none of these spoke"
+    assert outcomes(releases * (MANY_FAILURES + 5), 0.01, release) == []
+    assert outcomes([*chunks[:-2], releases[0], *chunks[:2]], 0.01, release) == [], "none of these spoke"
+
+
+def test_an_encoder_that_gives_nothing_finite_ends_the_process():
+    broken, sound = [np.full((1, 4), np.nan)], [np.zeros((1, 4))]
+    told = outcomes([broken] * (MANY_FAILURES + 1), 0.01, encode)
+    assert [fault.field for fault in told] == ["audio_encoder"] * 2
+    assert outcomes([*[broken] * (MANY_FAILURES - 1), sound, broken], 0.01, encode) == []
