@@ -8,10 +8,13 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+from runtime.answer import FAULT
 from runtime.errors import Draining, EngineFault, ServeError
 from runtime.faults import kind, log_fault
+from runtime.frame_loop import StreamFrame
 from runtime.serving.asyncio_thread import AsyncioThread
 from runtime.serving.door import Door, Incoming
+from runtime.serving.guarded import Trouble
 from runtime.serving.session import Reply, Session
 from runtime.stream import Stream
 
@@ -29,6 +32,7 @@ class Endings:
         sessions: of the requests that were begun.
         tasks: of those that are being prepared.
         die: ends the process; the supervisor starts all again.
+        patience_s: engines that give every stream nothing finite for longer need such a start.
     """
 
     def __init__(
@@ -38,9 +42,11 @@ class Endings:
         sessions: Mapping[Stream, Session],
         tasks: Mapping[asyncio.Task[None], Incoming],
         die: Callable[[], None],
+        patience_s: float,
     ) -> None:
         self._thread, self._door, self._sessions, self._tasks, self._die = thread, door, sessions, tasks, die
         self._why: ServeError | None = None
+        self._trouble = Trouble(patience_s)
 
     def reason(self, error: BaseException) -> BaseException:
         """Why a request that is being prepared ends: what cancelled all of them, or its own error or cancel."""
@@ -78,6 +84,14 @@ class Endings:
         log_fault(logger, str(error), error)
         task = self._thread.loop.create_task(self._close(error))
         task.add_done_callback(lambda _: self._thread.loop.call_later(DEATH_DELAY_S, self._die))
+
+    def judge(self, frames: Sequence[StreamFrame]) -> None:
+        """Counts the steps in a row that gave nobody anything finite; with too many of them the engines are broken."""
+        if any(item.frame.finish != FAULT for item in frames):
+            self._trouble.over()
+        elif frames and self._trouble.is_final():
+            problem = "gave no stream anything finite"
+            self.stage_lost(EngineFault("engine", problem, "the server restarts: send the request again"))
 
     def thread_lost(self, error: BaseException) -> None:
         """The asyncio thread cannot go on: what a session frees at its end needs the loop, an answer does not."""

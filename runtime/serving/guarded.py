@@ -30,13 +30,13 @@ class StageHangs(EngineFault):
 
 
 class Trouble:
-    """Failures of a stage since it last answered. Where it is broken they add up: releases are tried for ever."""
+    """Failures of a stage or engine since it last worked. Where one is broken they add up: releases never stop."""
 
     def __init__(self, patience_s: float) -> None:
         self._patience_s, self._count, self._since = patience_s, 0, 0.0
 
     def over(self) -> None:
-        """The stage answered."""
+        """It works."""
         self._count = 0
 
     def is_final(self) -> bool:

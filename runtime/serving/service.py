@@ -74,7 +74,8 @@ class ChatService:
         self._sessions: dict[Stream, Session] = {}
         self._tickets: dict[Stream, Ticket] = {}
         self._tasks: dict[asyncio.Task[None], Incoming] = {}  # of requests that are being prepared
-        self._endings = Endings(self._thread, self.door, self._sessions, self._tasks, die)
+        patience_s = options.serving.stage_timeout_s
+        self._endings = Endings(self._thread, self.door, self._sessions, self._tasks, die, patience_s)
         self._loop_thread = LoopThread(
             loop,
             self._frames,
@@ -84,7 +85,7 @@ class ChatService:
             self.metrics.step,
             self._pulse.beats,
         )
-        guarded = GuardedStages(stages, options.serving.stage_timeout_s, self._endings.stage_lost)
+        guarded = GuardedStages(stages, patience_s, self._endings.stage_lost)
         self._intake = Intake(options, limits, config, self._tokenizer, self._scheduler, guarded, sound)
         self._dispatcher = Dispatcher(guarded, options.token2wav, self.metrics)
         self._sound_ids = stream_ids()
@@ -186,6 +187,7 @@ class ChatService:
     def _on_frames(self, frames: list[StreamFrame]) -> None:
         began = time.perf_counter()
         self.frames += 1
+        self._endings.judge(frames)
         for item in frames:
             session = self._sessions.get(item.stream)
             if session is None:

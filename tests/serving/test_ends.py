@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 from awaiting import until
 
+from runtime.answer import Frame
 from runtime.errors import Draining, EngineFault
+from runtime.frame_loop import LOST_FRAME, StreamFrame
 from runtime.server.control import RUN_FOLDER
 from runtime.serving.door import Asked
+from runtime.serving.guarded import MANY_FAILURES, Trouble
 from runtime.serving.service import ChatService
 from runtime.serving.start import start_service
 
@@ -109,3 +112,27 @@ def test_a_lost_thread_answers_every_request(built, tmp_path):
         service._thread._thread.join(10)
         send(service, replies[2], {"text": np.array([b"hi"], np.object_)})
         assert [[type(error) for error in reply.errors] for reply in replies] == [[EngineFault]] * 3 and died
+
+
+@pytest.mark.parametrize("healthy", [False, True])
+def test_engines_that_give_nothing_finite_for_long_end_the_process(built, tmp_path, healthy):
+    """A broken row ends its stream; where no row is whole for long, no answer ever will be."""
+    died = []
+    whole = StreamFrame(None, Frame(text_id=1, codes=(), speech_ended=False, finish=""))
+    broken = [StreamFrame(None, LOST_FRAME)] * 2
+    with in_process(built, tmp_path, Nowhere()) as service:
+        service._endings._die = lambda: died.append(True)
+        service._endings._trouble = Trouble(0.0)
+        reply = Ends()
+        send(service, reply, {"audio": np.zeros(16_000, np.float32)})
+        until(lambda: service._tasks)
+        for _ in range(MANY_FAILURES + 1):
+            service._frames([*broken, whole] if healthy else broken)
+        if healthy:
+            service._thread.run(asyncio.sleep(0)).result(10)
+            assert not reply.errors and service._endings._why is None
+        else:
+            until(lambda: died)
+            assert [str(error) for error in reply.errors] == [
+                "INTERNAL: engine: gave no stream anything finite; the server restarts: send the request again"
+            ]
