@@ -12,10 +12,11 @@ import grpc
 from tritonclient.grpc import service_pb2
 
 from client.access import Tls, metadata_of
+from client.address import DEFAULT_URL
 from client.answer import Answer
 from client.call import chunk_in
 from client.chunks import Chunk
-from client.connection import DEFAULT_URL, KeepAlive, open_aio_channel
+from client.connection import KeepAlive, open_aio_channel
 from client.errors import Cancelled, ChatError, ServerLost, from_rpc, lost, stays_away
 from client.request import DEFAULT_RATE, Audio, Scalar, make_request, set_deadline
 from client.retry import Attempts, RetryPolicy

@@ -15,11 +15,11 @@ from typing import Any
 from tqdm import tqdm
 
 from client.access import OPEN, Access, access_of, add_access
+from client.address import DEFAULT_URL
 from client.aio import AsyncChatClient
 from client.answer import spare
 from client.batch_items import Item, read_items
 from client.chunks import OUTPUT_RATE
-from client.connection import DEFAULT_URL
 from client.errors import ChatError, ServerLost
 from client.parameters import parameter_set
 from client.request import Scalar

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from client.access import Access, access_of, add_access
+from client.address import DEFAULT_URL
 from client.answer import FILE_STEM, Answer, spare
 from client.audio_file import read_audio
 from client.client import ChatClient
-from client.connection import DEFAULT_URL
 from client.errors import ChatError
 from client.request import DEFAULT_RATE
 from client.sinks import ChunkFolder, Loudspeaker, Sink, TextSink

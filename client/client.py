@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
-import grpc
 from tritonclient.grpc import service_pb2_grpc
 
 from client.access import Tls, metadata_of
+from client.address import DEFAULT_URL
 from client.answer import Answer
 from client.call import Call
 from client.chunks import Chunk
-from client.connection import DEFAULT_URL, KeepAlive, open_channel
+from client.connection import KeepAlive, connects, open_channel
 from client.errors import Cancelled, ChatError, ServerLost, stays_away
 from client.request import DEFAULT_RATE, Audio, Scalar, make_request, set_deadline
 from client.retry import Attempts, RetryPolicy
@@ -180,11 +180,6 @@ class ChatClient:
     def _reconnect(self, loss: ServerLost, left: float | None) -> None:
         # After a loss gRPC refuses calls until its next attempt to connect, even when the server is back.
         patience = self._retry.reconnect_s if left is None else min(self._retry.reconnect_s, left)
-        ready = grpc.channel_ready_future(self._channel)
-        try:
-            ready.result(timeout=patience)
-        except grpc.FutureTimeoutError:
-            raise stays_away(loss, self.url, patience, self._retry.reconnect_s) from None
-        finally:
-            ready.cancel()
+        if not connects(self._channel, patience):
+            raise stays_away(loss, self.url, patience, self._retry.reconnect_s)
         self._lost = None

@@ -7,17 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from client.access import Tls
+from client.address import DEFAULT_URL, is_address, is_near
 from client.errors import ChatError
 from runtime.keepalive import KEEPALIVE_MS, KEEPALIVE_TIMEOUT_MS, MIN_PING_INTERVAL_MS
 
-DEFAULT_URL = "127.0.0.1:8001"
 # After a restart of the server the next request should not wait for gRPC's default of up to two minutes.
 MIN_RECONNECT_MS, MAX_RECONNECT_MS = 200, 1_000
 # One attempt may last so long (gRPC's "min_reconnect_backoff"): a far server needs several round trips, more with TLS.
-CONNECT_MS = 5_000
-RECONNECT_S = 3 * MAX_RECONNECT_MS / 1000  # gRPC varies its delays by a fifth, and an attempt takes time itself
+CONNECT_MS = 3_000
+RECONNECT_S = (1.2 * MAX_RECONNECT_MS + CONNECT_MS) / 1000  # gRPC varies its delays by a fifth
+# A connection without calls is closed. After a pause the way may be gone, which only data without an answer would show.
+IDLE_MS = 60_000
 UNLIMITED = -1  # 300 s of audio are 19 MB, gRPC's default limit is 4 MB
 
 
@@ -25,7 +28,8 @@ UNLIMITED = -1  # 300 s of audio are 19 MB, gRPC's default limit is 4 MB
 class KeepAlive:
     """A dead connection is noticed ``every_ms`` and ``timeout_ms`` after the last sign of life.
 
-    The defaults are the server's own.
+    While data is on its way, ``timeout_ms`` alone counts: a link that stalls for longer loses the answer. The
+    defaults are the server's own (``runtime.keepalive``).
     """
 
     every_ms: int = KEEPALIVE_MS
@@ -41,9 +45,17 @@ class KeepAlive:
             raise ValueError(f"timeout_ms: {self.timeout_ms} is below 1")
 
 
-def channel_options(keepalive: KeepAlive) -> Sequence[tuple[str, int]]:
+def check_url(url: str) -> None:
+    """Raises ChatError for what is no address."""
+    if not is_address(url):
+        raise ChatError("INVALID_ARG", "url", f"{url!r} is no address; give host:port, as in {DEFAULT_URL}")
+
+
+def channel_options(url: str, keepalive: KeepAlive) -> Sequence[tuple[str, int]]:
     """Options of a gRPC channel."""
     return (
+        # gRPC would ask the proxy that `http_proxy` names for this machine, too.
+        *((("grpc.enable_http_proxy", 0),) if is_near(url) else ()),
         ("grpc.max_send_message_length", UNLIMITED),
         ("grpc.max_receive_message_length", UNLIMITED),
         ("grpc.keepalive_time_ms", keepalive.every_ms),
@@ -54,12 +66,14 @@ def channel_options(keepalive: KeepAlive) -> Sequence[tuple[str, int]]:
         ("grpc.initial_reconnect_backoff_ms", MIN_RECONNECT_MS),
         ("grpc.min_reconnect_backoff_ms", CONNECT_MS),
         ("grpc.max_reconnect_backoff_ms", MAX_RECONNECT_MS),
+        ("grpc.client_idle_timeout_ms", IDLE_MS),
     )
 
 
 def open_channel(url: str, tls: Tls | None = None, keepalive: KeepAlive | None = None) -> grpc.Channel:
-    """A channel, with TLS or without. Raises ChatError when a certificate cannot be read."""
-    options = channel_options(keepalive or KeepAlive())
+    """A channel, with TLS or without. Raises ChatError for a url or a certificate that cannot be used."""
+    check_url(url)
+    options = channel_options(url, keepalive or KeepAlive())
     if tls is None:
         return grpc.insecure_channel(url, options)
     return grpc.secure_channel(url, credentials(tls), options)
@@ -67,10 +81,24 @@ def open_channel(url: str, tls: Tls | None = None, keepalive: KeepAlive | None =
 
 def open_aio_channel(url: str, tls: Tls | None = None, keepalive: KeepAlive | None = None) -> grpc.aio.Channel:
     """The same for asyncio."""
-    options = channel_options(keepalive or KeepAlive())
+    check_url(url)
+    options = channel_options(url, keepalive or KeepAlive())
     if tls is None:
         return grpc.aio.insecure_channel(url, options)
     return grpc.aio.secure_channel(url, credentials(tls), options)
+
+
+def connects(channel: grpc.Channel, within_s: float) -> bool:
+    """Waits for a connection by a question that any answer will do for.
+
+    ``grpc.channel_ready_future`` leaves a thread behind that dies with a traceback when the channel is closed.
+    """
+    stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+    try:
+        stub.ServerLive(service_pb2.ServerLiveRequest(), timeout=within_s, wait_for_ready=True)
+    except grpc.RpcError as error:
+        return bool(error.code() != grpc.StatusCode.DEADLINE_EXCEEDED)
+    return True
 
 
 def credentials(tls: Tls) -> grpc.ChannelCredentials:

@@ -10,6 +10,7 @@ import re
 
 import grpc
 
+from client.address import proxy_variable
 from runtime.errors import CODED, MEMORY_FULL, RETRY_HINT
 
 # Triton puts the request id before the message when the request has one.
@@ -18,6 +19,8 @@ _CODED = re.compile(rf"^(?:\[request id: [^\]]*\] )?{CODED.pattern}", re.S)
 
 _RESTRICTED = "protocol is restricted"  # Triton's words for a missing or wrong token
 _CONNECTING, _CLOSED = "failed to connect", ("Socket closed", "reset by peer")
+# A proxy ends a stream in these ways when the server behind it is gone; gRPC gives them any status.
+_TORN = ("RST_STREAM", "Data frame with END_STREAM")
 # Signs in gRPC's account of a failed handshake, and what to do.
 _HANDSHAKE = {
     "WRONG_VERSION_NUMBER": "the server does not speak TLS; leave tls out (--tls, --ca, --cert)",
@@ -103,6 +106,8 @@ def from_rpc(error: grpc.RpcError, url: str) -> ChatError:
     known = _denied(status, details, url) or from_text(details, url)
     if known is not None:
         return known
+    if any(sign in details for sign in _TORN):
+        return lost(url, details)
     if status == grpc.StatusCode.CANCELLED:
         return Cancelled("CANCELLED", "request", "it was cancelled before the answer was complete")
     if status == grpc.StatusCode.DEADLINE_EXCEEDED:
@@ -134,5 +139,7 @@ def lost(url: str, details: str, away: bool = False) -> ServerLost:
     # A connection that is closed before its first word: a server that dies, or one that expects TLS.
     unheard = _CONNECTING in details and any(sign in details for sign in _CLOSED)
     hint = " If it speaks TLS, give tls (--tls, --ca), and a certificate if it asks for one (--cert, --key)"
-    message = f"{url} cannot be reached or went away ({details}); is it running?{hint if unheard else ''}"
+    proxy = proxy_variable(url) if _CONNECTING in details else None
+    way = f" The way to it may be the proxy that {proxy} names; no_proxy excepts hosts" if proxy else ""
+    message = f"{url} cannot be reached or went away ({details}); is it running?{hint if unheard else ''}{way}"
     return ServerLost("UNAVAILABLE", "server", message, details, away)

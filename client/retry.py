@@ -126,6 +126,8 @@ class Replay:
 class Attempts:
     """The life of one request over its attempts: what was delivered, whether there is a further one, when.
 
+    ``failures``: attempts that another one followed.
+
     Args:
         timeout: seconds for all attempts together.
     """
@@ -150,12 +152,13 @@ class Attempts:
         Raises:
             ChatError: the error itself, when there is none.
         """
-        self.failures += 1
-        if self.replay.heard or self.failures >= self.policy.attempts or not worth_repeating(error):
+        failures = self.failures + 1
+        if self.replay.heard or failures >= self.policy.attempts or not worth_repeating(error):
             raise error
         hint = error.retry_after_s if isinstance(error, ServerError) else None
-        pause, left = self.policy.pause(self.failures, hint), self.left()
+        pause, left = self.policy.pause(failures, hint), self.left()
         if left is not None and pause >= left:
             raise error
         self.replay.restart(error)
+        self.failures = failures
         return pause

@@ -16,6 +16,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from client.address import LOCAL_HOSTS
 from client.errors import ChatError
 from runtime.server.bundle import LIBRARIES, WHEEL, default_cache
 
@@ -34,11 +35,12 @@ class Analyzer:
     libraries: Path | None = None
 
     def environment(self) -> dict[str, str]:
-        """The caller's variables and the place of the libraries."""
+        """The caller's variables, no proxy to this machine, and the place of the libraries."""
+        near = ",".join(filter(None, [os.environ.get("no_proxy"), *LOCAL_HOSTS]))
         if self.libraries is None:
-            return dict(os.environ)
+            return {**os.environ, "no_proxy": near}
         search = [str(self.libraries), *filter(None, [os.environ.get("LD_LIBRARY_PATH")])]
-        return {**os.environ, "LD_LIBRARY_PATH": os.pathsep.join(search)}
+        return {**os.environ, "no_proxy": near, "LD_LIBRARY_PATH": os.pathsep.join(search)}
 
 
 def find_analyzer(cache: Path | None = None) -> Analyzer:

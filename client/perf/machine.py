@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import platform
 import re
@@ -50,7 +51,7 @@ def scrape(metrics_url: str) -> dict[str, float]:
     try:
         with _OPENER.open(metrics_url, timeout=PROBE_S) as page:
             text = page.read().decode()
-    except OSError:
+    except (OSError, http.client.HTTPException):
         return {}
     values: dict[str, float] = {}
     for name, value in re.findall(r"^(\w+)(?:\{[^}]*\})? (\S+)$", text, re.M):

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from runtime.errors import BuildError
 from runtime.keepalive import KEEPALIVE_MS, KEEPALIVE_TIMEOUT_MS, MIN_PING_INTERVAL_MS
 from runtime.server.bundle import TritonInstall
-from runtime.server.config import ServerConfig
+from runtime.server.config import ServerConfig, bracketed
 
 OPTIONS_FILE = "options.json"
 DEFAULT_THREADS = 1
@@ -57,11 +57,11 @@ def command(
         f"--model-repository={config.repository}",
         "--model-control-mode=explicit",
         f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
-        f"--http-address={hosts['http_port']}",
+        f"--http-address={_http(hosts['http_port'])}",
         f"--http-port={at.http_port}",
-        f"--grpc-address={at.host}",
+        f"--grpc-address={bracketed(at.host)}",
         f"--grpc-port={at.grpc_port}",
-        f"--metrics-address={hosts['metrics_port']}",
+        f"--metrics-address={_http(hosts['metrics_port'])}",
         f"--metrics-port={at.metrics_port}",
         f"--allow-gpu-metrics={str(gpu_metrics).lower()}",
         f"--exit-timeout-secs={max(1, int(config.patience.stop))}",
@@ -69,6 +69,12 @@ def command(
         f"--grpc-keepalive-timeout={KEEPALIVE_TIMEOUT_MS}",
         f"--grpc-http2-min-recv-ping-interval-without-data={MIN_PING_INTERVAL_MS}",
         "--grpc-http2-max-pings-without-data=0",
+        "--grpc-keepalive-permit-without-calls=true",  # else routers on the way forget clients between two questions
         *config.access.arguments(admin_key),
         *config.triton_args,
     )
+
+
+def _http(host: str) -> str:
+    """As Triton's HTTP library takes it: without its prefix, an IPv6 address becomes 255.255.255.255."""
+    return f"ipv6:{host}" if ":" in host else host

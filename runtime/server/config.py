@@ -26,7 +26,10 @@ LOAD_ORDER = (
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """Where the server listens. ``http_host``: of HTTP and metrics, which know no TLS; empty is ``host``."""
+    """Where the server listens. ``http_host``: of HTTP and metrics, which know no TLS; empty is ``host``.
+
+    IPv6 addresses may come with brackets and are kept without.
+    """
 
     host: str = DEFAULT_HOST
     grpc_port: int = DEFAULT_GRPC_PORT
@@ -37,6 +40,8 @@ class Addresses:
     def __post_init__(self) -> None:
         if not self.host:
             raise ValueError("host: '' names no address")
+        for name in ("host", "http_host"):
+            object.__setattr__(self, name, getattr(self, name).strip("[]"))
         for name, port in self.ports().items():
             if not 1 <= port <= MAX_PORT:
                 raise ValueError(f"{name}: {port} is not in 1..{MAX_PORT}")
@@ -73,9 +78,14 @@ class Addresses:
         return f"http://{_local(self.http_host or self.host)}:{self.metrics_port}/metrics"
 
 
+def bracketed(host: str) -> str:
+    """As it stands before a port."""
+    return f"[{host}]" if ":" in host else host
+
+
 def _local(host: str) -> str:
-    """The address by which this machine itself reaches the server."""
-    return {"0.0.0.0": DEFAULT_HOST, "::": "[::1]"}.get(host, host)
+    """The address by which this machine itself reaches the server, as it stands before a port."""
+    return bracketed({"0.0.0.0": DEFAULT_HOST, "::": "::1"}.get(host, host))
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import time
 import urllib.error
@@ -47,7 +48,7 @@ class RepositoryApi:
                 pass
         except urllib.error.HTTPError as error:
             raise StartFailed(model, f"cannot be loaded: {_reason(error)}", "see the server's log") from error
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:
             raise StartFailed(model, f"was not loaded within {timeout:g} s: {error}", "see the server's log") from error
         # While other models load, Triton may take a moment to say so.
         deadline = time.monotonic() + READY_S
@@ -60,7 +61,7 @@ class RepositoryApi:
         try:
             with _OPENER.open(self._base + path, timeout=PROBE_S) as answer:
                 return bool(answer.status == 200)
-        except OSError:
+        except (OSError, http.client.HTTPException):  # the second: something else listens there
             return False
 
 

@@ -38,7 +38,7 @@ class Wire:
 
     def __init__(self, url: str) -> None:
         # A channel of its own: gRPC would share one connection between channels of the same options.
-        options = (*channel_options(KeepAlive()), ("grpc.use_local_subchannel_pool", 1))
+        options = (*channel_options(url, KeepAlive()), ("grpc.use_local_subchannel_pool", 1))
         self._channel = grpc.aio.insecure_channel(url, options)
         self._stream = self._channel.stream_stream(
             STREAM_INFER, response_deserializer=service_pb2.ModelStreamInferResponse.FromString

@@ -8,14 +8,17 @@ import re
 import signal
 import socket
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from secured import ADMIN_KEY, AT_MODEL, TOKEN, http, own_server, rpc
 from tritonclient.grpc import service_pb2 as pb
 
+from client import ChatClient
 from runtime.headers import ADMIN_HEADER, GRPC_PREFIX
 from runtime.server.config import PUBLIC_MODEL
+from runtime.server.ports import free_addresses, is_local
 from runtime.server.process import children, members
 
 # What must be refused by default: the ways to unload, to map memory, to write files, to change the log.
@@ -135,6 +138,14 @@ def test_nothing_listens_beyond_loopback(stub_server, guarded):
     for server in (stub_server, guarded):
         assert listening(server) == {("127.0.0.1", port) for port in server.addresses.ports().values()}
         assert "WARNING" not in server.log()
+
+
+@pytest.mark.skipif(not is_local("::1"), reason="no IPv6 here")
+def test_an_ipv6_address_is_heard_on_all_ports(triton, tmp_path_factory):
+    with own_server(tmp_path_factory, addresses=replace(free_addresses(), host="[::1]")) as server:
+        assert listening(server) == {("::1", port) for port in server.addresses.ports().values()}
+        with ChatClient(server.url) as chat:
+            assert chat.ask(text='{"chunks": 2}').text == "ä0 ä1 "
 
 
 def test_only_grpc_with_tls_is_for_others(encrypted):

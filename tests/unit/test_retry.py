@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from client import Cancelled, Chunk, KeepAlive, RetryPolicy, ServerError, ServerLost
+from client.address import DEFAULT_URL
 from client.connection import channel_options
 from client.retry import NO_RETRY, Attempts, Replay, worth_repeating
 from runtime.keepalive import KEEPALIVE_MS, KEEPALIVE_TIMEOUT_MS, MIN_PING_INTERVAL_MS
@@ -55,6 +56,7 @@ def test_attempts_end_with_the_policy_the_deadline_or_the_first_sound():
     assert attempts.after(LOST) > 0 and attempts.after(LOST) > 0
     with pytest.raises(ServerLost):
         attempts.after(LOST)
+    assert attempts.failures == 2, "of attempts that were followed by another"
     with pytest.raises(ServerLost):
         Attempts(NO_RETRY).after(LOST)
     now = 0.0
@@ -94,7 +96,7 @@ def test_another_answer_is_the_loss(first, second):
 
 
 def test_keep_alive_is_the_same_on_both_sides(tmp_path):
-    options = dict(channel_options(KeepAlive()))
+    options = dict(channel_options(DEFAULT_URL, KeepAlive()))
     line = command(ServerConfig(tmp_path), TritonInstall(("tritonserver",)), {}, "x", "k")
     assert f"--grpc-keepalive-time={options['grpc.keepalive_time_ms']}" in line
     assert f"--grpc-keepalive-timeout={options['grpc.keepalive_timeout_ms']}" in line

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import grpc
 import pytest
@@ -12,6 +15,8 @@ from client import ChatError
 from client.doctor import deployment
 from client.doctor.finding import FAIL, OK
 from client.perf import target
+from client.perf.machine import scrape
+from runtime.server.config import Addresses
 from runtime.server.ports import free_addresses, is_local
 
 
@@ -65,6 +70,27 @@ def test_a_stranger_on_the_port_is_no_server(serve, tmp_path):
         pass
     ports, _ = deployment.check_server(addresses, tmp_path)
     assert ports.state == FAIL and "GRPC_PORT=" in ports.fix
+
+
+def test_something_else_on_every_port_is_no_server(tmp_path):
+    """One that greets like a shell's server: no word of HTTP."""
+    with ExitStack() as stack:
+        listeners = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(3)]
+        for listener in listeners:
+            threading.Thread(target=_greet, args=(listener,), daemon=True).start()
+        addresses = Addresses("127.0.0.1", *(listener.getsockname()[1] for listener in listeners))
+        assert scrape(addresses.metrics_url) == {}
+        ports, *_ = deployment.check_server(addresses, tmp_path)
+        assert ports.state == FAIL
+
+
+def _greet(listener):
+    try:
+        while True:
+            with listener.accept()[0] as connection:
+                connection.sendall(b"SSH-2.0-x\r\n")
+    except OSError:  # the test is over
+        pass
 
 
 def test_nothing_is_started_for_another_machine(monkeypatch, tmp_path):

@@ -30,9 +30,9 @@ class Stages:
 
     async def speak(self, chunks):
         self.calls += 1
-        if self.refusal is not None:
+        if (refusal := self.refusal) is not None:
             await asyncio.sleep(0)
-            raise self.refusal
+            raise refusal
         self.held.update(chunk.stream_id for chunk in chunks)
         self.most = max(self.most, len(self.held))
         await asyncio.sleep(0)
