@@ -1,6 +1,7 @@
 """What dies or hangs is noticed, its clients get a typed error in time, and the server comes back by itself."""
 
 import os
+import re
 import signal
 import threading
 import time
@@ -130,14 +131,15 @@ def test_a_hanging_encoder_is_noticed_by_those_that_wait_for_it(faulty, baseline
 def test_a_server_that_hangs_is_noticed_by_client_and_supervisor(built, tmp_path, baseline, record):
     """The heartbeat is long, so that the client's keep-alive and not the restart ends the wait."""
     out = faulty_copy(built, tmp_path / "cpu")
-    with ServerProcess(out, options=(*QUICK, "--heartbeat=45")) as server:
+    with ServerProcess(out, options=(*QUICK, "--heartbeat=25")) as server:
         patience = KeepAlive()
         hit(
             server,
             record,
-            "SIGSTOP of tritonserver, --heartbeat 45",
+            "SIGSTOP of tritonserver, --heartbeat 25",
             lambda: freeze(server, "tritonserver"),
             baseline,
             told_s=(patience.every_ms + patience.timeout_ms) / 1000 + 5,
         )
-        assert "tritonserver gave no answer for" in server.log()
+        # The loop's thread may be the first to stand still: it sends to a server that takes nothing.
+        assert re.search("tritonserver gave no answer for|heartbeat of the frame loop stood still for", server.log())
