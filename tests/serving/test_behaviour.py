@@ -18,8 +18,8 @@ from client import ChatClient, ServerError
 from runtime.contracts import ALL_MODELS, FUN_AUDIO_CHAT
 
 CLIP = chat_data.wav("noise_2p3s")
-# The slowest first response of eight against a lone one: about 3 is usual here, 8 would be one after another.
-FAIR, SERIAL, BURSTS = 3.5, 8.0, 15
+# The slowest first response of eight may take so many times as long as a lone one; about 3 is usual here.
+FAIRNESS, BURSTS = 3.5, 15
 # An answer that does not end by itself soon: greedy with the penalty of the protocol off.
 ENDLESS = {"audio": CLIP, "system": "Answer in text and speech.", "seed": 1, "max_tokens": 1500}
 
@@ -58,13 +58,13 @@ def test_stages_answer_nobody_but_the_public_model(server, contract, key):
 
 
 def test_eight_streams_all_progress(client, capsys):
-    """All eight speak before one of them ends, and the last to begin waits for less than seven others' beginnings.
+    """All eight speak before one of them ends, and none waits long for its beginning: a ratio, not a time.
 
-    Of bursts until one is as it usually is: the others also measure what else the machine does meanwhile.
+    Of bursts until one is so: the others also measure what else the machine does meanwhile.
     """
     request = request_of("s2s_noise_2p3s") | {"max_tokens": 60}
     ratios, interleaved = [], 0
-    while not ratios or (min(ratios) > FAIR and len(ratios) < BURSTS):
+    while not ratios or (min(ratios) > FAIRNESS and len(ratios) < BURSTS):
         lone = sorted(collect(client, **request).first_s for _ in range(3))[1]
         with ThreadPoolExecutor(8) as pool:
             answers = list(pool.map(lambda _: collect(client, **request), range(8)))
@@ -73,7 +73,7 @@ def test_eight_streams_all_progress(client, capsys):
         ratios.append(max(answer.first_s for answer in answers) / lone)
     with capsys.disabled():
         print(f"\nfirst response, slowest of eight / alone: {', '.join(f'{ratio:.1f}' for ratio in ratios)}")
-    assert interleaved and min(ratios) < SERIAL
+    assert interleaved and min(ratios) <= FAIRNESS
 
 
 def test_cancel_frees_slot_blocks_and_sound(client, server):

@@ -8,6 +8,7 @@ own process was late is taken off its times.
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -34,11 +35,12 @@ ENDLESS = {"audio": CLIP, "system": "Answer in text and speech.", "seed": 1, "ma
 FULL = ("queue", "slots")  # there is no place in the queue, or those in it would take too long
 ROUNDS = 6  # at most; one in which the machine had little else to do is enough
 FLOOD_S, PAUSE_S = 3.0, 0.5
-# What rounds are made for, and what one of them must reach even where others use the machine all the time.
-REFUSED_WITHIN_S, REFUSED_AT_ALL_S = 0.1, 0.4
+REFUSED_WITHIN_S = 0.1
+# The flood itself keeps about so many processes per core busy. Where others make it more, the bound grows alike.
+USUAL_LOAD_PER_CORE = 3.0
 # Frames per second of an admitted stream beside the flood, against those without it. About 1 is usual here; on two
 # cores the clients of the flood take some of the machine.
-PACE_KEPT, PACE_AT_ALL = 0.7, 0.5
+PACE_KEPT = 0.7
 
 
 def flood(server, workers):
@@ -53,6 +55,11 @@ def flood(server, workers):
 def pace(facts):
     """Frames per second of a stream from its first response to its last, the median."""
     return statistics.median(len(f["ids"]) / (f["total_s"] - f["first_s"]) for f in facts if not f["error"])
+
+
+def crowding():
+    """How many times busier this machine is than the flood alone makes it; 1 at least."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1) / USUAL_LOAD_PER_CORE)
 
 
 def percentile(values, share):
@@ -83,19 +90,22 @@ def test_three_times_the_capacity(server, capsys):
         assert all(map(is_a_proper_refusal, refused)), {fact["error"] for fact in refused}
         assert len(admitted) >= SLOTS and all(map(is_golden, admitted + alone))
         took = [fact["total_s"] for fact in refused]
-        late.append(percentile(took, 0.95) - client_late)
+        late.append((percentile(took, 0.95) - client_late) / crowding())
         kept.append(pace(facts) / pace(alone))
         with capsys.disabled():
             print(
                 f"\n{len(facts)} requests in {FLOOD_S} s: {len(admitted)} answered, {len(refused)} refused after "
                 f"p50 {1000 * statistics.median(took):.0f} ms, p95 {1000 * percentile(took, 0.95):.0f} ms (p95 by "
                 f"which the client's own loop was late: {1000 * client_late:.0f} ms); frames per second of an "
-                f"admitted stream {pace(facts):.1f}, without the flood {pace(alone):.1f}, ratio {kept[-1]:.2f}"
+                f"admitted stream {pace(facts):.1f}, without the flood {pace(alone):.1f}, ratio {kept[-1]:.2f}; "
+                f"crowding {crowding():.1f}"
             )
         if min(late) <= REFUSED_WITHIN_S and max(kept) >= PACE_KEPT:
             return
-    assert min(late) <= REFUSED_AT_ALL_S, "p95 of refusals in seconds, less the client's own lateness"
-    assert max(kept) >= PACE_AT_ALL
+    pytest.fail(
+        f"never in time and at pace: p95 of refusals, less the client's own lateness, by crowding: {late} s; "
+        f"pace kept: {kept}"
+    )
 
 
 def all_speak(values):
@@ -164,9 +174,9 @@ def test_a_client_in_a_hurry_is_not_left_waiting(server, full):
         request = ENDLESS | {"max_tokens": 5}
         call = chat._begin(_request_with_timeout(request, 1.0), None)  # gRPC's own deadline would come first
         began = time.monotonic()
-        with pytest.raises(ServerError, match=r"UNAVAILABLE: (wait: no slot within \d|slots: )"):
+        with pytest.raises(ServerError, match=r"UNAVAILABLE: wait: no slot within \d"):
             call.next()
-        assert time.monotonic() - began < 20.0, "it would wait as long as the others speak"
+        assert 0.9 < time.monotonic() - began < 3.0
 
 
 def test_a_refused_client_comes_back_and_is_served(server, full):
