@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
-from runtime.errors import ServeError
+from runtime.command_line import run_command
 from runtime.manifest import verify
 
 
 def _path(text: str) -> Path | None:
-    return Path(text) if text else None  # an empty make variable means "not given"
+    return _folder(text) if text else None  # an empty make variable means "not given"
+
+
+def _folder(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("is empty; name a folder")
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # libraries that are not Python's cannot open it, and JSON cannot name it
+        raise argparse.ArgumentTypeError(f"{text!r} is not UTF-8; rename it") from None
+    return Path(text)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -20,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True)
     build = commands.add_parser("build", help="from checkpoints to engines and a model repository")
     build.add_argument("--target", default="cpu", help="cpu, cuda, or tensorrt inside its container")
-    build.add_argument("--out", type=Path, required=True, help="folder to write, for example build/cpu")
+    build.add_argument("--out", type=_folder, required=True, help="folder to write, for example build/cpu")
     build.add_argument("--model", type=_path, help="Fun-Audio-Chat directory; without it a tiny one is made")
     build.add_argument("--cosyvoice", type=_path, help="CosyVoice3 directory")
     build.add_argument("--voices", type=_path, help="spk2info.pt; default: the one of the CosyVoice3 directory")
@@ -37,44 +48,49 @@ def parser() -> argparse.ArgumentParser:
         help="an option of options.json, repeatable, such as limits.streams_per_key=4 (docs/options.md)",
     )
     tiny = commands.add_parser("tiny", help="only the tiny checkpoints")
-    tiny.add_argument("--out", type=Path, required=True)
+    tiny.add_argument("--out", type=_folder, required=True)
     check = commands.add_parser("verify", help="whether a built folder is complete and up to date")
-    check.add_argument("--out", type=Path, required=True)
+    check.add_argument("--out", type=_folder, required=True)
     return top
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit status 0, or 1 with one line on stderr."""
     options = parser().parse_args(arguments)
-    try:
-        if options.command == "verify":
-            verify(options.out)
-        elif options.command == "tiny":
-            from builders.build import make_tiny
+    return run_command(lambda: _COMMANDS[options.command](options))
 
-            make_tiny(options.out)
-        else:
-            from builders.build import build
-            from builders.request import BuildRequest
-            from builders.settings import Settings
 
-            request = BuildRequest(
-                options.target,
-                options.out,
-                options.model,
-                options.cosyvoice,
-                options.voices,
-                options.profile,
-                options.token2wav_apart,
-                options.linear,
-                Settings.read(options.set),
-            )
-            build(request, lambda line: print(line, flush=True))
-    except ServeError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+def _verify(options: argparse.Namespace) -> None:
+    verify(options.out)
 
+
+# Each command imports late, so that `verify` and usage errors need no torch.
+def _tiny(options: argparse.Namespace) -> None:
+    from builders.build import make_tiny
+
+    make_tiny(options.out)
+
+
+def _build(options: argparse.Namespace) -> None:
+    from builders.build import build
+    from builders.request import BuildRequest
+    from builders.settings import Settings
+
+    request = BuildRequest(
+        options.target,
+        options.out,
+        options.model,
+        options.cosyvoice,
+        options.voices,
+        options.profile,
+        options.token2wav_apart,
+        options.linear,
+        Settings.read(options.set),
+    )
+    build(request, lambda line: print(line, flush=True))
+
+
+_COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {"build": _build, "tiny": _tiny, "verify": _verify}
 
 if __name__ == "__main__":
     sys.exit(main())

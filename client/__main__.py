@@ -3,6 +3,8 @@
 import os
 import sys
 
+from runtime.command_line import run_command
+
 QUIET = "NONE"  # gRPC writes failed handshakes to stderr, beside the error that it raises
 
 
@@ -25,4 +27,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run_command(lambda: main(sys.argv[1:])))

@@ -17,6 +17,7 @@ from gpubench.run import TOOL
 from client.errors import ChatError
 from client.perf.report import read_stored
 from client.perf.tables import number, table
+from runtime.command_line import run_command
 
 PAGE = "gpu.md"
 COLUMNS = ("part", "ms", "floor, ms", "% of floor", "bound", "% by a copy", "naive, ms", "naive / ours", "note")
@@ -111,4 +112,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from bench_result import finish
 
+from runtime.command_line import run_command
 from runtime.errors import ServeError
 from runtime.options import Options
 from runtime.playback import Playback
@@ -150,4 +151,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

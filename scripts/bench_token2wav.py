@@ -27,6 +27,7 @@ from bench_result import finish
 from builders.export_token2wav import export_token2wav
 from builders.steps import Builder
 from builders.tiny_cosyvoice import NetSizes, write_tiny_cosyvoice
+from runtime.command_line import run_command
 from runtime.contracts import ChunkFlag
 from runtime.errors import BuildError
 from runtime.manifest import Manifest
@@ -199,4 +200,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

@@ -16,6 +16,7 @@ from question import RATE, question
 
 from client.audio_file import write_wav
 from client.cli import main as ask
+from runtime.command_line import run_command
 from runtime.errors import ServeError
 from runtime.server.launch import ServerProcess
 
@@ -86,4 +87,4 @@ def _conclude(output: Path, trained: bool, status: int, stopped: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
+
+from runtime.command_line import run_command
 
 BEGIN, END = "<!-- table of make faults -->", "<!-- end of the table -->"
 HEAD = "| what was done | times | what happened | seconds |\n|---|--:|---|--:|\n"
@@ -41,4 +44,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command(main))

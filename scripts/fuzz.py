@@ -24,6 +24,8 @@ from robust.record import add_arguments, finish, serve
 from robust.traffic import Traffic
 from robust.watching import Watcher
 
+from runtime.command_line import run_command
+
 CHUNK = 500  # cases between two looks at what the idle server holds
 GOLDEN = 3
 MAX_FAILURES = 40  # then the run ends: what is wrong is known
@@ -103,4 +105,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

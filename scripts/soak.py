@@ -22,6 +22,7 @@ from robust.traffic import Traffic
 from robust.verdict import Bounds, Growth, growth_of, warm
 from robust.watching import Sample, Watcher, still_held
 
+from runtime.command_line import run_command
 from runtime.options import Options
 from runtime.server.launch import ServerProcess
 from runtime.token2wav.layout import Sizes
@@ -160,4 +161,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

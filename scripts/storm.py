@@ -22,6 +22,7 @@ from robust.traffic import Traffic
 from robust.watching import KV_USED, Watcher, still_held
 from robust.wire import wire_to
 
+from runtime.command_line import run_command
 from runtime.server.launch import ServerProcess
 
 PATIENCE_S = 120.0
@@ -115,4 +116,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

@@ -11,6 +11,7 @@ import json
 import sys
 from pathlib import Path
 
+from runtime.command_line import run_command
 from runtime.errors import ServeError
 from runtime.options import Options
 from runtime.parity.comparison import TARGETS, Comparison
@@ -46,4 +47,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

@@ -22,6 +22,7 @@ import torch
 
 from kernels.linear import Matrix
 from runtime.checkpoint.config import ModelConfig
+from runtime.command_line import run_command
 from runtime.engines.options import DTYPES, LINEARS, EngineOptions
 from runtime.errors import ServeError
 from runtime.frames.build import build_overlap_loop
@@ -210,4 +211,4 @@ def _options(run: Recorded, given: argparse.Namespace) -> EngineOptions:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from runtime.errors import ServeError
+from runtime.command_line import run_command
 from runtime.server.access import Access
 from runtime.server.config import DEFAULT_HOST, Addresses, Patience, ServerConfig
 from runtime.server.supervisor import Supervisor
@@ -53,7 +53,7 @@ def config_of(options: argparse.Namespace) -> ServerConfig:
     """
     values = vars(options)
     return ServerConfig(
-        out=options.out.resolve(),
+        out=options.out.absolute(),
         addresses=_addresses(values),
         access=Access(**_chosen(Access, values)),
         patience=Patience(**_chosen(Patience, values)),
@@ -95,12 +95,7 @@ def main(arguments: list[str] | None = None) -> int:
         config = config_of(options)
     except ValueError as error:
         made.error(str(error))
-    try:
-        Supervisor(config, announce).run()
-    except (ServeError, OSError) as error:
-        print(" ".join(str(error).split()), file=sys.stderr)  # Triton's reasons span lines
-        return 1
-    return 0
+    return run_command(Supervisor(config, announce).run)
 
 
 if __name__ == "__main__":
