@@ -72,8 +72,9 @@ def default_cache() -> Path:
     named = os.environ.get(CACHE_VARIABLE)
     if named:
         return Path(named)
-    if sys.prefix != sys.base_prefix:
-        return Path(sys.prefix) / "var" / "triton"
+    own = Path(sys.prefix) / "var" / "triton"
+    if sys.prefix != sys.base_prefix and (own.is_dir() or os.access(sys.prefix, os.W_OK)):
+        return own
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fun-audio-chat-triton"
 
 
@@ -124,7 +125,12 @@ def _layout_backends(triton: Path, target: Path) -> Path:
         raise InstallError("tritonserver", f"the wheel has no {STUB} for Python 3.11", "run `make setup` again")
     if target.is_dir():
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InstallError(
+            CACHE_VARIABLE, f"{target.parent}: {error}", "name a folder that can be written to"
+        ) from None
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         made = Path(scratch) / "backends"
         shutil.copytree(triton / "backends", made, ignore=shutil.ignore_patterns("__pycache__"))

@@ -15,6 +15,12 @@ class BadAccess(ServeError):
     code = "INVALID_ARG"
 
 
+class UnusablePath(ServeError):
+    """A path that Triton's Python backend cannot be given, even by a link."""
+
+    code = "INVALID_ARG"
+
+
 class PortInUse(ServeError):
     """A port that the server was told to listen on is taken."""
 

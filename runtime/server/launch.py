@@ -69,7 +69,7 @@ class ServerProcess:
         """Starts the supervisor and waits until the public model is ready.
 
         Raises:
-            StartFailed: it ended or was not ready in time; the message holds the end of the log.
+            StartFailed: it ended or was not ready in time; the end of its log goes to standard error.
         """
         self.log_file.parent.mkdir(parents=True, exist_ok=True)
         with self.log_file.open("ab") as output:
@@ -78,6 +78,7 @@ class ServerProcess:
             self.wait_ready(self._start_timeout)
         except StartFailed:
             self.kill()
+            self._show_tail()
             raise
         return self
 
@@ -87,9 +88,9 @@ class ServerProcess:
         while self.log().count(f"\n{READY_MARK}") < announcements:
             code = self._process.poll() if self._process else None
             if code is not None:
-                raise StartFailed("server", f"the supervisor exited with code {code}", f"its log ends:\n{self.tail()}")
+                raise StartFailed("server", f"the supervisor exited with code {code}: {self.tail(1)}", "mend that")
             if time.monotonic() > deadline:
-                raise StartFailed("server", f"not ready after {timeout:g} s", f"its log ends:\n{self.tail()}")
+                raise StartFailed("server", f"not ready after {timeout:g} s: {self.tail(1)}", "see its log")
             time.sleep(POLL_S)
 
     def ready(self, model: str) -> bool:
@@ -132,8 +133,11 @@ class ServerProcess:
     ) -> None:
         code = self.stop()
         if kind is not None:
-            print(f"--- end of the server's log (exit code {code})\n{self.tail()}", file=sys.stderr)
+            self._show_tail(f" (exit code {code})")
         self._scratch.cleanup()
+
+    def _show_tail(self, words: str = "") -> None:
+        print(f"--- end of the server's log{words}\n{self.tail()}\n---", file=sys.stderr)
 
     def _command(self) -> list[str]:
         at = self.addresses

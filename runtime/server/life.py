@@ -21,7 +21,8 @@ from runtime.server.control import RunFolder
 from runtime.server.errors import StartFailed
 from runtime.server.flag import Flag
 from runtime.server.hide import hide_arguments
-from runtime.server.process import end_group, guard_group, kill_group, start_group
+from runtime.server.load_watch import LoadWatch
+from runtime.server.process import children, end_group, guard_group, kill_group, start_group
 from runtime.server.repository import RepositoryApi
 from runtime.server.watch import Watch
 from runtime.serving.inside import KEY_VARIABLE
@@ -64,6 +65,7 @@ class Life:
         try:
             guard_group(self._server)
             self.watch = Watch(self._server, run, config.patience.heartbeat, answers=self._api.live)
+            self._loads = LoadWatch(lambda: children(self._server.pid), self._api.ready)
         except BaseException:  # nobody else knows of the group yet, and it holds the ports
             self.end(gracefully=False)
             raise
@@ -134,6 +136,7 @@ class Life:
         # Daemon threads would be simpler, but a pool hands their exceptions over. A load that hangs
         # ends with the server, which the caller kills.
         pool = ThreadPoolExecutor(max(1, len(names)))
+        self._loads.begin()
         try:
             loads = {name: pool.submit(self._api.load, name, self._config.patience.load) for name in names}
             for name, load in loads.items():
@@ -145,6 +148,9 @@ class Life:
     def _await(self, load: Future[None]) -> None:
         while not load.done():
             self._check()
+            loss = self._loads.loss()
+            if loss is not None and not load.done():
+                raise StartFailed("tritonserver", loss, "see the server's log")
             time.sleep(self._config.patience.poll)
         load.result()
 

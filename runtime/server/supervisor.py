@@ -11,6 +11,7 @@ import logging
 import signal
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import IO
 
 from runtime.manifest import verify
@@ -21,6 +22,7 @@ from runtime.server.control import RunFolder
 from runtime.server.errors import ServerDown, StartFailed
 from runtime.server.flag import Flag
 from runtime.server.life import Life, StopRequested
+from runtime.server.plain_paths import plain_paths
 from runtime.server.ports import check_free
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -37,7 +39,6 @@ class Supervisor:
 
     def __init__(self, config: ServerConfig, announce: Callable[[Addresses], None]) -> None:
         self._config, self._announce = config, announce
-        self._run = RunFolder(config.out)
         self._stopping = Flag()
         self._hurry = False
         self._failures = 0
@@ -57,20 +58,25 @@ class Supervisor:
         warning = exposure(self._config.addresses.host, self._config.access)
         if warning is not None:
             logger.warning("WARNING: %s: %s", self._config.addresses.host, warning)
-        install = find_install(named=self._config.triton)
-        self._run.acquire()
+        paths = plain_paths(self._config.out, find_install(named=self._config.triton))
+        if paths.links is not None:
+            logger.info("Triton's Python backend gets its paths by links in %s", paths.links)
+        self._config = replace(self._config, out=paths.out)
+        run = RunFolder(paths.out)
+        run.acquire()
         try:
             check_free(self._config.addresses)
             with self._signals(), self._output() as output:
-                self._lives(install, output)
+                self._lives(paths.install, run, output)
         finally:
-            self._run.release()
+            paths.remove()
+            run.release()
 
-    def _lives(self, install: TritonInstall, output: IO[bytes] | None) -> None:
+    def _lives(self, install: TritonInstall, run: RunFolder, output: IO[bytes] | None) -> None:
         while not self._stopping.is_set():
             self._ready_at = None
             try:
-                loss = self._live_once(install, output)
+                loss = self._live_once(install, run, output)
             except (StartFailed, OSError) as error:  # the second: a full disk, too many processes
                 if not self._was_ready:  # what never worked will not work at the next try
                     raise
@@ -82,9 +88,9 @@ class Supervisor:
                 return
             self._count(loss)
 
-    def _live_once(self, install: TritonInstall, output: IO[bytes] | None) -> str | None:
+    def _live_once(self, install: TritonInstall, run: RunFolder, output: IO[bytes] | None) -> str | None:
         """One life; returns what was lost, or None after a stop."""
-        life = Life(self._config, install, self._run, output, self._stopping)
+        life = Life(self._config, install, run, output, self._stopping)
         gracefully = False
         try:
             life.load()
