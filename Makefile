@@ -19,7 +19,6 @@ PARITY_ARGS  ?=
 UPSTREAM     ?=
 UPSTREAM_PYTHON ?= python3
 VECTORS      ?=
-RECORDED     := $(or $(VECTORS),$(OUT)/authors)
 BENCH_ARGS   ?=
 BUILD_ARGS   ?=
 PERF_ARGS    ?=
@@ -31,6 +30,12 @@ CASES        ?= 20000
 CANCELS      ?= 10000
 ROBUST_DIR   ?= output/robust
 ROBUST_ARGS  ?=
+
+# Paths may hold anything: recipes read them from the environment, where neither make nor a shell looks inside.
+PATHS := OUT MODEL COSYVOICE VOICES UPSTREAM VECTORS RECORDED SECRETS PERF_DIR ROBUST_DIR
+$(foreach name,$(PATHS),$(if $(filter command environment,$(origin $(name))),$(eval override $(name) := $$(value $(name)))))
+RECORDED := $(or $(VECTORS),$(OUT)/authors)
+export $(PATHS)
 
 VENV  := .venv
 BIN   := $(VENV)/bin
@@ -44,11 +49,11 @@ ifeq ($(TARGET),tensorrt)
 READY    :=
 RUN_UID  := $(if $(filter 0,$(shell id -u)),1000,$(shell id -u))
 RUN_GID  := $(if $(filter 0,$(shell id -u)),1000,$(shell id -g))
-COMPOSE  := MODEL="$(abspath $(MODEL))" COSYVOICE="$(abspath $(COSYVOICE))" VOICES="$(abspath $(VOICES))" \
-	OUT="$(abspath $(OUT))" PROFILE="$(PROFILE)" RUN_UID=$(RUN_UID) RUN_GID=$(RUN_GID) BIND=$(HOST) \
+COMPOSE  := whole() { [ -z "$$1" ] || realpath -ms -- "$$1"; }; \
+	MODEL="$$(whole "$$MODEL")" COSYVOICE="$$(whole "$$COSYVOICE")" VOICES="$$(whole "$$VOICES")" \
+	OUT="$$(whole "$$OUT")" SECRETS="$$(whole "$$SECRETS")" PROFILE="$(PROFILE)" RUN_UID=$(RUN_UID) RUN_GID=$(RUN_GID) BIND=$(HOST) \
 	GRPC_PORT=$(GRPC_PORT) HTTP_PORT=$(HTTP_PORT) METRICS_PORT=$(METRICS_PORT) PARITY_ARGS="$(PARITY_ARGS)" \
-	BUILD_ARGS="$(BUILD_ARGS)" SERVE_ARGS="$(SERVE_ARGS)" SECRETS="$(abspath $(SECRETS))" \
-	docker compose
+	BUILD_ARGS="$(BUILD_ARGS)" SERVE_ARGS="$(SERVE_ARGS)" docker compose
 GPUS     := $(if $(TWO_GPUS),-two-gpus)
 else
 READY    := setup
@@ -64,12 +69,14 @@ export OMP_NUM_THREADS ?= 1
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 	@echo
-	@echo "  TARGET=$(TARGET) OUT=$(OUT) MODEL=$(MODEL) COSYVOICE=$(COSYVOICE) VOICES=$(VOICES) PROFILE=$(PROFILE)"
+	@echo "  TARGET=$(TARGET) OUT=$$OUT MODEL=$$MODEL COSYVOICE=$$COSYVOICE VOICES=$$VOICES PROFILE=$(PROFILE)"
 	@echo "  HOST=$(HOST) GRPC_PORT=$(GRPC_PORT) HTTP_PORT=$(HTTP_PORT) METRICS_PORT=$(METRICS_PORT)"
 
 setup: $(STAMP) ## Virtual environment .venv with the exact versions of requirements-cpu.lock
 
 $(STAMP): $(LOCK) pyproject.toml
+	@case "$$PWD" in *[:$$]*) echo "make setup: Python's venv and setuptools cannot work in a folder whose path holds" \
+		"':' or '\$$': move the checkout" >&2; exit 1;; esac
 	@command -v $(PYTHON) >/dev/null || { \
 		echo "make setup: $(PYTHON) is not on PATH; install Python 3.11 (with its shared library and venv)" \
 		     "or name one: make setup PYTHON=/path/to/python3.11" >&2; exit 1; }
@@ -85,19 +92,18 @@ $(STAMP): $(LOCK) pyproject.toml
 
 build-engines: $(READY) ## Engines and rendered model repository in OUT (tiny checkpoint without MODEL, COSYVOICE)
 ifeq ($(TARGET),tensorrt)
-	@mkdir -p "$(OUT)" && { [ "$$(id -u)" != 0 ] || chown $(RUN_UID):$(RUN_GID) "$(OUT)"; }
+	@mkdir -p -- "$$OUT" && { [ "$$(id -u)" != 0 ] || chown $(RUN_UID):$(RUN_GID) -- "$$OUT"; }
 	$(COMPOSE) run --rm build$(GPUS)
 else
-	$(BIN)/python -m builders build --target $(TARGET) --out $(OUT) \
-		$(if $(MODEL),--model "$(MODEL)") $(if $(COSYVOICE),--cosyvoice "$(COSYVOICE)") \
-		$(if $(VOICES),--voices "$(VOICES)") $(if $(PROFILE),--profile "$(PROFILE)") $(BUILD_ARGS)
+	$(BIN)/python -m builders build --target $(TARGET) --out="$$OUT" --model="$$MODEL" --cosyvoice="$$COSYVOICE" \
+		--voices="$$VOICES" $(if $(PROFILE),--profile "$(PROFILE)") $(BUILD_ARGS)
 endif
 
 serve: $(READY) ## Supervised Triton server on OUT; ready when it prints its URLs
 ifeq ($(TARGET),tensorrt)
 	$(COMPOSE) up serve$(GPUS)
 else
-	$(BIN)/python -m runtime.server --out $(OUT) --host $(HOST) --grpc-port $(GRPC_PORT) \
+	$(BIN)/python -m runtime.server --out="$$OUT" --host $(HOST) --grpc-port $(GRPC_PORT) \
 		--http-port $(HTTP_PORT) --metrics-port $(METRICS_PORT) $(SERVE_ARGS)
 endif
 
@@ -106,15 +112,15 @@ ifeq ($(TARGET),tensorrt)
 	$(if $(UPSTREAM)$(VECTORS),$(error parity with the authors' code is for TARGET=cpu and TARGET=cuda; leave out UPSTREAM and VECTORS))
 	$(COMPOSE) run --rm parity
 else ifneq ($(UPSTREAM)$(VECTORS),)
-	$(if $(UPSTREAM),$(UPSTREAM_PYTHON) runtime/parity/upstream.py --upstream "$(UPSTREAM)" --model "$(MODEL)" \
-		--out "$(RECORDED)" $(UPSTREAM_ARGS))
-	$(BIN)/python -m runtime.parity.authors --model "$(MODEL)" --vectors "$(RECORDED)" --device $(TARGET) $(PARITY_ARGS)
+	$(if $(UPSTREAM),$(UPSTREAM_PYTHON) runtime/parity/upstream.py --upstream="$$UPSTREAM" --model="$$MODEL" \
+		--out="$$RECORDED" $(UPSTREAM_ARGS))
+	$(BIN)/python -m runtime.parity.authors --model="$$MODEL" --vectors="$$RECORDED" --device $(TARGET) $(PARITY_ARGS)
 else
-	$(BIN)/python -m runtime.parity --out $(OUT) --target $(TARGET) $(PARITY_ARGS)
+	$(BIN)/python -m runtime.parity --out="$$OUT" --target $(TARGET) $(PARITY_ARGS)
 endif
 
 demo: $(if $(filter tensorrt,$(TARGET)),built) build-engines ## One spoken question to a fresh server; answer in output/
-	$(BIN)/python scripts/demo.py --out $(OUT) $(if $(MODEL),--trained)
+	$(BIN)/python scripts/demo.py --out="$$OUT" $(if $(MODEL),--trained)
 
 test: setup ## All tests
 	$(BIN)/python -m pytest $(TEST_ARGS)
@@ -131,7 +137,7 @@ check: setup ## Lint, format and types
 	$(BIN)/mypy
 
 bench: built ## Load test, tables and one JSON line
-	$(BIN)/python scripts/bench.py --out $(OUT) $(BENCH_ARGS)
+	$(BIN)/python scripts/bench.py --out="$$OUT" $(BENCH_ARGS)
 
 bench-gpu: ## Full-size model with random weights on a GPU; needs torch >= 2.11 and Triton >= 3.6, no .venv
 	$(GPU_PYTHON) scripts/bench_gpu.py $(BENCH_ARGS)
@@ -144,25 +150,25 @@ bench-token2wav: setup ## Cost of token2wav chunks and of batches; last line is 
 	$(BIN)/python scripts/bench_token2wav.py $(BENCH_ARGS)
 
 bench-hops: built ## Silence that a listener hears with each hop policy; last line is JSON
-	$(BIN)/python scripts/bench_hops.py --out $(OUT) $(BENCH_ARGS)
+	$(BIN)/python scripts/bench_hops.py --out="$$OUT" $(BENCH_ARGS)
 
 # A running server at the address is measured as it is; else one is started on OUT, which is built when it is missing.
-PERF_AT = --out $(OUT) --host $(HOST) --grpc-port $(GRPC_PORT) --http-port $(HTTP_PORT) --metrics-port $(METRICS_PORT)
+PERF_AT = --out="$$OUT" --host $(HOST) --grpc-port $(GRPC_PORT) --http-port $(HTTP_PORT) --metrics-port $(METRICS_PORT)
 perf-out: setup
-	@[ "$(TARGET)" = tensorrt ] || [ -d "$(OUT)/model_repository" ] || $(MAKE) build-engines
+	@[ "$(TARGET)" = tensorrt ] || [ -d "$$OUT/model_repository" ] || $(MAKE) build-engines
 
 # For what runs the engines itself, outside any container.
 built: perf-out
 	$(if $(filter tensorrt,$(TARGET)),$(error engines of TARGET=tensorrt run in their container only; leave TARGET out))
 
 perf: perf-out ## Sweep with NVIDIA's perf_analyzer (fetched when missing); last line is JSON
-	$(BIN)/python -m client.perf analyzer $(PERF_AT) --save $(PERF_DIR)/perf_analyzer.json $(PERF_ARGS)
+	$(BIN)/python -m client.perf analyzer $(PERF_AT) --save="$$PERF_DIR"/perf_analyzer.json $(PERF_ARGS)
 
 perf-load: perf-out ## Sweep with our generator: listeners, Poisson, mixed modes, cancels; last line is JSON
-	$(BIN)/python -m client.perf load $(PERF_AT) --save $(PERF_DIR)/load.json $(PERF_ARGS)
+	$(BIN)/python -m client.perf load $(PERF_AT) --save="$$PERF_DIR"/load.json $(PERF_ARGS)
 
 perf-agree: perf-out ## Do both see the same server? First-audio p50 of 200 requests each, in turns
-	$(BIN)/python -m client.perf agree $(PERF_AT) --save $(PERF_DIR)/agree.json $(PERF_ARGS)
+	$(BIN)/python -m client.perf agree $(PERF_AT) --save="$$PERF_DIR"/agree.json $(PERF_ARGS)
 
 # FAULTS_ARGS picks tests; rows of faults that a run leaves out stay in the result.
 faults: setup ## Everything that can break, done to real servers; writes docs/failures.md's table; last line is JSON
@@ -170,17 +176,17 @@ faults: setup ## Everything that can break, done to real servers; writes docs/fa
 	$(BIN)/python scripts/faults_report.py benchmarks/results/faults_cpu.json docs/failures.md
 
 perf-report: setup ## Markdown page and plots from all JSON files in PERF_DIR
-	$(BIN)/python -m client.perf report $(sort $(wildcard $(PERF_DIR)/*.json)) --to $(PERF_DIR)
+	$(BIN)/python -m client.perf report "$$PERF_DIR"/*.json --to="$$PERF_DIR"
 
 # Long proofs on a server of their own; docs/soak.md. Results go to ROBUST_DIR.
 soak: built ## Mixed traffic for MINUTES: does anything grow, hang, crash or differ? Last line is JSON
-	$(BIN)/python scripts/soak.py --out $(OUT) --minutes $(MINUTES) --save $(ROBUST_DIR)/soak.json $(ROBUST_ARGS)
+	$(BIN)/python scripts/soak.py --out="$$OUT" --minutes $(MINUTES) --save="$$ROBUST_DIR"/soak.json $(ROBUST_ARGS)
 
 fuzz: built ## CASES of right and wrong requests: always a clear error or a correct answer? Last line is JSON
-	$(BIN)/python scripts/fuzz.py --out $(OUT) --cases $(CASES) --save $(ROBUST_DIR)/fuzz.json $(ROBUST_ARGS)
+	$(BIN)/python scripts/fuzz.py --out="$$OUT" --cases $(CASES) --save="$$ROBUST_DIR"/fuzz.json $(ROBUST_ARGS)
 
 storm: built ## CANCELS at every stage: is everything free again, and how soon? Last line is JSON
-	$(BIN)/python scripts/storm.py --out $(OUT) --cancels $(CANCELS) --save $(ROBUST_DIR)/storm.json $(ROBUST_ARGS)
+	$(BIN)/python scripts/storm.py --out="$$OUT" --cancels $(CANCELS) --save="$$ROBUST_DIR"/storm.json $(ROBUST_ARGS)
 
 # Without .venv any Python can say so: the checks themselves need no library.
 DOCTOR_PYTHON = $(or $(wildcard $(BIN)/python),$(PYTHON))
