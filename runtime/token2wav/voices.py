@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -90,5 +90,4 @@ def _given(entry: object) -> torch.Tensor | None:
 
 
 def _is_vector(value: object) -> bool:
-    is_list = isinstance(value, Sequence) and not isinstance(value, str | bytes)
-    return is_list and all(isinstance(number, int | float) for number in value)  # type: ignore[union-attr]
+    return isinstance(value, list | tuple) and all(isinstance(number, int | float) for number in value)
