@@ -70,7 +70,7 @@ class Manifest:
                 for name, step in values["steps"].items()
             }
             return cls(**values)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise _stale(f"cannot be read ({type(error).__name__}: {error})", folder) from None
 
     def write(self, folder: Path) -> None:
