@@ -73,9 +73,10 @@ def build(request: BuildRequest, say: Callable[[str], None]) -> Manifest:
     prepare_folder(out)
     builder = Builder(out, earlier, say)
     model, cosyvoice = _checkpoints(request, builder)
-    config = _open(request, model, cosyvoice, say).config
+    opened = _open(request, model, cosyvoice, say)
+    config = opened.config
     options, placement = portable_options(request, config, cosyvoice)
-    check_limits(config, options.engine)
+    check_limits(config, opened.sound, options)
     builder.run(weights_step(config, options.engine.dtype))
     _export_graphs(request, builder, config, cosyvoice)
     say(_sound_capacity(options))

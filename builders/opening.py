@@ -115,7 +115,7 @@ def _vocabulary(directory: Path) -> dict[str, int]:
     from transformers import AutoTokenizer  # late: slow to import, and every build imports this module
 
     with naming(TOKENIZER, f"check the files of {directory}"):
-        loaded: Any = AutoTokenizer.from_pretrained(str(directory), local_files_only=True)
+        loaded: Any = AutoTokenizer.from_pretrained(str(directory), local_files_only=True, trust_remote_code=False)
         return dict(loaded.get_vocab())
 
 

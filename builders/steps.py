@@ -96,8 +96,8 @@ class Builder:
         return all(path.exists() and FileFacts.of(path, facts).sha256 == facts.sha256 for path, facts in paths.items())
 
 
-def prepare_folder(folder: Path) -> None:
-    """Makes the folder to write, and tries to: a step may take an hour before it writes.
+def prepare_folder(folder: Path) -> Path:
+    """Makes the folder to write and tries it: a step may take an hour before it writes.
 
     Raises:
         BuildError: it cannot be made, or nothing can be written in it.
@@ -108,6 +108,7 @@ def prepare_folder(folder: Path) -> None:
             file.write(bytes(PROBE_BYTES))
     except OSError as error:
         raise BuildError("OUT", f"{folder} cannot be written ({reason(error)})", "choose another OUT") from None
+    return folder
 
 
 def weights_step(config: ModelConfig, dtype: str) -> BuildStep:

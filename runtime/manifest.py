@@ -121,9 +121,13 @@ def _without_place(path: Path) -> list[bytes]:
 
 
 def _check(folder: Path, path: Path, facts: FileFacts) -> None:
-    if not path.exists():
-        raise _stale(f"names {path}, which is missing", folder)
-    if FileFacts.of(path, facts).sha256 != facts.sha256:
+    try:
+        if not path.exists():
+            raise _stale(f"names {path}, which is missing", folder)
+        found = FileFacts.of(path, facts)
+    except OSError as error:
+        raise _stale(f"names {path}, which cannot be read ({error.strerror})", folder) from None
+    if found.sha256 != facts.sha256:
         raise _stale(f"names {path}, which has changed since", folder)
 
 

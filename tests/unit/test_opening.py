@@ -1,9 +1,12 @@
 """A build that would not be served is refused before its first step, in one line that names what is wrong."""
 
+import errno
 import json
+import os
 import random
 import re
 import shutil
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import damage
@@ -13,18 +16,22 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from builders.__main__ import main as builders_main
 from builders.build import portable_options
 from builders.limits import check_limits, most_positions
-from builders.opening import open_inputs
+from builders.opening import open_built, open_inputs
+from builders.render import render_repository
 from builders.request import BuildRequest
 from builders.settings import Settings
-from builders.steps import prepare_folder, weights_step
+from builders.steps import Builder, prepare_folder, weights_step
 from builders.tiny_chat import write_tiny_chat
 from builders.tiny_cosyvoice import write_tiny_cosyvoice
 from runtime.checkpoint.config import ModelConfig
 from runtime.checkpoint.layout import all_shapes
 from runtime.checkpoint.weights import load_weights
 from runtime.errors import BuildError
+from runtime.manifest import Manifest, verify
+from runtime.token2wav.config import Token2WavConfig
 
 CHAT_FILES = ("config.json", "generation_config.json", "preprocessor_config.json", damage.INDEX)
 ORIGINAL = "give the checkpoint in bfloat16"
@@ -266,15 +273,60 @@ def test_keys_that_are_unknown_are_told(chat, made):
     assert "text_config.brand_new is unknown here" in note
 
 
-def test_defaults_are_what_the_checkpoint_bears(chat, tmp_path):
+def test_defaults_are_what_the_checkpoint_bears(chat, made, tmp_path):
     damage.edit(chat / "config.json", lambda c: damage.decoders(c)[1].update(max_position_embeddings=8192))
     config = ModelConfig.read(chat)
     options, _ = portable_options(BuildRequest("cpu", tmp_path), config, tmp_path)
-    check_limits(config, options.engine)
+    sound = Token2WavConfig.read(made / "voice")
+    check_limits(config, sound, options)
     assert options.engine.max_positions == most_positions(config, 4096) == 8192 // 5
     asked = BuildRequest("cpu", tmp_path, settings=Settings.read(["engine.max_positions=1639"]))
     with pytest.raises(BuildError, match=r"max_positions: 1639 x 5 exceeds the 8192 of the checkpoint; lower"):
-        check_limits(config, portable_options(asked, config, tmp_path)[0].engine)
+        check_limits(config, sound, portable_options(asked, config, tmp_path)[0])
+
+
+@pytest.mark.parametrize("setting", ["token2wav.max_streams=9000000000", "token2wav.window=9000000000"])
+def test_more_than_the_memory_holds_is_refused_before_the_first_step(made, tmp_path, setting):
+    config, sound = ModelConfig.read(made / "chat"), Token2WavConfig.read(made / "voice")
+    asked = BuildRequest("cpu", tmp_path, settings=Settings.read([setting]))
+    with pytest.raises(BuildError, match=r"set token2wav: max_streams .*; lower one of them"):
+        check_limits(config, sound, portable_options(asked, config, tmp_path)[0])
+
+
+@pytest.mark.parametrize("wrong", ["--model", "--cosyvoice", "--voices"])
+def test_inputs_that_are_wrong_leave_an_earlier_folder_as_it_was(made, chat, voice, tmp_path, wrong, capsys):
+    out = tmp_path / "out"
+    builder = Builder(prepare_folder(out), Manifest("cpu", {}), lambda line: None)
+    builder.step("model repository", [], ["model_repository"], None, lambda: render_repository(out))
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    (chat / "tokenizer.json").unlink()
+    (voice / "flow.pt").write_bytes(b"")
+    given = {"--model": made / "chat", "--cosyvoice": made / "voice", "--voices": made / "voice" / "spk2info.pt"}
+    given[wrong] = {"--model": chat, "--cosyvoice": voice, "--voices": chat / "config.json"}[wrong]
+    assert builders_main(["build", "--out", str(out), *(str(word) for pair in given.items() for word in pair)]) == 1
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    verify(out)
+
+
+def test_a_built_folder_that_cannot_be_opened_is_named(tmp_path):
+    (tmp_path / "options.json").write_text("[]")
+    with pytest.raises(BuildError, match=r"options\.json: is not a JSON object"):
+        open_built(tmp_path)
+
+
+def test_a_step_without_room_or_with_a_lost_process_is_one_line(tmp_path):
+    def fail(error):
+        def work():
+            raise error
+
+        with pytest.raises(BuildError) as caught:
+            Builder(tmp_path, Manifest("cpu", {}), str).step("token2wav", [], [], None, work)
+        return str(caught.value)
+
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "flow.onnx"))
+    assert "token2wav: " in fail(full) and "flow.onnx: No space left on device; see that the disk" in fail(full)
+    assert "token2wav: a process of it was lost" in fail(BrokenProcessPool("gone"))
 
 
 @pytest.mark.parametrize(
