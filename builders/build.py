@@ -13,10 +13,12 @@ import numpy as np
 from builders.cuda import cuda_engine, cuda_placement, cuda_sound
 from builders.export_encoder import export_encoder
 from builders.export_token2wav import export_token2wav
+from builders.limits import check_limits, most_positions
+from builders.opening import Inputs, open_built, open_inputs
 from builders.placement import CPU_ONLY, ONE_GPU, TWO_GPUS, Placement
 from builders.render import render_repository
 from builders.request import BuildRequest
-from builders.steps import Builder
+from builders.steps import Builder, prepare_folder, weights_step
 from builders.tensorrt.capacity_table import capacity_lines
 from builders.tensorrt.plans import plan_step
 from builders.tensorrt.preflight import check_room
@@ -27,8 +29,7 @@ from builders.tensorrt.toolchain import find_toolchain
 from builders.tiny_chat import write_tiny_chat
 from builders.tiny_cosyvoice import write_tiny_cosyvoice
 from runtime.checkpoint.config import ModelConfig
-from runtime.checkpoint.layout import all_shapes
-from runtime.checkpoint.weights import check_weights, weight_files
+from runtime.checkpoint.weights import weight_files
 from runtime.engines.options import EngineOptions
 from runtime.errors import BuildError
 from runtime.manifest import FileFacts, Manifest, place_of
@@ -67,18 +68,30 @@ def build(request: BuildRequest, say: Callable[[str], None]) -> Manifest:
     if request.target == TENSORRT:
         return _build_tensorrt(request, say)
     out = request.out
-    out.mkdir(parents=True, exist_ok=True)
     versions = {name: installed(name) for name in VERSIONED} | {"python": platform.python_version()}
-    builder = Builder(out, _earlier(request, versions), say)
+    earlier = _earlier(request, versions)
+    prepare_folder(out)
+    builder = Builder(out, earlier, say)
     model, cosyvoice = _checkpoints(request, builder)
-    config = ModelConfig.read(model)
-    check_weights(config.directory, all_shapes(config))
-    _export_graphs(request, builder, config, cosyvoice)
+    opened = _open(request, model, cosyvoice, say)
+    config = opened.config
     options, placement = portable_options(request, config, cosyvoice)
+    check_limits(config, opened.sound, options)
+    builder.run(weights_step(config, options.engine.dtype))
+    _export_graphs(request, builder, config, cosyvoice)
     say(_sound_capacity(options))
     _render(builder, model, options, placement)
     builder.manifest.write(out)
+    open_built(out)
     return builder.manifest
+
+
+def _open(request: BuildRequest, model: Path, cosyvoice: Path, say: Callable[[str], None]) -> Inputs:
+    """The checkpoints, found good, before anything is made of them."""
+    opened = open_inputs(model, cosyvoice, request.voices)
+    for note in opened.notes:
+        say(note)
+    return opened
 
 
 def portable_options(request: BuildRequest, config: ModelConfig, cosyvoice: Path) -> tuple[Options, Placement]:
@@ -91,7 +104,7 @@ def portable_options(request: BuildRequest, config: ModelConfig, cosyvoice: Path
         request,
         config,
         encoder=_encoder_options(request, config),
-        engine=chosen.apply("engine", engine),
+        engine=chosen.apply("engine", replace(engine, max_positions=most_positions(config, engine.max_positions))),
         token2wav=chosen.apply("token2wav", sound),
         cosyvoice=place_of(cosyvoice.resolve(), request.out),
     )
@@ -119,16 +132,17 @@ def _build_tensorrt(request: BuildRequest, say: Callable[[str], None]) -> Manife
     out = request.out
     versions = machine.versions | {"python": platform.python_version()}
     earlier = _earlier(request, versions, machine.gpu)
-    out.mkdir(parents=True, exist_ok=True)
+    prepare_folder(out)
     builder = Builder(out, earlier, say)
     model, cosyvoice = _checkpoints(request, builder)
-    config = ModelConfig.read(model)
-    check_weights(config.directory, all_shapes(config))
+    config = _open(request, model, cosyvoice, say).config
+    profile = replace(profile, max_positions=most_positions(config, profile.max_positions))
     sound = SoundBuild.plan(out, cosyvoice, profile, machine, request.token2wav_apart, request.settings)
     language = LanguageBuild.plan(out, config, profile, machine, sound.reserve)
     for line in [*capacity_lines(profile, machine.gpu, language.capacity), sound.capacity_line()]:
         say(line)
     check_room(out, language.needs(), machine.gpu_free_bytes)
+    builder.run(weights_step(config, language.options.dtype))
     for step in language.steps():
         builder.run(step)
     _export_graphs(request, builder, config, cosyvoice)
@@ -138,6 +152,7 @@ def _build_tensorrt(request: BuildRequest, say: Callable[[str], None]) -> Manife
     options = _options(request, config, encoder=encoder, engine=language.options, token2wav=sound.options)
     _render(builder, model, options, TWO_GPUS if request.token2wav_apart else ONE_GPU)
     builder.manifest.write(out)
+    open_built(out)
     return builder.manifest
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from builders.settings import Settings
+from runtime.checkpoint.files import naming
 from runtime.engines.options import DENSE, LINEARS
 from runtime.errors import BuildError
 from runtime.options import CPU, CUDA, TENSORRT
@@ -49,7 +50,17 @@ class BuildRequest:
     def check_files(self) -> None:
         """Raises BuildError, naming the variable, for a checkpoint that is not there: a step takes minutes."""
         for name, path in (("MODEL", self.model), ("COSYVOICE", self.cosyvoice)):
-            if path is not None and not path.is_dir():
+            with naming(name, "make it readable"):
+                is_there = path is None or (path.is_dir() and _is_listed(path))
+            if not is_there:
                 raise BuildError(name, f"{path} is no directory", f"give the checkpoint's: {name}=<dir>")
-        if self.voices is not None and not self.voices.is_file():
+        with naming("VOICES", "make it readable"):
+            is_there = self.voices is None or self.voices.is_file()
+        if not is_there:
             raise BuildError("VOICES", f"{self.voices} is no file", "give the voices': VOICES=<file>, or leave it out")
+
+
+def _is_listed(folder: Path) -> bool:
+    """True; raises OSError for a folder whose files may not be seen."""
+    next(folder.iterdir(), None)
+    return True

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
+from runtime.checkpoint.config import CONFIG_FILE, ModelConfig
+from runtime.checkpoint.files import reason
+from runtime.checkpoint.layout import backbone_shapes, encoder_shapes, speech_shapes
+from runtime.checkpoint.weights import check_finite, weight_files
 from runtime.errors import BuildError
 from runtime.manifest import PACKAGE_ROOT, FileFacts, Manifest, Step, place_of
+
+PROBE_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +66,8 @@ class Builder:
         # A file that several steps read is hashed once: the released weights are 19 GB.
         known = self._old.inputs | self.manifest.inputs
         names = {place_of(path, self.folder): path for path in inputs}
-        facts = {name: FileFacts.of(path, known.get(name)) for name, path in names.items()}
+        with _naming_place(name, self.folder):
+            facts = {place: FileFacts.of(path, known.get(place)) for place, path in names.items()}
         self.manifest.inputs |= facts
         parts = [name, repr(settings), *(f"{k}={v.sha256}" for k, v in sorted(facts.items())), *_hash_sources(sources)]
         parts += [f"{k}={v}" for k, v in sorted(self.manifest.versions.items())]
@@ -67,10 +79,11 @@ class Builder:
             return
         self.say(f"{name}: building")
         began = time.monotonic()
-        written = {str(p.relative_to(self.folder)): FileFacts.of(p) for p in outputs()}
-        self.manifest.steps[name] = Step(key, written)
-        # Written after every step: an interrupted build goes on where it stopped.
-        self.manifest.write(self.folder)
+        with _naming_place(name, self.folder):
+            written = {str(p.relative_to(self.folder)): FileFacts.of(p) for p in outputs()}
+            self.manifest.steps[name] = Step(key, written)
+            # Written after every step: an interrupted build goes on where it stopped.
+            self.manifest.write(self.folder)
         size = sum(f.size for f in written.values()) / 1e6
         self.say(f"{name}: {len(written)} files, {size:.1f} MB, {time.monotonic() - began:.1f} s")
 
@@ -81,6 +94,51 @@ class Builder:
     def _intact(self, step: Step) -> bool:
         paths = {self.folder / name: facts for name, facts in step.files.items()}
         return all(path.exists() and FileFacts.of(path, facts).sha256 == facts.sha256 for path, facts in paths.items())
+
+
+def prepare_folder(folder: Path) -> Path:
+    """Makes the folder to write and tries it: a step may take an hour before it writes.
+
+    Raises:
+        BuildError: it cannot be made, or nothing can be written in it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(PROBE_BYTES))
+    except OSError as error:
+        raise BuildError("OUT", f"{folder} cannot be written ({reason(error)})", "choose another OUT") from None
+    return folder
+
+
+def weights_step(config: ModelConfig, dtype: str) -> BuildStep:
+    """Reads every weight once and finds the numbers that are none; skipped while the files stay as they are.
+
+    Args:
+        dtype: in which the language engines hold them.
+    """
+    language, hidden = backbone_shapes(config) | speech_shapes(config), config.backbone.hidden_size
+
+    def check() -> list[Path]:
+        check_finite(config.directory, language, getattr(torch, dtype))
+        check_finite(config.directory, encoder_shapes(config.encoder, hidden), torch.float32)
+        return []
+
+    inputs = [config.directory / CONFIG_FILE, *weight_files(config.directory)]
+    return BuildStep("weights", inputs, ["runtime/checkpoint"], dtype, check)
+
+
+@contextmanager
+def _naming_place(step: str, folder: Path) -> Iterator[None]:
+    """Turns what the file system or a lost worker process says into one line."""
+    try:
+        yield
+    except OSError as error:
+        place = error.filename or folder
+        raise BuildError(step, f"{place}: {reason(error)}", "see that the disk has room and may be written") from None
+    except (BrokenExecutor, MemoryError) as error:
+        problem = f"a process of it was lost ({reason(error)})"
+        raise BuildError(step, problem, "it may have needed more memory than there is: give it more") from None
 
 
 def _hash_sources(names: Sequence[str]) -> list[str]:

@@ -70,7 +70,7 @@ class Manifest:
                 for name, step in values["steps"].items()
             }
             return cls(**values)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise _stale(f"cannot be read ({type(error).__name__}: {error})", folder) from None
 
     def write(self, folder: Path) -> None:
@@ -121,9 +121,13 @@ def _without_place(path: Path) -> list[bytes]:
 
 
 def _check(folder: Path, path: Path, facts: FileFacts) -> None:
-    if not path.exists():
-        raise _stale(f"names {path}, which is missing", folder)
-    if FileFacts.of(path, facts).sha256 != facts.sha256:
+    try:
+        if not path.exists():
+            raise _stale(f"names {path}, which is missing", folder)
+        found = FileFacts.of(path, facts)
+    except OSError as error:
+        raise _stale(f"names {path}, which cannot be read ({error.strerror})", folder) from None
+    if found.sha256 != facts.sha256:
         raise _stale(f"names {path}, which has changed since", folder)
 
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from runtime.checkpoint.config import FeatureConfig
+from runtime.checkpoint.features import FeatureConfig
+from runtime.checkpoint.files import reason
 from runtime.engines.options import EngineOptions
 from runtime.errors import BuildError
 from runtime.serving.limits import RequestLimits
@@ -164,8 +165,11 @@ class Options:
         path = folder / OPTIONS_FILE
         try:
             values = json.loads(path.read_text("utf-8"))
-        except (OSError, ValueError) as error:
-            raise BuildError(OPTIONS_FILE, f"cannot be read from {folder}: {error}", "run make build-engines") from None
+        except (OSError, ValueError, RecursionError) as error:
+            problem = f"cannot be read from {folder}: {reason(error)}"
+            raise BuildError(OPTIONS_FILE, problem, "run make build-engines") from None
+        if not isinstance(values, dict):
+            raise BuildError(OPTIONS_FILE, "is not a JSON object", "run make build-engines")
         return _construct(cls, {"folder": folder, **values}, "")
 
     def write(self) -> None:
@@ -199,7 +203,9 @@ _SECTIONS: dict[str, type] = {
 }
 
 
-def _construct(kind: type[T], values: dict[str, Any], where: str) -> T:
+def _construct(kind: type[T], values: Any, where: str) -> T:
+    if not isinstance(values, dict):
+        raise BuildError(f"{OPTIONS_FILE}: {where}", "is not a JSON object", "run make build-engines")
     known = {f.name for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
     unknown = sorted(values.keys() - known)
     if unknown:

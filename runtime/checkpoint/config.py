@@ -5,12 +5,30 @@ Nothing here is a default of the released model: a size that the files do not st
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 
+from runtime.checkpoint.features import FEATURES_FILE, LARGEST_SIZE, FeatureConfig, check_sizes, read_features
 from runtime.checkpoint.fields import Fields
+from runtime.checkpoint.files import shown
+from runtime.checkpoint.keys import check_keys
+from runtime.checkpoint.rope import rope_theta
 from runtime.errors import BuildError
+
+__all__ = [
+    "DecoderConfig", "EncoderConfig", "FeatureConfig", "ModelConfig", "SpeechIds", "TextIds",
+]  # fmt: skip
+# Far beyond any model of this kind; without a bound a slip of a key would fill the memory with names.
+MOST_LAYERS = 1024
+CONFIG_FILE, GENERATION_FILE = "config.json", "generation_config.json"
+
+
+def _check_ids(config: object, names: tuple[str, ...], size: int) -> None:
+    for name in names:
+        if not 0 <= getattr(config, name) < size:
+            raise ValueError(f"{name}: {getattr(config, name)} is no id of {size}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +50,11 @@ class DecoderConfig:
     output_size: int
 
     def __post_init__(self) -> None:
+        sizes = ("hidden_size", "num_heads", "num_kv_heads", "head_dim", "intermediate_size", "output_size")
+        check_sizes(self, sizes)
+        check_sizes(self, ("num_layers",), MOST_LAYERS)
+        if self.max_positions < 1 or not self.rms_norm_eps > 0:
+            raise ValueError(f"max_positions, rms_norm_eps: {self.max_positions}, {self.rms_norm_eps} are not positive")
         if self.num_heads % self.num_kv_heads:
             raise ValueError(f"num_heads: {self.num_heads} is not a multiple of num_kv_heads {self.num_kv_heads}")
         if self.head_dim % 2:
@@ -40,10 +63,6 @@ class DecoderConfig:
     @classmethod
     def read(cls, fields: Fields, output_size: int) -> DecoderConfig:
         """From a ``text_config`` or ``crq_transformer_config`` section."""
-        fields.refuse("hidden_act", ("silu",))
-        fields.refuse("rope_scaling", (None,))
-        fields.refuse("attention_bias", (False,))
-        fields.refuse("use_sliding_window", (False,))
         return cls(
             hidden_size=fields.get("hidden_size", int),
             num_layers=fields.get("num_hidden_layers", int),
@@ -51,7 +70,7 @@ class DecoderConfig:
             num_kv_heads=fields.get("num_key_value_heads", int),
             head_dim=fields.get("head_dim", int),
             intermediate_size=fields.get("intermediate_size", int),
-            rope_theta=fields.get("rope_theta", float),
+            rope_theta=rope_theta(fields),
             rms_norm_eps=fields.get("rms_norm_eps", float),
             max_positions=fields.get("max_position_embeddings", int),
             output_size=output_size,
@@ -72,6 +91,10 @@ class EncoderConfig:
     group_size: int
 
     def __post_init__(self) -> None:
+        check_sizes(self, ("num_mel_bins", "d_model", "num_heads", "ffn_size", "n_window", "output_dim", "group_size"))
+        check_sizes(self, ("num_layers",), MOST_LAYERS)
+        if self.d_model % 2 or self.d_model < 4:
+            raise ValueError(f"d_model: {self.d_model} gives no pairs of sines and cosines")
         if self.d_model % self.num_heads:
             raise ValueError(f"d_model: {self.d_model} is not a multiple of num_heads {self.num_heads}")
         # Two halvings (convolution, pooling), then groups: windows must not share a group.
@@ -90,22 +113,6 @@ class EncoderConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class FeatureConfig:
-    """The log-mel extractor. Times in samples of ``sample_rate``."""
-
-    sample_rate: int
-    num_mel_bins: int
-    n_fft: int
-    hop_length: int
-    n_samples: int
-
-    @property
-    def seconds(self) -> Fraction:
-        """Longest audio."""
-        return Fraction(self.n_samples, self.sample_rate)
-
-
-@dataclass(frozen=True, slots=True)
 class SpeechIds:
     """Ids of the speech codebook. Codes below ``first_control`` are sound, the rest control."""
 
@@ -114,6 +121,12 @@ class SpeechIds:
     eos: int
     pad: int
     group_size: int
+
+    def __post_init__(self) -> None:
+        check_sizes(self, ("codebook_size", "group_size"))
+        _check_ids(self, ("bos", "eos", "pad"), self.codebook_size)
+        if len({self.bos, self.eos, self.pad}) < 3 or not self.first_control:
+            raise ValueError(f"bos, eos, pad: {self.bos}, {self.eos}, {self.pad} leave no codes for sound apart")
 
     @property
     def first_control(self) -> int:
@@ -150,64 +163,71 @@ class ModelConfig:
         Raises:
             BuildError: a file or key is missing, ill-typed, or asks for something not implemented.
         """
-        config = Fields.read(directory / "config.json")
+        config = Fields.read(directory / CONFIG_FILE)
+        check_keys(config)
         text, audio = config.section("text_config"), config.section("audio_config")
-        audio.refuse("continuous_features_mode", ("replace",))
-        audio.refuse("enable_audio_invert_tower", (True,))
-        audio.refuse("activation_function", ("gelu",))
-        audio.refuse("scale_embedding", (False,))
-        speech_ids = SpeechIds(
-            codebook_size=audio.get("codebook_size", int),
-            bos=audio.get("bos_token_id", int),
-            eos=audio.get("eos_token_id", int),
-            pad=audio.get("pad_token_id", int),
-            group_size=audio.get("group_size", int),
-        )
-        try:
-            return cls(
-                directory=directory,
-                backbone=DecoderConfig.read(text, text.get("vocab_size", int)),
-                speech_head=DecoderConfig.read(audio.section("crq_transformer_config"), speech_ids.codebook_size),
-                encoder=_encoder(audio, speech_ids.group_size),
-                features=_features(Fields.read(directory / "preprocessor_config.json")),
-                text_ids=_text_ids(config, text, Fields.read(directory / "generation_config.json")),
-                speech_ids=speech_ids,
-            )
-        except ValueError as error:
-            raise BuildError("config.json", str(error), "check the checkpoint's version") from None
+        features = Fields.read(directory / FEATURES_FILE)
+        with _of_file(CONFIG_FILE):
+            backbone = DecoderConfig.read(text, text.get("vocab_size", int))
+            speech_ids = _speech_ids(audio)
+            speech_head = DecoderConfig.read(audio.section("crq_transformer_config"), speech_ids.codebook_size)
+            encoder = _encoder(audio, speech_ids.group_size)
+        with _of_file(FEATURES_FILE):
+            extractor = read_features(features, encoder.num_mel_bins)
+        text_ids = _text_ids(config, text, Fields.read(directory / GENERATION_FILE), backbone.output_size)
+        return cls(directory, backbone, speech_head, encoder, extractor, text_ids, speech_ids)
+
+
+@contextmanager
+def _of_file(name: str) -> Iterator[None]:
+    """Says in which file a size stands that the classes above do not take."""
+    try:
+        yield
+    except ValueError as error:
+        raise BuildError(name, str(error), "check the checkpoint's version") from None
+
+
+def _speech_ids(audio: Fields) -> SpeechIds:
+    return SpeechIds(
+        codebook_size=audio.get("codebook_size", int),
+        bos=audio.get("bos_token_id", int),
+        eos=audio.get("eos_token_id", int),
+        pad=audio.get("pad_token_id", int),
+        group_size=audio.get("group_size", int),
+    )
 
 
 def _encoder(audio: Fields, group_size: int) -> EncoderConfig:
+    n_window, positions = audio.get("n_window", int), audio.get("max_source_positions", int, LARGEST_SIZE)
+    if n_window > positions:
+        raise audio.error("n_window", f"is {n_window}", f"at most max_source_positions, {positions}, is possible")
     return EncoderConfig(
         num_mel_bins=audio.get("num_mel_bins", int),
         d_model=audio.get("d_model", int),
         num_layers=audio.get("encoder_layers", int),
         num_heads=audio.get("encoder_attention_heads", int),
         ffn_size=audio.get("encoder_ffn_dim", int),
-        n_window=audio.get("n_window", int),
+        n_window=n_window,
         output_dim=audio.get("output_dim", int),
         group_size=group_size,
     )
 
 
-def _features(fields: Fields) -> FeatureConfig:
-    sample_rate = fields.get("sampling_rate", int)
-    chunk_samples = fields.get("chunk_length", int) * sample_rate
-    return FeatureConfig(
-        sample_rate=sample_rate,
-        num_mel_bins=fields.get("feature_size", int),
-        n_fft=fields.get("n_fft", int),
-        hop_length=fields.get("hop_length", int),
-        n_samples=fields.get("n_samples", int, chunk_samples),
-    )
-
-
-def _text_ids(config: Fields, text: Fields, generation: Fields) -> TextIds:
+def _text_ids(config: Fields, text: Fields, generation: Fields, vocabulary: int) -> TextIds:
     stop = generation.values.get("eos_token_id")
-    stop_ids = tuple(stop) if isinstance(stop, list) else (generation.get("eos_token_id", int),)
+    many = {str(i): value for i, value in enumerate(stop)} if isinstance(stop, list) else {}
+    listed = Fields(generation.path, many, "eos_token_id.")
+    stops = [_id(listed, key, vocabulary) for key in many] or [_id(generation, "eos_token_id", vocabulary)]
     return TextIds(
-        audio=config.get("audio_token_index", int),
-        audio_bos=text.get("audio_bos_index", int),
-        audio_eos=text.get("audio_eos_index", int),
-        stop=stop_ids,
+        audio=_id(config, "audio_token_index", vocabulary),
+        audio_bos=_id(text, "audio_bos_index", vocabulary),
+        audio_eos=_id(text, "audio_eos_index", vocabulary),
+        stop=tuple(stops),
     )
+
+
+def _id(fields: Fields, key: str, vocabulary: int) -> int:
+    value: int = fields.get(key, int)
+    if not 0 <= value < vocabulary:
+        raise fields.error(key, f"is {shown(value)}", f"an id below vocab_size, {vocabulary}, is needed")
+    return value

@@ -7,6 +7,8 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from runtime.checkpoint.features import LARGEST_SIZE
+from runtime.checkpoint.files import shown
 from runtime.errors import BuildError
 
 if TYPE_CHECKING:  # the sizes are used where no yaml is read, and no library for it installed
@@ -16,6 +18,7 @@ YAML_FILE = "cosyvoice3.yaml"
 # Fixed in the authors' code, not in the file:
 EULER_STEPS = 10
 POSITION_GROUPS, POSITION_KERNEL = 16, 31  # of the DiT's two position convolutions
+MOST_LAYERS = 1024  # without a bound a slip of a number would fill the memory with layers
 SMOOTHING_KERNEL = 3  # second convolution of the lookahead layer, causal
 
 
@@ -122,13 +125,14 @@ def _refuse(config: object, name: str, value: object, remedy: str) -> None:
 
 
 def _check_positive(config: Any) -> None:
-    """Every number, and every number of every list, is above zero."""
+    """Every number, and every number of every list, is above zero and no slip."""
     for field in fields(config):
         value = getattr(config, field.name)
         rows = value if isinstance(value, tuple) else (value,)
         numbers = [n for row in rows for n in (row if isinstance(row, tuple) else (row,))]
-        if not numbers or not min(numbers) > 0:
-            _refuse(config, field.name, value, "positive numbers are needed")
+        most = MOST_LAYERS if field.name == "depth" else LARGEST_SIZE
+        if not numbers or not 0 < min(numbers) <= max(numbers) <= most:
+            _refuse(config, field.name, shown(value), f"positive numbers up to {most} are needed")
 
 
 def _check_multiple(config: object, name: str, of: int) -> None:

@@ -62,5 +62,5 @@ class Sizes:
         try:
             values = json.loads((folder / SIZES).read_text("utf-8"))
             return cls(**values | {"voices": tuple(values["voices"])})
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
             raise BuildError(SIZES, f"cannot be read from {folder} ({error})", "run make build-engines") from None

@@ -11,7 +11,10 @@ from typing import Any, ClassVar
 
 import yaml
 
+from runtime.checkpoint.files import AGAIN, one_line, read_text, reason, shown
 from runtime.errors import BuildError
+
+MOST = 1e12  # of any number; larger ones are slips
 
 
 class Document:
@@ -23,16 +26,15 @@ class Document:
     @classmethod
     def read(cls, path: Path) -> Document:
         """Raises BuildError when there is no such file or it is no mapping."""
+        text = read_text(path, "the downloaded CosyVoice3 directory")
         try:
-            values = yaml.load(path.read_text("utf-8"), Loader=_InertLoader)
-        except FileNotFoundError:
-            raise BuildError(
-                path.name, f"not found in {path.parent}", "give the downloaded CosyVoice3 directory"
-            ) from None
-        except yaml.YAMLError as error:
-            raise BuildError(path.name, f"is not YAML ({str(error)[:80]})", "download the file again") from None
+            values = yaml.load(text, Loader=_InertLoader)
+        except BuildError:
+            raise
+        except Exception as error:  # besides its own errors the library lets those of its constructors out
+            raise BuildError(path.name, f"is not YAML ({_reason(error)})", AGAIN) from None
         if not isinstance(values, dict):
-            raise BuildError(path.name, "is not a mapping", "download the file again")
+            raise BuildError(path.name, "is not a mapping", AGAIN)
         return cls(path.name, values)
 
     def get(self, path: str) -> Any:
@@ -48,28 +50,28 @@ class Document:
         """A whole number at a dotted path."""
         value = self.get(path)
         if isinstance(value, bool) or not isinstance(value, int):
-            raise BuildError(f"{self.name}: {path}", f"is {value!r}", "a whole number is needed")
+            raise BuildError(f"{self.name}: {path}", f"is {shown(value)}", "a whole number is needed")
         return value
 
     def number(self, path: str) -> float:
         """A number at a dotted path."""
         value = self.get(path)
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise BuildError(f"{self.name}: {path}", f"is {value!r}", "a number is needed")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < MOST:
+            raise BuildError(f"{self.name}: {path}", f"is {shown(value)}", "a number is needed")
         return float(value)
 
     def integers(self, path: str) -> tuple[int, ...]:
         """A list of whole numbers."""
         value = self.get(path)
         if not _whole_numbers(value):
-            raise BuildError(f"{self.name}: {path}", f"is {value!r}", "a list of whole numbers is needed")
+            raise BuildError(f"{self.name}: {path}", f"is {shown(value)}", "a list of whole numbers is needed")
         return tuple(value)
 
     def integer_lists(self, path: str) -> tuple[tuple[int, ...], ...]:
         """A list of lists of whole numbers."""
         value = self.get(path)
         if not isinstance(value, list) or not all(_whole_numbers(row) for row in value):
-            raise BuildError(f"{self.name}: {path}", f"is {value!r}", "lists of whole numbers are needed")
+            raise BuildError(f"{self.name}: {path}", f"is {shown(value)}", "lists of whole numbers are needed")
         return tuple(tuple(row) for row in value)
 
     def _resolve(self, path: str, value: Any) -> Any:
@@ -77,8 +79,12 @@ class Document:
             return value
         try:
             return value.evaluate(self.get)
-        except (SyntaxError, TypeError, ValueError, KeyError, ZeroDivisionError, RecursionError):
-            raise BuildError(f"{self.name}: {path}", f"is {value.text!r}", "only arithmetic is understood") from None
+        except BuildError:
+            raise
+        except Exception:  # whatever arithmetic over data of any kind may raise
+            raise BuildError(
+                f"{self.name}: {path}", f"is {shown(value.text)}", "only arithmetic is understood"
+            ) from None
 
 
 class Reference:
@@ -114,6 +120,22 @@ class Reference:
 
 class _InertLoader(yaml.SafeLoader):
     """Knows no tag that could make an object: whatever it does not know gives the plain data below it."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """As the base class, which silently takes the last of two equal keys."""
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        twice = next((key for key in keys if keys.count(key) > 1), None)
+        if twice is not None:
+            raise yaml.constructor.ConstructorError(None, None, f"{shown(twice)} stands twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def _reason(error: Exception) -> str:
+    """A problem and its line; the library spreads them over several."""
+    if not isinstance(error, yaml.MarkedYAMLError):
+        return reason(error)
+    line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+    return one_line(f"{error.problem}{line}")
 
 
 def _inert(loader: yaml.SafeLoader, node: yaml.Node) -> Any:

@@ -27,7 +27,7 @@ from runtime.options import Options
 from runtime.token2wav.layout import FRONT_GRAPH, STEP_GRAPHS, VOCODER_GRAPH
 
 GPU_BYTES = 80 << 30
-STEPS = ["tiny checkpoints", "backbone checkpoint", "srh checkpoint", "backbone engine", "srh engine"]
+STEPS = ["tiny checkpoints", "weights", "backbone checkpoint", "srh checkpoint", "backbone engine", "srh engine"]
 GRAPHS = ["audio encoder", "token2wav"]
 PLANS = ["audio_encoder.plan", "flow_front.plan", "flow_step.fp16.plan", "vocoder.plan"]
 LATER = [*GRAPHS, *(f"plan {name}" for name in PLANS), "model repository"]
@@ -146,7 +146,7 @@ def test_an_interrupted_build_goes_on_where_it_stopped(log, tmp_path):
         run(tmp_path)
     log.fail_at = -1
     again = run(tmp_path)
-    assert [line for line in again if line.endswith("unchanged")] == [f"{name}: unchanged" for name in STEPS[:4]]
+    assert [line for line in again if line.endswith("unchanged")] == [f"{name}: unchanged" for name in STEPS[:5]]
     assert len(log.builds) == 3
     steps = [line for line in run(tmp_path) if "unchanged" in line or "building" in line]
     assert steps == [f"{name}: unchanged" for name in STEPS + LATER]

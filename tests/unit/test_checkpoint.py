@@ -107,7 +107,11 @@ def test_tiny_tokenizer_knows_the_control_tokens(tiny):
             "config.json: text_config.rope_theta: is missing",
         ),
         ("config.json", lambda c: c["text_config"].update(hidden_size="64"), "text_config.hidden_size: is '64'"),
-        ("config.json", lambda c: c["text_config"].update(rope_scaling={"type": "yarn"}), "rope_scaling: is"),
+        (
+            "config.json",
+            lambda c: c["text_config"].update(rope_scaling={"type": "yarn"}),
+            "rope_scaling.type: is 'yarn'",
+        ),
         ("config.json", lambda c: c["audio_config"].update(continuous_features_mode="add"), "mode: is 'add'"),
         ("config.json", lambda c: c["audio_config"].update(n_window=101), "n_window: 101"),
         ("generation_config.json", lambda c: c.pop("eos_token_id"), "generation_config.json: eos_token_id: is missing"),
