@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 from pathlib import Path
@@ -46,12 +47,12 @@ def _content(path: Path) -> bytes:
             raise SoundError(f"has {found.st_size >> 20} MiB, more than {MOST_FILE_BYTES >> 20}; cut it, or send FLAC")
         with path.open("rb") as file:
             data = file.read(MOST_FILE_BYTES + 1)
-    except (FileNotFoundError, NotADirectoryError):
+    except SoundError:
+        raise
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # a name with a NUL is none
         raise ChatError("NOT_FOUND", FIELD, f"{path} is not a file; give the path of a sound file") from None
-    except (OSError, ValueError) as error:
-        if isinstance(error, SoundError):
-            raise
-        reason = getattr(error, "strerror", None) or str(error)
+    except OSError as error:
+        reason = error.strerror or str(error)
         raise ChatError("INVALID_ARG", FIELD, f"{path} cannot be opened ({reason}); mend its path or rights") from None
     if not data:
         raise SoundError(f"is empty; it takes {FORMATS}")
@@ -60,5 +61,6 @@ def _content(path: Path) -> bytes:
 
 def write_wav(path: Path, samples: np.ndarray, rate: int) -> None:
     """Writes mono samples in [-1, 1] as 16-bit PCM."""
-    with path.open("wb") as file:  # by Python: names may hold what libsndfile's wrapper cannot spell
-        soundfile.write(file, np.clip(samples, -1.0, 1.0), rate, subtype="PCM_16", format="WAV")
+    made = io.BytesIO()  # written by Python: of a full disk libsndfile does not say what is wrong
+    soundfile.write(made, np.clip(samples, -1.0, 1.0), rate, subtype="PCM_16", format="WAV")
+    path.write_bytes(made.getvalue())

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from runtime.frontend.audio import HIGHEST_RATE, LOUDEST, LOWEST_RATE, SHORTEST_S
+from runtime.frontend.audio import HIGHEST_RATE, LOUDEST, LOWEST_RATE
 
+SHORTEST_S = 0.04  # one frame of the speech encoder, which makes nothing of less
 LONGEST_S = 300.0  # of a clip; the extractor of the model takes no more
 FILE_RATES = range(1_000, 1_000_001)  # of a file that is resampled here
 MOST_FILE_BYTES = 512 * 2**20  # more than 300 s of 24-bit stereo at 192 kHz
@@ -43,9 +42,5 @@ def check_samples(samples: np.ndarray) -> None:
 def check_rate(rate: int) -> None:
     """Raises SoundError for a rate that the server refuses."""
     if not LOWEST_RATE <= rate <= HIGHEST_RATE:
-        raise SoundError(f"has {_short(rate)} samples per second; the server takes {LOWEST_RATE} to {HIGHEST_RATE}, "
+        raise SoundError(f"has {rate:.6g} samples per second; the server takes {LOWEST_RATE} to {HIGHEST_RATE}, "
                          "resample it (--sampling-rate 48000)")  # fmt: skip
-
-
-def _short(number: Any) -> str:
-    return f"{float(number):.6g}" if number < 2**63 else "more than 2**63"

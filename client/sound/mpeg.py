@@ -54,7 +54,7 @@ def frame_at(data: bytes, at: int) -> Frame | None:
     """The frame whose header is there; None where there is none."""
     head = int.from_bytes(data[at : at + HEADER], "big")
     version, layer = head >> 19 & 3, head >> 17 & 3
-    if at + HEADER > len(data) or head >> 20 != SYNC and head >> 20 != SYNC | 1 or version == 1 or not layer:
+    if at + HEADER > len(data) or (head >> 20 != SYNC and head >> 20 != SYNC | 1) or version == 1 or not layer:
         return None
     index, rate_index = head >> 12 & 15, head >> 10 & 3
     if index in (0, 15) or rate_index == 3:

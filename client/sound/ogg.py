@@ -33,7 +33,7 @@ class Page:
 
 def pages(data: bytes, at: int, limit: int) -> Iterator[Page]:
     """Whole pages; what is damaged between them is passed over."""
-    while 0 <= (at := data.find(CAPTURE, at, limit)):
+    while (at := data.find(CAPTURE, at, limit)) >= 0:
         page = _page(data, at, limit)
         if page is None:
             at += len(CAPTURE)

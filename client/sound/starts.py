@@ -36,7 +36,9 @@ _PATTERNS = {anchor: re.compile(pattern, re.S) for anchor, pattern in _BEGINNING
 # The first packet of FLAC in Ogg holds the beginning of a FLAC file, behind this.
 _FLAC_IN_OGG, _FLAC_IN_OGG_SIZE = b"\x7fFLAC", 9
 # Formats with weaker beginnings are found again by the first bytes of the file.
-_WEAK = re.compile(rb"2BIT|[\x64\x62]\xa3|\0\0[\x01\x02]\xa3|\xf0\x7e|\x01\x04|\0{4}\x01\0{3}|\0\0\x03\xe8\0{3}\x01", re.S)
+_WEAK = re.compile(
+    rb"2BIT|[\x62\x64]\xa3|\0\0[\x01\x02]\xa3|\xf0\x7e|\x01\x04|\0{4}\x01\0{3}|\0\0\x03\xe8\0{3}\x01", re.S
+)
 _WEAK_HEAD = 32
 _COUNT_OFFSETS = (13, 15, 21, 23, 36, 38)  # of the word in a frame, by version and channels
 

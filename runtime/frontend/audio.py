@@ -9,7 +9,6 @@ from runtime.errors import InvalidRequest
 
 LOWEST_RATE, HIGHEST_RATE = 4_000, 192_000
 LOUDEST = 8.0  # sound that was mastered too loud passes, integers that were never scaled to [-1, 1] do not
-SHORTEST_S = 0.04  # one frame of the speech encoder: a shorter clip gives the model nothing to hear
 
 
 def split_clips(audio: np.ndarray | None, lengths: np.ndarray | None) -> list[np.ndarray]:
@@ -27,7 +26,8 @@ def split_clips(audio: np.ndarray | None, lengths: np.ndarray | None) -> list[np
     if not np.isfinite(audio).all():
         raise InvalidRequest("audio", "holds NaN or infinite samples", "send finite samples in [-1, 1]")
     if np.abs(audio).max(initial=0.0) > LOUDEST:
-        raise InvalidRequest("audio", f"holds samples beyond {LOUDEST:g}", "scale them to [-1, 1] (16-bit ones by 32768)")
+        remedy = "scale them to [-1, 1] (those of 16 bits: divide by 32768)"
+        raise InvalidRequest("audio", f"holds samples beyond {LOUDEST:g}", remedy)
     if lengths is None:
         lengths = np.array([len(audio)])
     if lengths.ndim != 1 or (lengths < 1).any():
