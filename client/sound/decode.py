@@ -28,6 +28,16 @@ FORMATS = "WAV, FLAC, MP3, OGG, Opus and others of libsndfile; convert it (ffmpe
 _FAILURES = (soundfile.SoundFileError, ValueError, TypeError, RuntimeError, OverflowError, OSError)
 
 
+class _Bytes(io.BytesIO):
+    """Ignores a seek before the first byte, which damaged files make the decoder try."""
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        try:
+            return super().seek(offset, whence)
+        except (ValueError, OverflowError):
+            return self.tell()
+
+
 class _Forward(soundfile.SoundFile):
     """Reads on as long as the decoder gives samples: headers may count too many, too few, or nothing at all."""
 
@@ -106,7 +116,7 @@ def _read(part: Part, before_s: float, name: Path | None) -> tuple[np.ndarray, i
 
 def _opened(content: bytes, name: Path | None) -> soundfile.SoundFile:
     try:
-        return _Forward(io.BytesIO(content))
+        return _Forward(_Bytes(content))
     except soundfile.LibsndfileError:
         if name is None or name.suffix.lower() != ".sd2":  # keeps its header in a second file
             raise

@@ -80,9 +80,9 @@ def chain_at(data: bytes, at: int, limit: int, length: int = CHAIN) -> bool:
     return seen > 1 and skip_tags(data, at, limit) == limit
 
 
-def find_chain(data: bytes, at: int, limit: int) -> int | None:
-    """The first place within reach where frames begin."""
-    end = min(limit, at + RESYNC)
+def find_chain(data: bytes, at: int, limit: int, reach: int | None = None) -> int | None:
+    """The first place before ``reach`` where frames begin."""
+    end = min(limit, at + RESYNC) if reach is None else reach
     while 0 <= (at := data.find(b"\xff", at, end)) < end:
         if chain_at(data, at, limit):
             return at

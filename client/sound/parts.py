@@ -10,7 +10,7 @@ from client.sound import chunks, mpeg, ogg
 from client.sound.flac import STREAMINFO_HEAD, without_length
 from client.sound.limits import SoundError
 from client.sound.starts import beginnings
-from client.sound.tags import ID3V1, ID3V1_SIZE, ID3V2, skip_tags
+from client.sound.tags import ID3V2, TAGS, skip_tags
 
 CHECKSUM = 2
 STRAY = 2048  # bytes that are no sound, as of a frame that was cut off
@@ -55,12 +55,23 @@ def _file(data: bytes, start: int, limit: int) -> tuple[bytes, int]:
 
 
 def _flac(data: bytes, start: int, limit: int) -> tuple[bytes, int]:
-    """Up to the tag or the zeros behind it; the last two bytes are a checksum, which may be zero."""
-    tagged = data.startswith(ID3V1, limit - ID3V1_SIZE)
-    end = limit - ID3V1_SIZE if tagged else limit
+    """Up to the tags or the zeros behind it; the last two bytes are a checksum, which may be zero."""
+    end = _tags_start(data, start, limit)
     sound = len(data[max(start, end - STRAY) : end].rstrip(b"\0"))
     end = min(end, max(start, end - STRAY) + sound + CHECKSUM)
     return without_length(data[start:end]), end
+
+
+def _tags_start(data: bytes, start: int, limit: int) -> int:
+    """Where the tags begin that end a piece; its limit when there are none."""
+    found = limit
+    for word in TAGS:
+        at = data.find(word, start, limit)
+        while 0 <= at < found:
+            if skip_tags(data, at, limit) == limit:
+                found = at
+            at = data.find(word, at + 1, limit)
+    return found
 
 
 def _loose(data: bytes, start: int, limit: int, alone: bool) -> Iterator[Part]:
@@ -68,7 +79,8 @@ def _loose(data: bytes, start: int, limit: int, alone: bool) -> Iterator[Part]:
     at = skip_tags(data, start, limit)
     if at == limit and not alone:
         return
-    first = at if mpeg.chain_at(data, at, limit) else None if alone else mpeg.find_chain(data, at, limit)
+    reach = min(limit, at + STRAY) if alone else limit  # a stream that was cut out begins within a frame
+    first = at if mpeg.chain_at(data, at, limit) else mpeg.find_chain(data, at, limit, reach)
     if first is None:
         if alone:
             yield Part(data[start:limit])
