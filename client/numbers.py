@@ -12,6 +12,7 @@ import numpy as np
 from client.errors import ChatError
 
 INT64 = range(-(2**63), 2**63)
+EXACT = 2**63
 FOREVER_S = 1e8  # three years: more is no limit
 
 
@@ -34,9 +35,10 @@ def scalar(value: Any) -> Any:
 
 def _of_exact(value: Decimal | Fraction) -> Any:
     try:
-        return int(value) if value == int(value) else float(value)
-    except (ValueError, OverflowError, ArithmeticError):
+        rough = float(value)  # first: the whole number of 1e999999 takes minutes
+    except (ValueError, OverflowError):
         return math.nan
+    return int(value) if math.isfinite(rough) and abs(rough) < EXACT and value == int(value) else rough
 
 
 def finite(field: str, value: Any) -> Any:

@@ -74,7 +74,7 @@ def _is_plain_sequence(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float | complex | np.generic) or (np.ndim(value) == 0 and hasattr(value, "item"))
+    return isinstance(value, int | float | complex | np.generic) or getattr(value, "shape", None) == ()
 
 
 def _is_row(value: Any) -> bool:
