@@ -30,9 +30,12 @@ def read_audio(path: Path | str | os.PathLike[str], rate: int | None = None) -> 
         ChatError: the file is missing, empty or no sound file, or not all of it can be read.
     """
     path = Path(path)
-    try:
-        if rate is not None:
+    if rate is not None:
+        try:
             check_rate(rate)
+        except SoundError as error:
+            raise ChatError("INVALID_ARG", "sampling-rate", str(error)) from None
+    try:
         return decode(_content(path), rate, path)
     except SoundError as error:
         raise ChatError("INVALID_ARG", FIELD, f"{path} {error}") from error

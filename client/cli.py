@@ -18,7 +18,6 @@ from client.request import DEFAULT_RATE
 from client.screen import Screen, screens
 from client.sinks import ChunkFolder, Loudspeaker, Sink, TextSink
 from client.sound.quiet import quiet_decoder
-from runtime.frontend.audio import HIGHEST_RATE, LOWEST_RATE
 from runtime.waiting import PRIORITIES
 
 OTHERS = "Many questions: python -m client batch --help. What is wrong here: python -m client doctor."
@@ -41,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
     add_access(made)
     add("--mode", choices=(SPEECH_MODE, TEXT_MODE), help=f"answer in speech or in text only ({SPEECH_MODE})")
     add("--audio-path", "-a", type=Path, help="question: WAV, FLAC, MP3, OGG, Opus and more; mixed to mono")
-    add("--sampling-rate", type=_rate, help="resample the question to this rate before sending (its own rate)")
+    add("--sampling-rate", type=int, help="resample the question to this rate before sending (its own rate)")
     add("--text", help="the user's words, or an instruction that follows the audio")
     add("--system", help="system message")
     add("--speaker", help="voice of the answer")
@@ -65,16 +64,6 @@ def parser() -> argparse.ArgumentParser:
     add("--play", action="store_true", help="play the answer while it arrives (needs sounddevice)")
     add("--save-chunks", type=Path, metavar="DIR", help="write every piece of sound into a file of its own")
     return made
-
-
-def _rate(text: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
-    if not LOWEST_RATE <= value <= HIGHEST_RATE:
-        raise argparse.ArgumentTypeError(f"it is not between {LOWEST_RATE} and {HIGHEST_RATE}")
-    return value
 
 
 def parameters_of(options: argparse.Namespace) -> dict[str, Any]:

@@ -10,6 +10,7 @@ SHORTEST_S = 0.04  # one frame of the speech encoder, which makes nothing of les
 LONGEST_S = 300.0  # of a clip; the extractor of the model takes no more
 FILE_RATES = range(1_000, 1_000_001)  # of a file that is resampled here
 MOST_FILE_BYTES = 512 * 2**20  # more than 300 s of 24-bit stereo at 192 kHz
+HUGE = 2**63  # more is not written out
 MOST_SAMPLE_BYTES = 2**30  # of all channels of a file as float32
 
 
@@ -42,5 +43,6 @@ def check_samples(samples: np.ndarray) -> None:
 def check_rate(rate: int) -> None:
     """Raises SoundError for a rate that the server refuses."""
     if not LOWEST_RATE <= rate <= HIGHEST_RATE:
-        raise SoundError(f"has {rate:.6g} samples per second; the server takes {LOWEST_RATE} to {HIGHEST_RATE}, "
+        given = f"{rate:.6g}" if abs(rate) < HUGE else "far too many"
+        raise SoundError(f"has {given} samples per second; the server takes {LOWEST_RATE} to {HIGHEST_RATE}, "
                          "resample it (--sampling-rate 48000)")  # fmt: skip

@@ -243,3 +243,10 @@ def test_a_response_without_outputs_is_no_chunk():
     from tritonclient.grpc import service_pb2
 
     assert chunk_of(service_pb2.ModelInferResponse()) is None
+
+
+def test_a_silly_rate_is_one_line(fake, tmp_path, capsys):
+    soundfile.write(tmp_path / "x.wav", np.zeros(800), 8000)
+    assert run(tmp_path, "-a", str(tmp_path / "x.wav"), "--sampling-rate", "100000000000000") == 1
+    error = capsys.readouterr().err
+    assert error.startswith("INVALID_ARG: sampling-rate: has 1e+14 ") and error.count("\n") == 1

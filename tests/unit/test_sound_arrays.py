@@ -204,8 +204,8 @@ def test_a_file_that_was_just_written_is_read_from_its_beginning():
     assert sent(file)[1] == [SAMPLES]
 
 
-DTYPES = ("?", "b", "B", "h", ">h", "H", "i", "I", "q", "Q", "e", "f", ">f", "d", "g", "F", "D", "O", "S2", "U2", "M8[s]",
-          "m8[s]", "V3", "f,i")  # fmt: skip
+DTYPES = ("?", "b", "B", "h", ">h", "H", "i", "I", "q", "Q", "e", "f", ">f", "d", "g", "F", "D", "O", "S2", "U2",
+          "M8[s]", "m8[s]", "V3", "f,i")  # fmt: skip
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from(DTYPES), st.lists(st.integers(0, 900), max_size=3))
@@ -317,7 +317,8 @@ loop.append(loop)
 
 @pytest.mark.parametrize("messages", [5, b"[]", TURN, loop, [{1, 2}], [{"content": TONE}], [{"content": b"x"}],
                                       [{"content": math.nan}], [Broken()], [object()], [{"content": "\ud800"}],
-                                      [torch.zeros(2)], [Pydantic]], ids=lambda value: type(value).__name__)  # fmt: skip
+                                      [torch.zeros(2)], [Pydantic]],
+                         ids=lambda value: type(value).__name__)  # fmt: skip
 def test_histories_that_cannot_be_written(messages):
     with pytest.raises(ChatError, match=r"^INVALID_ARG: messages: "):
         request(messages=messages)
