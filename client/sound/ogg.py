@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 
-from client.sound.flac import STREAMINFO_HEAD, without_length
+from client.sound.flac import without_length
 from client.sound.limits import SoundError
 
 CAPTURE, HEADER = b"OggS", 27
 FIRST = 2  # flag of the first page of a stream
 UNKNOWN = -1  # position of a page on which no packet ends
-POLYNOMIAL = 0x04C11DB7
+FLAC_HEAD, FLAC_HEAD_SIZE = b"\x7fFLAC", 9  # before the head of a FLAC file
 OPUS_HEAD, OPUS_RATE = b"OpusHead", 48_000
 # Samples at 48 kHz of an Opus frame, by the upper five bits of its first byte.
 _OPUS_FRAMES = (480, 960, 1920, 2880) * 3 + (480, 960) * 2 + (120, 240, 480, 960) * 4
@@ -79,10 +78,12 @@ def link(data: bytes, at: int, limit: int) -> tuple[bytes, int]:
         raise SoundError("is cut off in its first page; record it again")
     _check_positions(found)
     _check_opus(data, found)
-    first = data[found[0].start : found[0].end]
     # The rest of a page that was cut off belongs to the link.
     cut = data.find(CAPTURE, found[-1].end, limit)
-    return _mended(first) + data[found[0].end : found[-1].end], limit if cut >= 0 else found[-1].end
+    end = limit if cut >= 0 else found[-1].end
+    if found[0].packets and data.startswith(FLAC_HEAD, found[0].packets[0][0]):
+        return _native_flac(data, found), end
+    return data[found[0].start : found[-1].end], end
 
 
 def _check_positions(found: list[Page]) -> None:
@@ -119,29 +120,7 @@ def _opus_samples(packet: bytes) -> int:
     return _OPUS_FRAMES[packet[0] >> 3] * count
 
 
-def _mended(page: bytes) -> bytes:
-    """The first page; that of FLAC is relieved of its length, which may be missing or wrong."""
-    at = page.find(STREAMINFO_HEAD)
-    if at < 0:
-        return page
-    made = page[:at] + without_length(page[at:])
-    return made[:22] + checksum(made[:22] + bytes(4) + made[26:]).to_bytes(4, "little") + made[26:]
-
-
-def checksum(page: bytes) -> int:
-    """Of a page whose checksum is zero."""
-    value, table = 0, _table()
-    for byte in page:
-        value = value << 8 & 0xFFFFFFFF ^ table[value >> 24 ^ byte]
-    return value
-
-
-@lru_cache(maxsize=1)
-def _table() -> tuple[int, ...]:
-    return tuple(_remainder(byte << 24) for byte in range(256))
-
-
-def _remainder(value: int) -> int:
-    for _ in range(8):
-        value = value << 1 & 0xFFFFFFFF ^ (POLYNOMIAL if value & 1 << 31 else 0)
-    return value
+def _native_flac(data: bytes, found: list[Page]) -> bytes:
+    """FLAC without its Ogg, which the decoder may not know; its length may be missing or wrong."""
+    bodies = [data[page.packets[0][0] : page.end] for page in found if page.packets and page.serial == found[0].serial]
+    return without_length(b"".join(bodies)[FLAC_HEAD_SIZE:])

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from client.sound.mpeg import COUNT_TAGS, chain_at, count_tag, frame_at
-from client.sound.ogg import CAPTURE, page_end
+from client.sound.ogg import CAPTURE, FLAC_HEAD, FLAC_HEAD_SIZE, page_end
 from client.sound.tags import ID3V2, skip_tags
 
 # Beginnings that no sound holds by chance: an anchor, which is searched fast, and what has to follow it.
@@ -33,8 +33,6 @@ _BEGINNINGS = {
     b"Extended Instrument:": rb"Extended Instrument:",
 }
 _PATTERNS = {anchor: re.compile(pattern, re.S) for anchor, pattern in _BEGINNINGS.items()}
-# The first packet of FLAC in Ogg holds the beginning of a FLAC file, behind this.
-_FLAC_IN_OGG, _FLAC_IN_OGG_SIZE = b"\x7fFLAC", 9
 # Formats with weaker beginnings are found again by the first bytes of the file.
 _WEAK = re.compile(
     rb"2BIT|[\x62\x64]\xa3|\0\0[\x01\x02]\xa3|\xf0\x7e|\x01\x04|\0{4}\x01\0{3}|\0\0\x03\xe8\0{3}\x01", re.S
@@ -87,4 +85,5 @@ def _places(data: bytes, anchor: bytes) -> list[int]:
 
 
 def _within_ogg(data: bytes, at: int) -> bool:
-    return at >= _FLAC_IN_OGG_SIZE and data.startswith(_FLAC_IN_OGG, at - _FLAC_IN_OGG_SIZE)
+    # The first packet of FLAC in Ogg holds the beginning of a FLAC file.
+    return at >= FLAC_HEAD_SIZE and data.startswith(FLAC_HEAD, at - FLAC_HEAD_SIZE)

@@ -10,9 +10,10 @@ import pytest
 import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sound_files import DATA, RATE, SAMPLES, every_format, patched, share, tone, written
+from sound_files import DATA, RATE, SAMPLES, every_format, flac_in_ogg, patched, sealed, share, tone, written
 
 from client import ChatError, read_audio
+from client.sound import ogg
 from client.sound.decode import decode
 from client.sound.limits import SoundError
 
@@ -69,6 +70,13 @@ def test_a_flac_of_unknown_length_is_read():
     samples, rate = read_audio(DATA / "flac_unknown_total.flac")
     assert (samples.size, rate) == (19_200, RATE)
     assert length(patched(written(kind="FLAC"), 22, b"\0\0\0\x10")) == SAMPLES, "too few"
+
+
+def test_flac_in_ogg_is_read_and_chained():
+    content = flac_in_ogg(written(kind="FLAC"))
+    assert np.array_equal(decode(content)[0], decode(written(kind="FLAC"))[0])
+    assert length(content + content) == 2 * SAMPLES == length(written(kind="FLAC") + content)
+    assert length(flac_in_ogg((DATA / "flac_unknown_total.flac").read_bytes())) == 19_200
 
 
 @pytest.mark.parametrize("size", [0, 0xFFFFFFFF, 0x7FFFFFFF, 2_000, 5_000_000])
@@ -139,14 +147,11 @@ def test_opus_is_read_as_far_as_its_pages_go():
 @pytest.mark.parametrize("position", [5000, -1])
 @pytest.mark.parametrize("subtype", ["OPUS", "VORBIS"])
 def test_an_end_that_comes_too_early_is_told(subtype, position):
-    from client.sound import ogg
-
     content = written(tone(samples=160_000), "OGG", subtype)
     last = list(ogg.pages(content, 0, len(content)))[-1]
     page = patched(content[last.start : last.end], 6, position.to_bytes(8, "little", signed=True))
-    page = patched(patched(page, 22, bytes(4)), 22, ogg.checksum(patched(page, 22, bytes(4))).to_bytes(4, "little"))
     with pytest.raises(SoundError, match="write it again"):
-        decode(content[: last.start] + page)
+        decode(content[: last.start] + sealed(page))
 
 
 def test_something_else_behind_the_sound_is_told():
