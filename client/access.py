@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from runtime.headers import token_headers
 
+_NAME, _VALUE = re.compile(r"[0-9a-z_.-]+"), re.compile(r"[ -~]*")
 TOKEN_VARIABLE = "FUN_AUDIO_CHAT_TOKEN"
 
 
@@ -44,7 +46,17 @@ OPEN = Access()
 
 
 def metadata_of(headers: Mapping[str, str] | None) -> tuple[tuple[str, str], ...]:
-    """Headers as gRPC takes them; it knows no upper case in names."""
+    """Headers as gRPC takes them; it knows no upper case in names.
+
+    Raises:
+        ChatError: it could not send one of them.
+    """
+    from client.errors import ChatError  # it brings gRPC, which may be broken where `doctor` looks for that
+
+    for name, value in (headers or {}).items():
+        if not _NAME.fullmatch(str(name).lower()) or not isinstance(value, str) or not _VALUE.fullmatch(value):
+            problem = f"{str(name)!a:.40} or its value holds what no header can; give printable ASCII"
+            raise ChatError("INVALID_ARG", "headers", problem)
     return tuple((name.lower(), value) for name, value in (headers or {}).items())
 
 

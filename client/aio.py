@@ -18,6 +18,7 @@ from client.call import chunk_in
 from client.chunks import Chunk
 from client.connection import KeepAlive, open_aio_channel
 from client.errors import Cancelled, ChatError, ServerLost, from_rpc, lost, stays_away
+from client.numbers import seconds
 from client.request import DEFAULT_RATE, Audio, Scalar, make_request, set_deadline
 from client.retry import Attempts, RetryPolicy
 
@@ -207,7 +208,7 @@ class AsyncChatClient:
             call = self._infer(request, timeout=left, metadata=self._metadata)
             return AsyncCall(call, self.url, self._mark_lost)
 
-        return AsyncChatStream(start, Attempts(self._retry, timeout))
+        return AsyncChatStream(start, Attempts(self._retry, seconds("timeout", timeout)))
 
     async def ask(self, audio: Audio = None, sample_rate: int = DEFAULT_RATE, **options: Any) -> Answer:
         """The whole answer at once; arguments as for `stream`."""

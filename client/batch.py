@@ -5,25 +5,28 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
-from client.access import OPEN, Access, access_of, add_access
+from client.access import Access, access_of, add_access
 from client.address import DEFAULT_URL
 from client.aio import AsyncChatClient
 from client.answer import spare
-from client.batch_items import Item, read_items
+from client.audio_file import read_audio
+from client.batch_items import Item, passed_over, read_items, told
 from client.chunks import OUTPUT_RATE
 from client.errors import ChatError, ServerLost
 from client.parameters import parameter_set
 from client.request import Scalar
 from client.retry import RetryPolicy
+from client.screen import Screen, screens
+from client.sound.quiet import quiet_decoder
 from runtime.waiting import PRIORITIES
 
 FAILURES = "failed.jsonl"
@@ -41,6 +44,7 @@ class Tally:
     sound_s: float = 0.0
     failures: list[dict[str, str]] = field(default_factory=list)
     ended: str = ""  # why the rest was not asked
+    passed_over: list[Path] = field(default_factory=list)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -63,6 +67,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 when all is answered, 1 when something failed, 130 after Ctrl-C."""
+    screen, errors = screens()
     made = parser()
     options = made.parse_args(arguments)
     if options.concurrency < 1:
@@ -76,16 +81,17 @@ def main(arguments: list[str] | None = None) -> int:
         make_folder(options.output_dir)
         spare((item.audio for item in items), options.output_dir, (item.id for item in items))
         waiting = [item for item in items if options.again or not answered(item, options)]
-        tally = asyncio.run(run(options, waiting, access))
-        return conclude(options.output_dir, tally, len(items) - len(waiting))
+        tally = asyncio.run(run(options, waiting, access, errors))
+        tally.passed_over = passed_over(options.source, options.output_dir)
+        return conclude(options.output_dir, tally, len(items) - len(waiting), screen, errors)
     except ChatError as error:
-        print(_line(str(error)), file=sys.stderr)
+        _say(errors, str(error))
         return FAILED
     except OSError as error:
-        print(f"INTERNAL: output-dir: {error}; free it and start again", file=sys.stderr)
+        _say(errors, f"INTERNAL: output-dir: {error}; free it and start again")
         return FAILED
     except KeyboardInterrupt:
-        print("CANCELLED: batch: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        _say(errors, "CANCELLED: batch: interrupted; the same command goes on where it stopped")
         return INTERRUPTED
 
 
@@ -124,11 +130,11 @@ def answered(item: Item, options: argparse.Namespace) -> bool:
     return True
 
 
-async def run(options: argparse.Namespace, items: Sequence[Item], access: Access = OPEN) -> Tally:
+async def run(options: argparse.Namespace, items: Sequence[Item], access: Access, errors: Screen) -> Tally:
     """Asks all items."""
     tally, waiting = Tally(), iter(items)
     async with AsyncChatClient(options.url, RETRY, tls=access.tls, headers=access.headers) as chat:
-        with tqdm(total=len(items), unit="answer", disable=None) as bar:
+        with tqdm(total=len(items), unit="answer", disable=None, file=errors) as bar:
 
             async def work() -> None:
                 for item in waiting:
@@ -151,8 +157,9 @@ async def _ask(chat: AsyncChatClient, item: Item, options: argparse.Namespace, t
         digest = item.digest(parameters)  # before the question can change under way
         speaks = parameters.get("mode", "s2s") == "s2s"
         wanted = ["text", "finish_reason", "text_token_ids", "stats"] + ["audio", "speech_token_ids"] * speaks
+        sound = None if item.audio is None else await asyncio.to_thread(_sound, item.audio)
         answer = await chat.ask(
-            item.audio,
+            sound,
             text=item.text,
             messages=item.messages,
             outputs=wanted,
@@ -172,6 +179,11 @@ async def _ask(chat: AsyncChatClient, item: Item, options: argparse.Namespace, t
     tally.sound_s += answer.audio.size / OUTPUT_RATE
 
 
+def _sound(path: Path) -> tuple[np.ndarray, int]:
+    with quiet_decoder():
+        return read_audio(path)
+
+
 def _parameters(item: Item, options: argparse.Namespace) -> dict[str, Scalar]:
     return item.request_parameters({"priority": options.priority, **options.parameters})
 
@@ -180,7 +192,7 @@ def _facts(item: Item, parameters: Mapping[str, Scalar]) -> dict[str, Any]:
     return {**parameters, "id": item.id, "audio": None if item.audio is None else item.audio.name}
 
 
-def conclude(folder: Path, tally: Tally, before: int) -> int:
+def conclude(folder: Path, tally: Tally, before: int, screen: Screen, errors: Screen) -> int:
     """Writes down what failed and says what became of the batch."""
     path = folder / FAILURES
     path.unlink(missing_ok=True)
@@ -189,11 +201,18 @@ def conclude(folder: Path, tally: Tally, before: int) -> int:
         path.write_text("\n".join(lines) + "\n", "utf-8", errors="backslashreplace")
         first = tally.failures[0]
         say = f"{len(tally.failures)} failed, see {path}; first: {first['id']}: {first['error']}"
-        print(_line(say), file=sys.stderr)
+        _say(errors, say)
     if tally.ended:
-        print(f"{_line(tally.ended)}; the same command goes on where it stopped", file=sys.stderr)
-    print(f"{tally.done} answered ({tally.sound_s:.1f} s of sound), {before} were there already, in {folder}")
+        _say(errors, f"{_line(tally.ended)}; the same command goes on where it stopped")
+    _say(screen, f"{tally.done} answered ({tally.sound_s:.1f} s of sound), {before} were there already, in {folder}")
+    if tally.passed_over:
+        _say(errors, told(tally.passed_over))
     return FAILED if tally.failures or tally.ended else DONE
+
+
+def _say(screen: Screen, message: str) -> None:
+    screen.write(_line(message) + "\n")
+    screen.flush()
 
 
 def _line(message: str) -> str:

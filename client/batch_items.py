@@ -5,15 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from client.errors import ChatError
 from client.request import RESERVED, Scalar
+from client.sound.names import is_sound
 
-SUFFIXES = (".wav", ".flac", ".mp3", ".ogg")
+MOST_NAMED = 10  # of the files that are passed over
 FIELDS = ("id", "audio", "text", "messages", "parameters")
 
 
@@ -68,7 +69,8 @@ def read_items(source: Path, results: Path) -> list[Item]:
     else:
         raise ChatError("NOT_FOUND", "batch", f"{source} is neither a folder nor a JSONL manifest")
     if not items:
-        raise ChatError("INVALID_ARG", "batch", f"{source} holds nothing to ask ({', '.join(SUFFIXES)} or JSON lines)")
+        over = _passed(passed_over(source, results))
+        raise ChatError("INVALID_ARG", "batch", f"{source} holds nothing to ask (sound files or JSON lines){over}")
     seen: set[str] = set()
     for item in items:
         if item.id in seen:
@@ -78,18 +80,41 @@ def read_items(source: Path, results: Path) -> list[Item]:
 
 
 def _folder(folder: Path, results: Path) -> list[Item]:
+    # A file of a subfolder keeps the way to it in its name.
+    return [
+        Item("__".join(path.relative_to(folder).with_suffix("").parts), path)
+        for path in _files(folder, results)
+        if is_sound(path)
+    ]
+
+
+def passed_over(source: Path, results: Path) -> list[Path]:
+    """Files of a folder that are not asked, because nothing here can read them as sound."""
+    return [path for path in _files(source, results) if not is_sound(path)] if source.is_dir() else []
+
+
+def _passed(paths: Sequence[Path]) -> str:
+    return f"; {told(paths)}" if paths else ""
+
+
+def told(paths: Sequence[Path]) -> str:
+    """How many files were passed over, and which."""
+    names = ", ".join(str(path.name) for path in paths[:MOST_NAMED])
+    more = f" and {len(paths) - MOST_NAMED} more" if len(paths) > MOST_NAMED else ""
+    return f"{len(paths)} passed over, as no sound that can be read here: {names}{more}"
+
+
+def _files(folder: Path, results: Path) -> Iterator[Path]:
+    """All that may be a question, in order; neither hidden files nor results."""
     top, skipped = folder.resolve(), results.resolve()
     if top == skipped:
         raise ChatError("INVALID_ARG", "output-dir", f"{results} holds the questions; give another folder")
     within = skipped.is_relative_to(top)
-    items = []
-    for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES):
+    for path in sorted(folder.rglob("*")):
         way = path.relative_to(folder)
         hidden = any(part.startswith(".") for part in way.parts)
-        if path.is_file() and not hidden and not (within and (top / way).is_relative_to(skipped)):
-            # A file of a subfolder keeps the way to it in its name.
-            items.append(Item("__".join(way.with_suffix("").parts), path))
-    return items
+        if not hidden and path.is_file() and not (within and (top / way).is_relative_to(skipped)):
+            yield path
 
 
 def _manifest(path: Path) -> list[Item]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,9 @@ from client.audio_file import read_audio
 from client.client import ChatClient
 from client.errors import ChatError
 from client.request import DEFAULT_RATE
+from client.screen import Screen, screens
 from client.sinks import ChunkFolder, Loudspeaker, Sink, TextSink
+from client.sound.quiet import quiet_decoder
 from runtime.waiting import PRIORITIES
 
 OTHERS = "Many questions: python -m client batch --help. What is wrong here: python -m client doctor."
@@ -38,8 +39,8 @@ def parser() -> argparse.ArgumentParser:
     add("--url", default=DEFAULT_URL, help="host:port of the gRPC endpoint (%(default)s)")
     add_access(made)
     add("--mode", choices=(SPEECH_MODE, TEXT_MODE), help=f"answer in speech or in text only ({SPEECH_MODE})")
-    add("--audio-path", "-a", type=Path, help="question: WAV, FLAC, MP3 or OGG; stereo is mixed to mono")
-    add("--sampling-rate", type=_positive, help="resample the question to this rate before sending (its own rate)")
+    add("--audio-path", "-a", type=Path, help="question: WAV, FLAC, MP3, OGG, Opus and more; mixed to mono")
+    add("--sampling-rate", type=int, help="resample the question to this rate before sending (its own rate)")
     add("--text", help="the user's words, or an instruction that follows the audio")
     add("--system", help="system message")
     add("--speaker", help="voice of the answer")
@@ -65,13 +66,6 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is not above 0")
-    return value
-
-
 def parameters_of(options: argparse.Namespace) -> dict[str, Any]:
     """The request parameters that the user set, by their name in the protocol."""
     given = {RENAMED.get(name, name): getattr(options, name) for name in PARAMETERS}
@@ -87,7 +81,12 @@ def outputs_of(options: argparse.Namespace) -> list[str]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status: 0, 1 after an error, 2 for wrong usage, 130 after Ctrl-C; each with one line on stderr."""
+    """Exit status: 0, 1 after an error, 2 for wrong usage, 130 after Ctrl-C; each with one line on stderr.
+
+    A reader that leaves (`| head`) ends the text on the screen; the answer's files are written all the same, and the
+    status is 0. A screen that fails, such as a full disk, is an error after they are written.
+    """
+    screen, errors = screens()
     made = parser()
     options = made.parse_args(arguments)
     if options.audio_path is None and options.text is None:
@@ -97,28 +96,33 @@ def main(arguments: list[str] | None = None) -> int:
     except ValueError as error:
         made.error(str(error))
     try:
-        answer = _ask(options, access)
-        _report(answer, options)
+        answer = _ask(options, access, screen)
+        _report(answer, options, screen)
     except ChatError as error:
-        return _fail(str(error), FAILED)
+        return _fail(errors, str(error), FAILED)
     except OSError as error:
-        return _fail(f"INTERNAL: output: {error}", FAILED)
+        return _fail(errors, f"INTERNAL: output: {error}; free it or give another --output-dir", FAILED)
     except KeyboardInterrupt:
-        return _fail("CANCELLED: request: interrupted; it was cancelled on the server too", INTERRUPTED)
+        return _fail(errors, "CANCELLED: request: interrupted; it was cancelled on the server too", INTERRUPTED)
+    if screen.failure is not None:
+        where = f"the answer is in {options.output_dir}"
+        return _fail(errors, f"INTERNAL: output: the screen failed ({screen.failure}); {where}", FAILED)
     return 0
 
 
-def _fail(message: str, status: int) -> int:
-    print(" ".join(message.split()), file=sys.stderr)
+def _fail(errors: Screen, message: str, status: int) -> int:
+    errors.write(" ".join(message.split()) + "\n")
+    errors.flush()
     return status
 
 
-def _ask(options: argparse.Namespace, access: Access) -> Answer:
+def _ask(options: argparse.Namespace, access: Access, screen: Screen) -> Answer:
     audio, rate = (None, DEFAULT_RATE)
     if options.audio_path is not None:
         spare([options.audio_path], options.output_dir, [FILE_STEM])
-        audio, rate = read_audio(options.audio_path, options.sampling_rate)
-    with ChatClient(options.url, tls=access.tls, headers=access.headers) as chat, _sinks(options) as put:
+        with quiet_decoder():
+            audio, rate = read_audio(options.audio_path, options.sampling_rate)
+    with ChatClient(options.url, tls=access.tls, headers=access.headers) as chat, _sinks(options, screen) as put:
         answer = Answer()
         with chat.stream(
             audio,
@@ -135,8 +139,8 @@ def _ask(options: argparse.Namespace, access: Access) -> Answer:
 
 
 @contextlib.contextmanager
-def _sinks(options: argparse.Namespace) -> Iterator[Callable[[Any], None]]:
-    sinks: list[Sink] = [TextSink(sys.stdout)]
+def _sinks(options: argparse.Namespace, screen: Screen) -> Iterator[Callable[[Any], None]]:
+    sinks: list[Sink] = [TextSink(screen)]
     if options.save_chunks is not None:
         sinks.append(ChunkFolder(options.save_chunks))
     if options.play:
@@ -155,13 +159,15 @@ def _sinks(options: argparse.Namespace) -> Iterator[Callable[[Any], None]]:
             sink.close(complete)
 
 
-def _report(answer: Answer, options: argparse.Namespace) -> None:
-    timings = answer.timings()
-    print(f"first text {_seconds(timings['first_text_s'])}, first audio {_seconds(timings['first_audio_s'])}", end=", ")
-    print(f"complete {_seconds(timings['total_s'])}, {timings['audio_s']:.2f} s of sound")
+def _report(answer: Answer, options: argparse.Namespace, screen: Screen) -> None:
     with_audio = options.mode != TEXT_MODE
-    for path in answer.write(options.output_dir, parameters_of(options), with_audio, options.enable_stats):
-        print(path)
+    paths = answer.write(options.output_dir, parameters_of(options), with_audio, options.enable_stats)
+    timings = answer.timings()
+    first = f"first text {_seconds(timings['first_text_s'])}, first audio {_seconds(timings['first_audio_s'])}"
+    screen.write(f"{first}, complete {_seconds(timings['total_s'])}, {timings['audio_s']:.2f} s of sound\n")
+    for path in paths:
+        screen.write(f"{path}\n")
+    screen.flush()
 
 
 def _seconds(value: float | None) -> str:

@@ -16,6 +16,7 @@ from client.call import Call
 from client.chunks import Chunk
 from client.connection import KeepAlive, connects, open_channel
 from client.errors import Cancelled, ChatError, ServerLost, stays_away
+from client.numbers import seconds
 from client.request import DEFAULT_RATE, Audio, Scalar, make_request, set_deadline
 from client.retry import Attempts, RetryPolicy
 
@@ -132,9 +133,11 @@ class ChatClient:
         """Sends one request and returns its answer as it is made.
 
         Args:
-            audio: one clip or the clips of a conversation in order, mono, float in [-1, 1] or int16; or the
-                path of a sound file (a string or a Path), whose rate is then its own.
-            sample_rate: of the clips; the server resamples.
+            audio: one clip or a list of the clips of a conversation in order. A clip is an array of any library,
+                float in [-1, 1] or int8, uint8, int16, int32 at full scale, [samples] or with channels, which are
+                mixed; a pair of such an array and its rate; or a sound file as a path, bytes or an open file,
+                whose rate is then its own.
+            sample_rate: of arrays that bring none; the server resamples.
             text: the user's words, or an instruction that follows the audio.
             messages: chat messages in the style of OpenAI, instead of `text` and `system`.
             outputs: names of the outputs wanted; None gets all.
@@ -148,7 +151,7 @@ class ChatClient:
                 iterating for everything else.
         """
         request = make_request(audio, sample_rate, text, messages, outputs, parameters)
-        return ChatStream(lambda left: self._begin(request, left), Attempts(self._retry, timeout))
+        return ChatStream(lambda left: self._begin(request, left), Attempts(self._retry, seconds("timeout", timeout)))
 
     def ask(self, audio: Audio = None, sample_rate: int = DEFAULT_RATE, **options: Any) -> Answer:
         """The whole answer at once; arguments as for `stream`."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from tritonclient.grpc import service_pb2
@@ -13,20 +12,25 @@ from tritonclient.utils import serialize_byte_tensor
 
 from client.audio_file import read_audio
 from client.errors import ChatError
+from client.messages import document
+from client.numbers import finite, scalar, whole
+from client.sound.limits import SoundError
+from client.sound.samples import Clip, clips_of
 from runtime.contracts import FUN_AUDIO_CHAT, NUMPY_TYPES
 
 DEFAULT_RATE = 16_000
 FINAL_RESPONSE = "triton_final_response"
 EMPTY_FINAL_RESPONSE = "triton_enable_empty_final_response"
-INT16_SCALE = 32768.0
 # Triton keeps the request parameter `priority` to itself, and reads `timeout`, in microseconds, as its own.
 WIRE_NAMES = {"priority": "urgency"}
 TIMEOUT, US_PER_S = "timeout", 1_000_000
 # Arguments of `stream`: no request parameter can have their names.
 RESERVED = frozenset(("self", "audio", "sample_rate", "text", "messages", "outputs", "timeout"))
-INT64 = range(-(2**63), 2**63)
+MOST_BYTES = 2**31 - 2**20  # of sound: a message of gRPC ends at 2 GiB
+EXACT = 2**53  # doubles hold all whole numbers up to it
 
-Audio = np.ndarray | Sequence[np.ndarray] | Path | str | None
+# Also arrays of other libraries, whatever numpy can take for one.
+Audio = np.ndarray | Sequence[Any] | Mapping[str, Any] | Path | str | bytes | BinaryIO | None
 Scalar = bool | int | float | str
 _DTYPES = {spec.name: spec.dtype for spec in FUN_AUDIO_CHAT.inputs}
 _OUTPUTS = tuple(spec.name for spec in FUN_AUDIO_CHAT.outputs)
@@ -43,9 +47,8 @@ def make_request(
     """One request of the public model.
 
     Args:
-        audio: a clip, or the clips of a conversation; float in [-1, 1] or int16, mono; or the path of a
-            sound file.
-        sample_rate: of all clips; a file's rate is its own.
+        audio: a clip, or the clips of a conversation, see `ChatClient.stream`.
+        sample_rate: of arrays that bring none.
         messages: chat messages, or their JSON text.
         outputs: names of the outputs to send back; None asks for all.
         parameters: request parameters; those that are None are left out.
@@ -54,20 +57,16 @@ def make_request(
         ChatError: an argument cannot be sent.
     """
     request = service_pb2.ModelInferRequest(model_name=FUN_AUDIO_CHAT.name)
-    if isinstance(audio, str | Path):
-        audio, sample_rate = read_audio(Path(audio))
-    clips = _clips(audio)
+    clips = _clips(audio, sample_rate)
     if clips:
-        _add(request, "audio", np.concatenate(clips))
-        _add(request, "audio_lengths", np.array([clip.size for clip in clips], np.int32))
-        parameters = {"sample_rate": sample_rate, **parameters}
+        _add(request, "audio", np.concatenate([clip.samples for clip in clips]))
+        _add(request, "audio_lengths", np.array([clip.samples.size for clip in clips], np.int32))
+        parameters = {"sample_rate": clips[0].rate, **parameters}
     if text is not None:
         _add(request, "text", _bytes("text", text))
     if messages is not None:
-        _add(request, "messages", _bytes("messages", messages if isinstance(messages, str) else _document(messages)))
-    for name in outputs or ():
-        if name not in _OUTPUTS:
-            raise _wrong("outputs", f"{name!r} is none of {', '.join(_OUTPUTS)}")
+        _add(request, "messages", _bytes("messages", document(messages)))
+    for name in _output_names(outputs):
         request.outputs.add().name = name
     for name, value in parameters.items():
         if value is not None:
@@ -86,27 +85,31 @@ def set_deadline(request: Any, left_s: float | None) -> None:
         request.parameters[TIMEOUT].int64_param = max(1, int(left_s * US_PER_S))
 
 
-def _clips(audio: np.ndarray | Sequence[np.ndarray] | None) -> list[np.ndarray]:
+def _clips(audio: Any, sample_rate: Any) -> list[Clip]:
+    """Raises ChatError for what is no sound, whichever library found that out."""
     if audio is None:
         return []
-    return [_clip(np.asarray(clip)) for clip in ([audio] if isinstance(audio, np.ndarray) else audio)]
-
-
-def _clip(samples: np.ndarray) -> np.ndarray:
-    if samples.ndim != 1:
-        raise _wrong("audio", f"has shape {samples.shape}; mix it to one channel, [samples]")
-    if samples.dtype == np.int16:
-        return samples.astype(np.float32) / np.float32(INT16_SCALE)
-    if not np.issubdtype(samples.dtype, np.floating):
-        raise _wrong("audio", f"has type {samples.dtype}; give float samples in [-1, 1] or int16")
-    return samples.astype(np.float32)
-
-
-def _document(messages: Sequence[Mapping[str, Any]]) -> str:
     try:
-        return json.dumps(list(messages), ensure_ascii=False)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise _wrong("messages", f"cannot be written as JSON ({error}); give a list of chat messages") from None
+        clips = clips_of(audio, whole("sample_rate", sample_rate), read_audio)
+    except SoundError as error:
+        raise _wrong("audio", str(error)) from error
+    except MemoryError:
+        raise _wrong("audio", "does not fit into memory; send less at once") from None
+    if sum(clip.samples.nbytes for clip in clips) > MOST_BYTES:
+        raise _wrong("audio", f"has more than {MOST_BYTES >> 20} MiB in all clips; send fewer, or at a lower rate")
+    return clips
+
+
+def _output_names(outputs: Any) -> list[str]:
+    if outputs is None:
+        return []
+    if isinstance(outputs, str | Mapping) or not isinstance(outputs, Iterable):
+        raise _wrong("outputs", f"is {outputs!r:.40}; give a list of names, of {', '.join(_OUTPUTS)}")
+    names = list(outputs)
+    for name in names:
+        if not isinstance(name, str) or name not in _OUTPUTS:
+            raise _wrong("outputs", f"{name!r:.40} is none of {', '.join(_OUTPUTS)}")
+    return names
 
 
 def _bytes(field: str, text: str) -> np.ndarray:
@@ -133,22 +136,22 @@ def _add(request: Any, name: str, array: np.ndarray) -> None:
         request.raw_input_contents.append(np.ascontiguousarray(array, NUMPY_TYPES[dtype]).tobytes())
 
 
-def _set_parameter(slot: Any, name: str, value: Scalar) -> None:
-    if isinstance(value, bool | np.bool_):
-        slot.bool_param = bool(value)
-    elif isinstance(value, int | np.integer):
-        if int(value) not in INT64:
-            raise _wrong(name, f"is {str(value)[:40]}, which does not fit 64 bits; give a smaller number")
-        slot.int64_param = int(value)
-    elif isinstance(value, float | np.floating):
-        slot.string_param = repr(float(value))  # not every server passes doubles on; ours reads numbers in strings
+def _set_parameter(slot: Any, name: str, given: Any) -> None:
+    value = finite(name, scalar(given))
+    if isinstance(value, bool):
+        slot.bool_param = value
+    elif isinstance(value, int):
+        slot.int64_param = value
+    elif isinstance(value, float):
+        # Not every server passes doubles on; ours reads numbers in strings, and 3.0 as a whole number.
+        slot.string_param = str(int(value)) if value.is_integer() and abs(value) < EXACT else repr(value)
     elif isinstance(value, str):
         if "\x00" in value:
             raise _wrong(name, "holds a NUL character, at which Triton cuts a parameter; send it in messages")
         _utf8(name, value)
         slot.string_param = value
     else:
-        raise _wrong(name, f"has type {type(value).__name__}; give a number, a boolean or a string")
+        raise _wrong(name, f"has type {type(given).__name__}; give a number, a boolean or a string")
 
 
 def _wrong(field: str, message: str) -> ChatError:

@@ -14,6 +14,7 @@ import numpy as np
 from client.audio_file import write_wav
 from client.chunks import OUTPUT_RATE, Chunk
 from client.errors import ChatError
+from client.screen import Screen
 
 CHUNK_FILE = re.compile(r"chunk_(\d{3,})\.wav")
 PIECE = OUTPUT_RATE // 10  # samples that the loudspeaker takes at once: so soon it falls silent
@@ -32,7 +33,7 @@ class Sink(Protocol):
 class TextSink:
     """Prints text at once."""
 
-    def __init__(self, out: TextIO) -> None:
+    def __init__(self, out: TextIO | Screen) -> None:
         self._out, self._open_line = out, False
 
     def put(self, chunk: Chunk) -> None:

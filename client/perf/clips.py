@@ -11,8 +11,8 @@ import numpy as np
 from client.audio_file import read_audio
 from client.errors import ChatError
 from client.request import DEFAULT_RATE
+from client.sound.names import is_sound
 
-SUFFIXES = (".wav", ".flac", ".mp3", ".ogg")
 # Seconds of the made questions: short and long turns of a conversation. Prime counts, so that no level of
 # concurrency always gives one worker the same clip.
 LENGTHS_S = (0.8, 1.3, 2.1, 3.4, 5.5)
@@ -26,9 +26,9 @@ def load_clips(folder: Path | None, rate: int = DEFAULT_RATE) -> list[np.ndarray
     """
     if folder is None:
         return [made_question(seconds, rate) for seconds in LENGTHS_S]
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and is_sound(path))
     if not paths:
-        raise ChatError("NOT_FOUND", "audio", f"{folder} holds no {', '.join(SUFFIXES)} file")
+        raise ChatError("NOT_FOUND", "audio", f"{folder} holds no sound file")
     return sorted((read_audio(path, rate)[0] for path in paths), key=len)
 
 

@@ -8,7 +8,7 @@ from runtime.checkpoint.config import FeatureConfig
 from runtime.errors import InvalidRequest
 
 LOWEST_RATE, HIGHEST_RATE = 4_000, 192_000
-LOUDEST = 32_768.0  # 16-bit samples that were not scaled still pass; far louder ones overflow the spectrum
+LOUDEST = 8.0  # sound that was mastered too loud passes, integers that were never scaled to [-1, 1] do not
 
 
 def split_clips(audio: np.ndarray | None, lengths: np.ndarray | None) -> list[np.ndarray]:
@@ -26,7 +26,8 @@ def split_clips(audio: np.ndarray | None, lengths: np.ndarray | None) -> list[np
     if not np.isfinite(audio).all():
         raise InvalidRequest("audio", "holds NaN or infinite samples", "send finite samples in [-1, 1]")
     if np.abs(audio).max(initial=0.0) > LOUDEST:
-        raise InvalidRequest("audio", f"holds samples beyond {LOUDEST:g}", "scale them to [-1, 1]")
+        remedy = "scale them to [-1, 1] (those of 16 bits: divide by 32768)"
+        raise InvalidRequest("audio", f"holds samples beyond {LOUDEST:g}", remedy)
     if lengths is None:
         lengths = np.array([len(audio)])
     if lengths.ndim != 1 or (lengths < 1).any():

@@ -57,7 +57,7 @@ def test_empty_audio_and_chosen_outputs(chat):
 
 
 def test_inputs_and_parameters_arrive(chat):
-    clips = [np.zeros(100, np.float32), np.ones(50, np.int16)]
+    clips = [np.zeros(1000, np.float32), np.ones(500, np.int16)]
     (chunk,) = chat.stream(
         clips,
         8000,
@@ -69,7 +69,7 @@ def test_inputs_and_parameters_arrive(chat):
         seed=None,
     )
     facts, parameters = chunk.stats["clips"], chunk.stats["parameters"]
-    assert (facts["samples"], facts["lengths"]) == (150, [100, 50])
+    assert (facts["samples"], facts["lengths"]) == (1500, [1000, 500])
     assert json.loads(facts["messages"]) == [{"role": "user", "content": "ü"}]
     kept = {name: value for name, value in parameters.items() if not name.startswith("triton_")}
     assert kept == {"sample_rate": 8000, "top_p": "0.5", "top_k": 3, "greedy": True, "voice": "中文女"}

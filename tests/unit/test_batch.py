@@ -36,7 +36,7 @@ class FakeClient:
         if text == "boom":
             raise RuntimeError("two\nlines")
         made = make_request(audio, sample_rate, text, messages, outputs, others)
-        self.asked.append(text if audio is None else audio.name)
+        self.asked.append(text if audio is None else f"{audio[0].size} samples")
         answer = Answer()
         answer.add(END)
         return answer if made else None
@@ -91,15 +91,15 @@ def test_an_answer_that_names_no_request_does_not_stand(asked, tmp_path, old):
 
 
 def test_other_sound_is_another_request_and_results_are_no_questions(asked, tmp_path):
-    soundfile.write(tmp_path / "a.wav", np.zeros(80), 8000)
-    assert run(tmp_path, tmp_path) == run(tmp_path, tmp_path) == 0 and asked == ["a.wav"]
-    soundfile.write(tmp_path / "a.wav", np.ones(80), 8000)
-    assert run(tmp_path, tmp_path) == 1 and asked == ["a.wav"]
+    soundfile.write(tmp_path / "a.wav", np.zeros(800), 8000)
+    assert run(tmp_path, tmp_path) == run(tmp_path, tmp_path) == 0 and asked == ["800 samples"]
+    soundfile.write(tmp_path / "a.wav", np.ones(800), 8000)
+    assert run(tmp_path, tmp_path) == 1 and asked == ["800 samples"]
 
 
 def test_no_answer_replaces_a_question(asked, tmp_path, capsys):
     (tmp_path / "results").mkdir()
-    soundfile.write(tmp_path / "results" / "q.wav", np.zeros(80), 8000)
+    soundfile.write(tmp_path / "results" / "q.wav", np.zeros(800), 8000)
     assert run(tmp_path, manifest(tmp_path, {"id": "q", "audio": "results/q.wav"})) == 1 and not asked
     assert "q.wav is a question" in capsys.readouterr().err
     assert run(tmp_path, tmp_path / "results") == 1 and "holds the questions" in capsys.readouterr().err

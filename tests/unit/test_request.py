@@ -139,8 +139,9 @@ def test_text_must_be_one_utf8_string():
 
 
 def test_clips_are_split():
-    audio = np.arange(10, dtype=np.float32)
-    assert [c.tolist() for c in split_clips(audio, np.array([4, 6], np.int32))] == [[0, 1, 2, 3], [4, 5, 6, 7, 8, 9]]
+    audio = np.arange(10, dtype=np.float32) / 8
+    assert [len(clip) for clip in split_clips(audio, np.array([4, 6], np.int32))] == [4, 6]
+    assert np.array_equal(np.concatenate(split_clips(audio, np.array([4, 6], np.int32))), audio)
     assert len(split_clips(audio, None)) == 1 and split_clips(None, None) == []
 
 
