@@ -20,7 +20,6 @@ from client.perf.clips import load_clips
 from client.perf.level import CLOSED, LISTENERS, POISSON
 from client.perf.run import add_level, document, header, save, summary
 from client.perf.target import server_at, warm_up
-from client.screen import screens
 from runtime.errors import ServeError
 from runtime.server.config import Addresses
 
@@ -87,7 +86,6 @@ def _numbers(text: str) -> tuple[float, ...]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0; 1 after an error, with one line on stderr; 3 when `agree` finds that they do not."""
-    screens()  # tables go to any terminal
     options = parser().parse_args(arguments)
     command = "python -m client.perf " + shlex.join(sys.argv[1:] if arguments is None else arguments)
     try:
