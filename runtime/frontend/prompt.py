@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 
 from runtime.checkpoint.config import ModelConfig
-from runtime.errors import InvalidRequest, client_name
+from runtime.errors import BuildError, InvalidRequest, client_name
 from runtime.frontend.mel import placeholders
+from runtime.frontend.stand_ins import StandIns
 from runtime.frontend.tokenizer import ChatTokenizer
 
 AUDIO_TURN = "<|audio_bos|><|AUDIO|><|audio_eos|>"
+AUDIO_TURN_TOKENS = 3
 SYSTEM_PROMPTS = {
     "s2t": "You are asked to generate text tokens.",
     "s2s": "You are asked to generate both text and speech tokens at the same time.",
@@ -29,9 +31,9 @@ class Message:
     role: str
     parts: tuple[str | None, ...]
 
-    def render(self, tokenizer: ChatTokenizer) -> dict[str, str]:
+    def render(self, texts: StandIns) -> dict[str, str]:
         """As the chat template takes it; parts are joined by a newline."""
-        parts = [AUDIO_TURN if part is None else tokenizer.mask(part) for part in self.parts]
+        parts = [AUDIO_TURN if part is None else texts.hide(part) for part in self.parts]
         return {"role": self.role, "content": "\n".join(parts)}
 
 
@@ -127,17 +129,25 @@ class PromptBuilder:
     Args:
         config: special ids and the extractor's sizes.
         tokenizer: of the same checkpoint.
+
+    Raises:
+        BuildError: they disagree about the id that stands for sound.
     """
 
     def __init__(self, config: ModelConfig, tokenizer: ChatTokenizer) -> None:
         self._config, self._tokenizer = config, tokenizer
+        ids = tokenizer.encode(AUDIO_TURN)
+        if len(ids) != AUDIO_TURN_TOKENS or ids[1] != config.text_ids.audio:
+            problem = f"gives {ids[:8]} for {AUDIO_TURN}, where config.json has {config.text_ids.audio} for sound"
+            raise BuildError("tokenizer", problem, "use config and tokenizer of one checkpoint")
 
     def build(self, messages: Sequence[Message], clip_samples: Sequence[int]) -> np.ndarray:
         """Prompt ids [length] int64; each clip's placeholder is repeated for its 5 Hz positions."""
-        rendered = self._tokenizer.render([message.render(self._tokenizer) for message in messages])
+        texts = self._tokenizer.stand_ins()
+        rendered = self._tokenizer.render([message.render(texts) for message in messages])
         features, group = self._config.features, self._config.speech_ids.group_size
         counts = iter([placeholders(n, features.sample_rate, group) for n in clip_samples])
         ids: list[int] = []
-        for id_ in self._tokenizer.encode(rendered):
+        for id_ in self._tokenizer.encode(rendered, texts):
             ids += [id_] * (next(counts) if id_ == self._config.text_ids.audio else 1)
         return np.asarray(ids, np.int64)
