@@ -1,4 +1,4 @@
-"""A tiny Fun-Audio-Chat checkpoint with random weights, in the released layout. It says nothing sensible."""
+"""A small Fun-Audio-Chat checkpoint with random weights, in the released layout. It says nothing sensible."""
 
 from __future__ import annotations
 
@@ -22,19 +22,37 @@ SHARDS = 2
 
 
 @dataclass(frozen=True, slots=True)
-class TinySizes:
-    """Sizes of the tiny checkpoint: those of the golden one."""
+class StackSizes:
+    """Sizes of one stack of decoder layers."""
 
-    hidden: int = 64
-    layers: int = 4
-    speech_hidden: int = 48
-    speech_layers: int = 3
+    hidden: int
+    layers: int
+    head_dim: int
+    ffn: int
+    heads: int = 4
+    kv_heads: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class ChatSizes:
+    """Sizes of a checkpoint; the default ones are those of the golden one."""
+
+    backbone: StackSizes = StackSizes(hidden=64, layers=4, head_dim=32, ffn=160)
+    speech: StackSizes = StackSizes(hidden=48, layers=3, head_dim=16, ffn=96)
     encoder_width: int = 64
     encoder_layers: int = 2
     extractor_seconds: int = 300
 
 
-def write_tiny_chat(directory: Path, seed: int = 0, sizes: TinySizes = TinySizes()) -> None:
+TINY = ChatSizes()
+# 50 million parameters, for benchmarks: the time of a frame goes into the weights, not into the calls.
+MID = ChatSizes(
+    backbone=StackSizes(hidden=512, layers=12, head_dim=64, ffn=1536, heads=8, kv_heads=4),
+    speech=StackSizes(hidden=256, layers=8, head_dim=64, ffn=768),
+)
+
+
+def write_tiny_chat(directory: Path, seed: int = 0, sizes: ChatSizes = TINY) -> None:
     """Writes config, tokenizer and sharded weights; the same seed gives the same bytes."""
     directory.mkdir(parents=True, exist_ok=True)
     ids = write_tokenizer(directory)
@@ -43,15 +61,15 @@ def write_tiny_chat(directory: Path, seed: int = 0, sizes: TinySizes = TinySizes
     _write_weights(directory, seed)
 
 
-def _decoder(hidden: int, layers: int, head_dim: int, ffn: int, rope_theta: float, positions: int) -> dict[str, Any]:
+def _decoder(sizes: StackSizes, rope_theta: float, positions: int) -> dict[str, Any]:
     return {
         "model_type": "qwen3",
-        "hidden_size": hidden,
-        "num_hidden_layers": layers,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "head_dim": head_dim,
-        "intermediate_size": ffn,
+        "hidden_size": sizes.hidden,
+        "num_hidden_layers": sizes.layers,
+        "num_attention_heads": sizes.heads,
+        "num_key_value_heads": sizes.kv_heads,
+        "head_dim": sizes.head_dim,
+        "intermediate_size": sizes.ffn,
         "hidden_act": "silu",
         "rope_theta": rope_theta,
         "rms_norm_eps": 1e-6,
@@ -62,9 +80,9 @@ def _decoder(hidden: int, layers: int, head_dim: int, ffn: int, rope_theta: floa
     }
 
 
-def _configs(sizes: TinySizes, ids: dict[str, int]) -> dict[str, dict[str, Any]]:
+def _configs(sizes: ChatSizes, ids: dict[str, int]) -> dict[str, dict[str, Any]]:
     vocabulary = -(-(max(ids.values()) + 1) // 64) * 64
-    text = _decoder(sizes.hidden, sizes.layers, 32, 160, 5e6, 262144) | {
+    text = _decoder(sizes.backbone, 5e6, 262144) | {
         "vocab_size": vocabulary,
         "audio_bos_index": ids["<|audio_bos|>"],
         "audio_eos_index": ids["<|audio_eos|>"],
@@ -81,7 +99,7 @@ def _configs(sizes: TinySizes, ids: dict[str, int]) -> dict[str, dict[str, Any]]
         "encoder_ffn_dim": 2 * sizes.encoder_width,
         "activation_function": "gelu",
         "n_window": 100,
-        "output_dim": sizes.hidden,
+        "output_dim": sizes.backbone.hidden,
         "max_source_positions": 1500,
         "scale_embedding": False,
         "codebook_size": CODEBOOK_SIZE,
@@ -91,13 +109,13 @@ def _configs(sizes: TinySizes, ids: dict[str, int]) -> dict[str, dict[str, Any]]
         "group_size": 5,
         "continuous_features_mode": "replace",
         "enable_audio_invert_tower": True,
-        "crq_transformer_config": _decoder(sizes.speech_hidden, sizes.speech_layers, 16, 96, 1e6, 32768),
+        "crq_transformer_config": _decoder(sizes.speech, 1e6, 32768),
     }
     config = {
         "architectures": ["FunAudioChatForConditionalGeneration"],
         "model_type": "funaudiochat",
         "audio_token_index": ids["<|AUDIO|>"],
-        "hidden_size": sizes.hidden,
+        "hidden_size": sizes.backbone.hidden,
         "text_config": text,
         "audio_config": audio,
         "torch_dtype": "float32",

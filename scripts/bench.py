@@ -1,10 +1,12 @@
 """Speed of the frame loop, without and with a server. The last line is one JSON object.
 
-Load model: closed loop, greedy streams of equal length that start together (prompt of about 43
-positions, as a 2.3 s question gives), penalty 1.2 as by default. Every figure is the median of
-``--runs`` runs after one warm-up.
+Load model: closed loop, greedy streams of equal length that start together (prompt of 43 positions, as a 2.3 s
+question gives), penalty 1.2 as by default, one torch thread. Every figure is the median of some runs after one warm-up.
 
-* ``frames_per_second``: all streams together, in process: engines, sampler, scheduling, prefill included.
+* ``frames_per_second``, ``frames_per_cpu_second`` by streams: all streams together, in process: engines, sampler,
+  scheduling, prefill included. CPU seconds are those of all threads of this process: compare these where the machine
+  does other work too.
+* ``mid``: the same for a checkpoint of 50 million parameters with random weights, which is made for it.
 * ``overhead_ms_per_frame_8``: one loop iteration with 8 streams without engines and sampler: schedule,
   admit, pack, block tables, routing, detokenisation.
 * ``sampler_ms_8``: choosing all ids of that iteration.
@@ -17,169 +19,85 @@ positions, as a 2.3 s question gives), penalty 1.2 as by default. Every figure i
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
+import math
 import sys
-import time
-from collections.abc import Callable
-from dataclasses import replace
+import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from bench_loop import IterationBench, LoopBench
+from bench_result import finish
 from bench_server import server_ms
 
-from runtime.answer import Answer
+from builders.tiny_chat import MID, write_tiny_chat
 from runtime.checkpoint.config import ModelConfig
-from runtime.engines.build import build_frame_loop
-from runtime.frame_loop import FrameLoop
+from runtime.checkpoint.layout import all_shapes
 from runtime.frontend.tokenizer import ChatTokenizer
 from runtime.options import Options
-from runtime.params import AnswerParams, SamplingParams
-from runtime.stream import Prompt, Stream
 
-PROMPT, PLACEHOLDERS, FRAMES = 43, 12, 200
+STREAMS = (1, 8, 16, 32)
+FRAMES, MID_FRAMES = 200, 50  # of each stream
+MID_RUNS = 3
 SYSTEM = 200
-STREAMS = (1, 8, 16)
-AUTHORS_FPS = 52  # generate() of the authors' code on a checkpoint of these sizes, one thread (reference, section 3)
+CROWD = 8  # streams of the figures of one iteration
 
 
-class Bench:
-    """A frame loop and streams that cannot end early."""
-
-    def __init__(self, options: Options) -> None:
-        self.config = ModelConfig.read(options.path(options.model))
-        self.loop = build_frame_loop(self.config, options.engine)
-        self.tokenizer = ChatTokenizer(self.config.directory)
-        self._generator = np.random.default_rng(0)
-
-    def streams(self, count: int) -> list[Stream]:
-        """Greedy speaking streams; without stop ids every one makes FRAMES frames."""
-        ids = replace(self.config.text_ids, stop=())
-        params = AnswerParams(max_tokens=FRAMES, sampling=SamplingParams(greedy=True))
-        return [Stream(i, self._prompt(), Answer(ids, self.config.speech_ids, params)) for i in range(count)]
-
-    def _prompt(self) -> Prompt:
-        ids = self._generator.integers(0, 256, PROMPT)
-        positions = np.arange(PLACEHOLDERS) + 10
-        ids[positions] = self.config.text_ids.audio
-        rows = self._generator.standard_normal((PLACEHOLDERS, self.config.backbone.hidden_size)).astype(np.float32)
-        return Prompt(ids, rows, positions)
-
-    def run(self, count: int) -> float:
-        """Frames per second of all streams together."""
-        for stream in self.streams(count):
-            self.loop.add(stream)
-        began, frames = time.perf_counter(), 0
-        while self.loop.scheduler.live or self.loop.scheduler.waiting:
-            frames += len(self.loop.step())
-        return frames / (time.perf_counter() - began)
-
-    def first_frame(self, system: np.ndarray) -> float:
-        """Milliseconds to the first frame of a stream that begins with these ids."""
-        [stream] = self.streams(1)
-        prompt = stream.prompt
-        ids = np.concatenate([system, prompt.ids])
-        stream.prompt = Prompt(ids, prompt.audio_embeds, prompt.audio_positions + len(system), len(system))
-        began = time.perf_counter()
-        self.loop.add(stream)
-        while not self.loop.step():
-            pass
-        taken = time.perf_counter() - began
-        self.loop.cancel(stream)
-        return 1000 * taken
-
-    def first_frames(self, runs: int) -> dict[str, float]:
-        """Medians for system messages that are new, and for one that is known."""
-        messages = [self._generator.integers(0, 256, SYSTEM) for _ in range(runs + 1)]
-        new = [self.first_frame(message) for message in messages]
-        known = [self.first_frame(messages[-1]) for _ in range(runs)]
-        return {"new": round(statistics.median(new[1:]), 3), "known": round(statistics.median(known), 3)}
-
-    def iteration(self, count: int, clocks: dict[str, float]) -> tuple[float, float, float]:
-        """Milliseconds per iteration outside engines and sampler, in the sampler, in the engines."""
-        streams = self.streams(count)
-        texts = {stream: self.tokenizer.stream() for stream in streams}
-        for stream in streams:
-            self.loop.add(stream)
-        clocks.update(engine=0.0, sampler=0.0)
-        began, steps = time.perf_counter(), 0
-        while self.loop.scheduler.live or self.loop.scheduler.waiting:
-            for item in self.loop.step():
-                texts[item.stream].push(item.frame.text_id)
-            steps += 1
-        total = time.perf_counter() - began
-        parts = (total - clocks["engine"] - clocks["sampler"], clocks["sampler"], clocks["engine"])
-        return tuple(1000 * part / steps for part in parts)  # type: ignore[return-value]
+def speeds(name: str, bench: LoopBench, runs: int) -> dict[str, dict[str, float]]:
+    """Frames per second and per CPU second for every number of streams."""
+    found: dict[str, dict[str, float]] = {"frames_per_second": {}, "frames_per_cpu_second": {}}
+    for count in STREAMS:
+        speed = bench.speed(count, runs)
+        found["frames_per_second"][str(count)] = round(speed.wall, 1)
+        found["frames_per_cpu_second"][str(count)] = round(speed.cpu, 1)
+        print(
+            f"{name}, {count:2} streams: {speed.wall:7.1f} frames/s, {speed.cpu:7.1f} frames per CPU second", flush=True
+        )
+    return found
 
 
-def instrument(loop: FrameLoop, clocks: dict[str, float]) -> None:
-    """Has the clocks count the time inside engines, projections and sampler."""
-
-    def timed(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
-        def wrapper(*args: Any, **kwargs: Any) -> Any:
-            began = time.perf_counter()
-            try:
-                return call(*args, **kwargs)
-            finally:
-                clocks[name] += time.perf_counter() - began
-
-        return wrapper
-
-    model: Any = loop._model
-    for engine in (model._backbone, model._speech):
-        engine.run = timed("engine", engine.run)
-    for name in ("embed_text", "embed_prompt", "mix_feedback", "spread", "speech_inputs"):
-        setattr(model._projections, name, timed("engine", getattr(model._projections, name)))
-    sampler: Any = loop._sampler
-    sampler.text = timed("sampler", sampler.text)
-    make = sampler.speech
-
-    def speech(*args: Any) -> Any:
-        choice = timed("sampler", make)(*args)
-        choice.take = timed("sampler", choice.take)
-        choice.remember = timed("sampler", choice.remember)
-        return choice
-
-    sampler.speech = speech
+def mid_size(options: Options, runs: int) -> dict[str, Any]:
+    """The speeds of a checkpoint of middle size, written for this and removed again."""
+    with tempfile.TemporaryDirectory(prefix="fun_audio_chat_mid_") as folder:
+        write_tiny_chat(Path(folder), sizes=MID)
+        config = ModelConfig.read(Path(folder))
+        bench = LoopBench(config, options.engine, max(STREAMS), MID_FRAMES)
+    parameters = sum(map(math.prod, all_shapes(config).values()))
+    return {"parameters": parameters} | speeds(f"{parameters / 1e6:.0f} million parameters", bench, runs)
 
 
-def median(run: Callable[[], float], runs: int) -> float:
-    """Median after one warm-up."""
-    run()
-    return statistics.median(run() for _ in range(runs))
+def iteration(bench: LoopBench, tokenizer: ChatTokenizer, runs: int) -> dict[str, float]:
+    """Overhead and sampler of one iteration."""
+    parts = IterationBench(bench, tokenizer).parts(CROWD, runs)
+    print(
+        f"one iteration, {CROWD} streams: overhead {parts.overhead:.3f} ms, sampler {parts.sampler:.3f} ms, "
+        f"engines {parts.engines:.3f} ms"
+    )
+    return {f"overhead_ms_per_frame_{CROWD}": round(parts.overhead, 4), f"sampler_ms_{CROWD}": round(parts.sampler, 4)}
 
 
 def main() -> int:
     """Prints a table and the JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("build/cpu"), help="built folder")
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--no-server", action="store_true", help="leave server_ms_8 out")
+    parser.add_argument("--runs", type=int, default=5, help="of the tiny checkpoint; the other one has fewer")
+    parser.add_argument("--no-server", action="store_true", help=f"leave server_ms_{CROWD} out")
+    parser.add_argument("--json", type=Path, help="also write the result here")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     options = Options.read(arguments.out)
-    bench = Bench(options)
-    result: dict[str, Any] = {"frames_per_second": {}, "torch_threads": 1, "torch": torch.__version__}
-    for count in STREAMS:
-        rate = median(lambda count=count: bench.run(count), arguments.runs)  # type: ignore[misc]
-        result["frames_per_second"][str(count)] = round(rate, 1)
-        print(f"{count:3} streams: {rate:7.1f} frames/s, {rate / AUTHORS_FPS:5.1f} x the authors' generate()")
-    first = result["first_frame_ms_system_200"] = bench.first_frames(5 * arguments.runs)
+    config = ModelConfig.read(options.path(options.model))
+    bench = LoopBench(config, options.engine, max(STREAMS), FRAMES)
+    result: dict[str, Any] = {"torch_threads": 1, "torch": torch.__version__}
+    result |= speeds("tiny", bench, arguments.runs)
+    first = result[f"first_frame_ms_system_{SYSTEM}"] = bench.first_frames(SYSTEM, 5 * arguments.runs)
     print(f"first frame behind a system message of {SYSTEM}: new {first['new']} ms, known {first['known']} ms")
-    clocks: dict[str, float] = {}
-    instrument(bench.loop, clocks)
-    bench.iteration(8, clocks)
-    rows = [bench.iteration(8, clocks) for _ in range(arguments.runs)]
-    overhead, sampler, engines = (statistics.median(column) for column in zip(*rows, strict=True))
-    result |= {"overhead_ms_per_frame_8": round(overhead, 4), "sampler_ms_8": round(sampler, 4)}
-    print(f"one iteration, 8 streams: overhead {overhead:.3f} ms, sampler {sampler:.3f} ms, engines {engines:.3f} ms")
+    result |= iteration(bench, ChatTokenizer(config.directory), arguments.runs)
+    result["mid"] = mid_size(options, min(arguments.runs, MID_RUNS))
     if not arguments.no_server:
-        result["server_ms_8"] = round(server_ms(arguments.out, 8, FRAMES), 4)
-        print(f"the server adds {result['server_ms_8']:.3f} ms per iteration with 8 streams")
-    print(json.dumps(result))
-    return 0
+        added = result[f"server_ms_{CROWD}"] = round(server_ms(arguments.out, CROWD, FRAMES), 4)
+        print(f"the server adds {added:.3f} ms per iteration with {CROWD} streams")
+    return finish(result, arguments.json)
 
 
 if __name__ == "__main__":

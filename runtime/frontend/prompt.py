@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from runtime.checkpoint.config import ModelConfig
-from runtime.errors import InvalidRequest, client_name
+from runtime.errors import BuildError, InvalidRequest, client_name
 from runtime.frontend.mel import placeholders
+from runtime.frontend.stand_ins import StandIns
 from runtime.frontend.tokenizer import ChatTokenizer
 
 AUDIO_TURN = "<|audio_bos|><|AUDIO|><|audio_eos|>"
+AUDIO_TURN_TOKENS = 3
 SYSTEM_PROMPTS = {
     "s2t": "You are asked to generate text tokens.",
     "s2s": "You are asked to generate both text and speech tokens at the same time.",
 }
 ROLES = ("system", "user", "assistant", "tool")
+CALL_KEYS = frozenset({"name", "tool_call_id"})  # of a tool's message: which call it answers; the model sees the order
+NOTHING: tuple[Any, ...] = (None, "", [], {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +33,9 @@ class Message:
     role: str
     parts: tuple[str | None, ...]
 
-    def render(self, tokenizer: ChatTokenizer) -> dict[str, str]:
+    def render(self, texts: StandIns) -> dict[str, str]:
         """As the chat template takes it; parts are joined by a newline."""
-        parts = [AUDIO_TURN if part is None else tokenizer.mask(part) for part in self.parts]
+        parts = [AUDIO_TURN if part is None else texts.hide(part) for part in self.parts]
         return {"role": self.role, "content": "\n".join(parts)}
 
 
@@ -49,18 +53,18 @@ def single_turn(mode: str, system: str | None, text: str | None, clips: int) -> 
 
 
 def parse_messages(document: str, clips: int) -> list[Message]:
-    """The ``messages`` input: a JSON list in OpenAI style.
+    """The ``messages`` input: a JSON list in the style of OpenAI's chat completions.
 
     Raises:
-        InvalidRequest: malformed JSON, an unknown role or part, or another number of audio parts than clips.
+        InvalidRequest: malformed JSON, an unknown role, part or value, or another number of audio parts than clips.
     """
     try:
-        items = json.loads(document)
+        items = json.loads(document, object_pairs_hook=_once_each)
     except (ValueError, RecursionError) as error:
         raise _bad("", f"is not JSON ({str(error)[:80]})") from None
     if not isinstance(items, list) or not items:
         raise _bad("", "is not a non-empty list")
-    messages = [_message(i, item) for i, item in enumerate(items)]
+    messages = [_message(f"[{i}]", item) for i, item in enumerate(items)]
     spoken = sum(part is None for message in messages for part in message.parts)
     if spoken != clips:
         raise _bad("", f"has {spoken} audio parts for {clips} audio clips", "send one clip per audio part, in order")
@@ -69,37 +73,66 @@ def parse_messages(document: str, clips: int) -> list[Message]:
     return messages
 
 
-def _message(i: int, item: Any) -> Message:
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("an object has a key twice")
+    return found
+
+
+def _message(where: str, item: Any) -> Message:
     if not isinstance(item, dict) or not {"role", "content"} <= item.keys():
-        raise _bad(f"[{i}]", "is not an object with role and content")
-    unknown = sorted(item.keys() - {"role", "content"})
-    if unknown:
-        raise _bad(f"[{i}].{client_name(unknown[0])}", "is unknown", "only role and content are understood")
-    if item["role"] not in ROLES:
-        raise _bad(f"[{i}].role", f"is {str(item['role'])[:40]!r}", f"use one of {', '.join(ROLES)}")
-    content = item["content"]
+        raise _bad(where, "is not an object with role and content")
+    role, content = item["role"], item["content"]
+    if role not in ROLES:
+        raise _bad(f"{where}.role", f"is {str(role)[:40]!r}", f"use one of {', '.join(ROLES)}")
+    _check_keys(where, item, {"role", "content"} | (CALL_KEYS if role == "tool" else set()))
+    for key in CALL_KEYS & item.keys():
+        if item[key] is not None and not isinstance(item[key], str):
+            raise _bad(f"{where}.{key}", "is no string", "send the string that came with the call")
     if isinstance(content, str):
-        return Message(item["role"], (_text(f"[{i}].content", content),))
+        return Message(role, (_text(f"{where}.content", content),))
     if not isinstance(content, list):
-        raise _bad(f"[{i}].content", "is neither a string nor a list of parts")
-    return Message(item["role"], tuple(_part(f"[{i}].content[{j}]", part) for j, part in enumerate(content)))
+        problem = "is null" if content is None else "is neither a string nor a list of parts"
+        raise _bad(f"{where}.content", problem, "send a string or a list of parts")
+    return Message(role, tuple(_part(f"{where}.content[{j}]", part) for j, part in enumerate(content)))
+
+
+def _check_keys(where: str, item: Mapping[str, Any], known: Set[str]) -> None:
+    """Refuses every value that the model would not see; what SDKs write for 'nothing' is nothing."""
+    for key in sorted(item.keys() - known):
+        if item[key] not in NOTHING:
+            problem = "has a value that the model would not see"
+            raise _bad(
+                f"{where}.{client_name(key)}", problem, f"leave it out; understood here: {', '.join(sorted(known))}"
+            )
 
 
 def _part(where: str, part: Any) -> str | None:
     kind = part.get("type") if isinstance(part, dict) else None
-    if kind == "audio" and part.keys() == {"type"}:
+    if kind == "audio":
+        _check_keys(where, part, {"type"})
         return None
-    if kind == "text" and part.keys() == {"type", "text"} and isinstance(part["text"], str):
+    if kind == "text" and isinstance(part.get("text"), str):
+        _check_keys(where, part, {"type", "text"})
         return _text(f"{where}.text", part["text"])
     raise _bad(where, "is no part that is understood", 'use {"type": "text", "text": ...} or {"type": "audio"}')
 
 
 def _text(where: str, text: str) -> str:
-    # JSON can spell half of a surrogate pair, which is no character and has no bytes.
+    return whole_characters(f"messages{where}", text)
+
+
+def whole_characters(field: str, text: str) -> str:
+    """The text itself. JSON can spell half of a surrogate pair, which is no character and has no bytes.
+
+    Raises:
+        InvalidRequest: it holds one.
+    """
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise _bad(where, "holds a lone surrogate", "send whole characters") from None
+        raise InvalidRequest(field, "holds a lone surrogate", "send whole characters") from None
     return text
 
 
@@ -127,17 +160,25 @@ class PromptBuilder:
     Args:
         config: special ids and the extractor's sizes.
         tokenizer: of the same checkpoint.
+
+    Raises:
+        BuildError: they disagree about the id that stands for sound.
     """
 
     def __init__(self, config: ModelConfig, tokenizer: ChatTokenizer) -> None:
         self._config, self._tokenizer = config, tokenizer
+        ids = tokenizer.encode(AUDIO_TURN)
+        if len(ids) != AUDIO_TURN_TOKENS or ids[1] != config.text_ids.audio:
+            problem = f"gives {ids[:8]} for {AUDIO_TURN}, where config.json has {config.text_ids.audio} for sound"
+            raise BuildError("tokenizer", problem, "use config and tokenizer of one checkpoint")
 
     def build(self, messages: Sequence[Message], clip_samples: Sequence[int]) -> np.ndarray:
         """Prompt ids [length] int64; each clip's placeholder is repeated for its 5 Hz positions."""
-        rendered = self._tokenizer.render([message.render(self._tokenizer) for message in messages])
+        texts = self._tokenizer.stand_ins()
+        rendered = self._tokenizer.render([message.render(texts) for message in messages])
         features, group = self._config.features, self._config.speech_ids.group_size
         counts = iter([placeholders(n, features.sample_rate, group) for n in clip_samples])
         ids: list[int] = []
-        for id_ in self._tokenizer.encode(rendered):
+        for id_ in self._tokenizer.encode(rendered, texts):
             ids += [id_] * (next(counts) if id_ == self._config.text_ids.audio else 1)
         return np.asarray(ids, np.int64)

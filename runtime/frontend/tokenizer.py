@@ -1,82 +1,113 @@
-"""Text to ids and ids to text, with control tokens kept apart from what users write.
+"""Text to ids and ids to text, with control tokens kept apart from what people write.
 
-A rendered chat template holds control tokens (``<|im_start|>``, ``<|AUDIO|>``, ...) and user text.
-User text may spell a control token; it must arrive as text. So each such spelling is masked before
-the template is rendered, the rendered string is cut at the control tokens that remain, and every
-piece between them is unmasked and encoded with special tokens switched off. Between control
-tokens the ids are those of the plain tokenizer, byte for byte.
+A chat template writes control tokens (``<|im_start|>``, ``<|AUDIO|>``, ``<think>``, ...). People and tools may spell
+them; what they spell must arrive as text. So the template renders stand-ins instead of texts (``stand_ins``), control
+tokens are looked for in the template's own words only (``control``), and everything between two of them, the texts
+in their places, is encoded by a tokenizer that has no control tokens.
 """
 
 from __future__ import annotations
 
 import codecs
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer, pre_tokenizers
+from jinja2 import TemplateError
+from tokenizers import pre_tokenizers
 from transformers import AutoTokenizer
 
-from runtime.errors import BuildError
+from runtime.errors import BuildError, InvalidRequest
+from runtime.frontend.control import ControlTokens, without_control
+from runtime.frontend.stand_ins import StandIns
 
-_MASK_OPEN, _MASK_CLOSE = "\ue000", "\ue001"  # private-use characters; doubled where a user writes them
+PROBE = ({"role": "system", "content": "You listen."}, {"role": "user", "content": "Hello."})
 
 
 class ChatTokenizer:
     """Tokenizer and chat template of a checkpoint directory.
 
     Raises:
-        BuildError: the directory holds no usable tokenizer or no chat template.
+        BuildError: the directory holds no tokenizer or no chat template that can be used.
     """
 
     def __init__(self, directory: Path) -> None:
-        try:
-            self._hf: Any = AutoTokenizer.from_pretrained(str(directory), local_files_only=True)
-        except (OSError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise BuildError("tokenizer", f"cannot be read: {reason}", f"check the files of {directory}") from None
+        self._hf = _load(directory)
         if not self._hf.chat_template:
             raise BuildError("chat_template", f"not found in {directory}", "download the whole checkpoint")
-        # A private copy: special tokens are switched off in it for good.
-        self._plain = Tokenizer.from_str(self._hf.backend_tokenizer.to_str())
-        self._plain.encode_special_tokens = True
-        added = self._hf.added_tokens_decoder
-        self._special_ids = {token.content: id_ for id_, token in added.items() if token.special}
-        longest_first = sorted(self._special_ids, key=len, reverse=True)
-        self._special = re.compile("(" + "|".join(map(re.escape, longest_first)) + ")")
-        self._special_names = longest_first
-        self._bytes = _token_bytes(self._hf.get_vocab(), set(self._special_ids.values()))
+        self._plain = without_control(self._hf.backend_tokenizer)
+        self._control = ControlTokens(self._hf.backend_tokenizer)
+        self._bytes = _token_bytes(self._hf.get_vocab(), self._hf.added_tokens_decoder)
+        self._probe(directory)
 
-    def mask(self, text: str) -> str:
-        """User text with every spelling of a control token hidden from the template."""
-        text = text.replace(_MASK_OPEN, _MASK_OPEN * 2)
-        return self._special.sub(lambda match: f"{_MASK_OPEN}{self._special_names.index(match[0])}{_MASK_CLOSE}", text)
-
-    def _unmask(self, text: str) -> str:
-        def restore(match: re.Match[str]) -> str:
-            return _MASK_OPEN if match[1] is None else self._special_names[int(match[1])]
-
-        return re.sub(f"{_MASK_OPEN}(?:{_MASK_OPEN}|(\\d+){_MASK_CLOSE})", restore, text)
+    def stand_ins(self) -> StandIns:
+        """An empty table for the texts of one conversation."""
+        return StandIns(bare_space=not self._control.takes_space)
 
     def render(self, messages: Sequence[dict[str, str]]) -> str:
-        """The chat template over masked messages, with the generation prompt."""
-        rendered = self._hf.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
-        return str(rendered)
+        """The chat template over messages whose texts are hidden, with the generation prompt.
 
-    def encode(self, rendered: str) -> list[int]:
-        """Ids of a rendered template: control tokens as such, masked ones as text."""
+        Raises:
+            InvalidRequest: the template refuses the conversation.
+        """
+        try:
+            return self._apply(messages)
+        except TemplateError as error:
+            problem = f"are refused by the checkpoint's chat template ({_one_line(error)})"
+            raise InvalidRequest("messages", problem, "send the turns that this model was trained on") from None
+
+    def _apply(self, messages: Sequence[dict[str, str]]) -> str:
+        return str(self._hf.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True))
+
+    def encode(self, rendered: str, texts: StandIns | None = None) -> list[int]:
+        """Ids of a rendered template: control tokens as such, the texts behind stand-ins as text."""
         ids: list[int] = []
-        for i, piece in enumerate(self._special.split(rendered)):
-            if i % 2:
-                ids.append(self._special_ids[piece])
-            elif piece:
-                ids += self._plain.encode(self._unmask(piece), add_special_tokens=False).ids
-        return ids
+        words = ""
+        for piece in (texts or StandIns()).pieces(rendered):
+            for part in (piece.text,) if piece.written else self._control.split(piece.text):
+                if isinstance(part, str):
+                    words += part
+                else:
+                    ids += [*self._words(words), part]
+                    words = ""
+        return ids + self._words(words)
+
+    def _words(self, text: str) -> list[int]:
+        return list(self._plain.encode(text, add_special_tokens=False).ids) if text else []
+
+    def _probe(self, directory: Path) -> None:
+        """Renders a short conversation, so that a template that cannot be used is found before the first request."""
+        texts = self.stand_ins()
+        messages = [{**turn, "content": texts.hide(turn["content"])} for turn in PROBE]
+        remedy = f"check the chat template of {directory}"
+        try:
+            pieces = list(texts.pieces(self._apply(messages)))
+        except BuildError:
+            raise
+        except Exception as error:
+            raise BuildError("chat_template", f"cannot be rendered: {_one_line(error)}", remedy) from None
+        if {piece.text for piece in pieces if piece.written} != {turn["content"] for turn in PROBE}:
+            raise BuildError("chat_template", "does not write every message", remedy)
 
     def stream(self) -> TextStream:
         """A decoder for one answer."""
         return TextStream(self._bytes)
+
+
+def _load(directory: Path) -> Any:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(directory), local_files_only=True)
+    except Exception as error:  # the libraries behind it raise whatever a wrong file led them to
+        problem = f"cannot be read: {_one_line(error)}"
+        raise BuildError("tokenizer", problem, f"check the files of {directory}") from None
+    if not getattr(tokenizer, "is_fast", False):
+        raise BuildError("tokenizer", "is not a fast one", f"put tokenizer.json into {directory}")
+    return tokenizer
+
+
+def _one_line(error: Exception) -> str:
+    said = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {said[0] if said else 'no reason given'}"
 
 
 class TextStream:
@@ -96,14 +127,23 @@ class TextStream:
         return self._decoder.decode(b"", final=True)
 
 
-def _token_bytes(vocabulary: dict[str, int], special: set[int]) -> list[bytes]:
-    """Bytes of every id; special ids give none. Byte-level BPE spells each byte as one character."""
+def _token_bytes(vocabulary: dict[str, int], added: dict[int, Any]) -> list[bytes]:
+    """Bytes of every id; special ids give none. Byte-level BPE spells each byte as one character.
+
+    Raises:
+        BuildError: the vocabulary lacks bytes, which could not be encoded.
+    """
     alphabet = _byte_alphabet()
+    missing = len(alphabet.keys() - vocabulary.keys())
+    if missing:
+        raise BuildError("tokenizer", f"has no token for {missing} of 256 bytes", "use that of the checkpoint")
     table = [b""] * (max(vocabulary.values()) + 1)
     for token, id_ in vocabulary.items():
-        if id_ not in special:
+        if id_ not in added:
             known = all(char in alphabet for char in token)
             table[id_] = bytes(alphabet[c] for c in token) if known else token.encode()
+        elif not added[id_].special:
+            table[id_] = token.encode()
     return table
 
 

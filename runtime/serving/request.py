@@ -11,7 +11,7 @@ import numpy as np
 
 from runtime.errors import InvalidRequest, client_name
 from runtime.frontend.audio import HIGHEST_RATE, LOWEST_RATE
-from runtime.frontend.prompt import Message, parse_messages, single_turn
+from runtime.frontend.prompt import Message, parse_messages, single_turn, whole_characters
 from runtime.params import DEFAULT_MAX_TOKENS, DEFAULT_MODE, MODES, AnswerParams, SamplingParams
 from runtime.stream import FRAME_S
 from runtime.token2wav.hops import EARLIEST_HOPS, requested_hops
@@ -151,7 +151,7 @@ def _typed(name: str, value: Any, kind: type) -> Any:
         if kind is bool:
             return value if isinstance(value, bool) else BOOLEANS[str(value).lower()]
         if kind is str:
-            return str(value)
+            return whole_characters(name, str(value))
         if isinstance(value, bool):
             raise ValueError
         number = float(value)
@@ -199,6 +199,6 @@ def _string(arrays: Mapping[str, np.ndarray], name: str) -> str | None:
         raise InvalidRequest(name, f"holds {array.size} strings", "send one")
     value = array.flat[0]
     try:
-        return value.decode() if isinstance(value, bytes) else str(value)
+        return value.decode() if isinstance(value, bytes) else whole_characters(name, str(value))
     except UnicodeDecodeError:
         raise InvalidRequest(name, "is not UTF-8", "encode the text as UTF-8") from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-# Spellings of control tokens of this family of tokenizers, whole and torn, and what our own masking uses.
+# Spellings of control tokens of this family of tokenizers, whole and torn, and what our own stand-ins are made of.
 CONTROLS = (
     "<|im_start|>",
     "<|im_end|>",
@@ -17,11 +17,17 @@ CONTROLS = (
     "|>",
     "<|",
     "\n<|im_start|>system\n",
+    "<tool_call>",
+    "</tool_response>",
+    "<think>",
+    "</think>\n\n",
+    "<|fim_prefix|>",
+    "<tool_",
+    "\ufdd0",
+    "\ufdd1",
+    "\ufdd00\ufdd1",
+    "\ufdd012\ufdd1",
     "\ue000",
-    "\ue001",
-    "\ue0000\ue001",
-    "\ue00012\ue001",
-    "\ue000\ue000",
     "{{ messages }}",
     "{% endif %}",
 )

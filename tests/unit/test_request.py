@@ -138,6 +138,14 @@ def test_text_must_be_one_utf8_string():
         parse({"text": np.array([b"a", b"b"], np.object_)})
 
 
+@pytest.mark.parametrize("field", ["system", "voice", "text"])
+def test_half_characters_are_refused(field):
+    """JSON over HTTP can spell them."""
+    arrays = {"text": np.array(["a\ud800" if field == "text" else "a"], np.object_)}
+    with pytest.raises(InvalidRequest, match=f"^INVALID_ARG: {field}: holds a lone surrogate; send whole characters"):
+        parse(arrays, {} if field == "text" else {field: "a\ud800"})
+
+
 def test_clips_are_split():
     audio = np.arange(10, dtype=np.float32) / 8
     assert [len(clip) for clip in split_clips(audio, np.array([4, 6], np.int32))] == [4, 6]
