@@ -99,16 +99,16 @@ def _open_text(config: ModelConfig) -> None:
     samples = PROBE_S * config.features.sample_rate
     with naming(TEMPLATE, WHOLE):
         messages = single_turn("s2s", None, PROBE_TEXT, 1)
-        rendered = tokenizer.render([message.render(tokenizer) for message in messages])
+        texts = tokenizer.stand_ins()
+        rendered = tokenizer.render([message.render(texts) for message in messages])
         ids = PromptBuilder(config, tokenizer).build(messages, [samples])
     unknown = next((word for word in CONTROL.findall(rendered) if word not in vocabulary), None)
     if unknown is not None:
         raise BuildError(TEMPLATE, f"writes {shown(unknown)}, which is no token of the tokenizer", WHOLE)
     expected = placeholders(samples, config.features.sample_rate, config.speech_ids.group_size)
     found = int((ids == config.text_ids.audio).sum())
-    if PROBE_TEXT not in rendered or found != expected:
-        problem = f"gives a question of text and sound {found} positions of sound instead of {expected}, or no text"
-        raise BuildError(TEMPLATE, problem, WHOLE)
+    if found != expected:
+        raise BuildError(TEMPLATE, f"gives a clip {found} positions of sound instead of {expected}", WHOLE)
 
 
 def _vocabulary(directory: Path) -> dict[str, int]:

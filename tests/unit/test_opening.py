@@ -338,7 +338,7 @@ def test_a_step_without_room_or_with_a_lost_process_is_one_line(tmp_path):
         ("chat_template.jinja", None, "chat_template: "),
         ("chat_template.jinja", "{% for m in", "chat_template: "),
         ("chat_template.jinja", "{{ nothing.there }}", "chat_template: "),
-        ("chat_template.jinja", "no turn at all", "chat_template: gives a question of text and sound 0 positions"),
+        ("chat_template.jinja", "no turn at all", "chat_template: does not write every message"),
         ("chat_template.jinja", "{{ raise_exception('no') }}", "chat_template: "),
         ("preprocessor_config.json", None, "preprocessor_config.json: not found"),
         ("generation_config.json", None, "generation_config.json: not found"),
