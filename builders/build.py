@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from builders.cuda import cuda_engine, cuda_placement, cuda_sound
+from builders.cuda import MAX_STREAMS, cuda_engine, cuda_placement
 from builders.export_encoder import export_encoder
 from builders.export_token2wav import export_token2wav
 from builders.placement import CPU_ONLY, ONE_GPU, TWO_GPUS, Placement
@@ -21,7 +21,7 @@ from builders.tensorrt.capacity_table import capacity_lines
 from builders.tensorrt.plans import plan_step
 from builders.tensorrt.preflight import check_room
 from builders.tensorrt.profiles import choose_profile
-from builders.tensorrt.sound import SoundBuild
+from builders.tensorrt.sound import SoundBuild, sound_options
 from builders.tensorrt.target import LanguageBuild
 from builders.tensorrt.toolchain import find_toolchain
 from builders.tiny_chat import write_tiny_chat
@@ -34,6 +34,7 @@ from runtime.errors import BuildError
 from runtime.manifest import FileFacts, Manifest, place_of
 from runtime.options import (
     CUDA,
+    ENCODER_GRAPH,
     OPTIONS_FILE,
     TENSORRT,
     TOKEN2WAV_FOLDER,
@@ -48,7 +49,6 @@ from runtime.token2wav.layout import Sizes
 from runtime.versions import installed
 
 VERSIONED = ("torch", "onnx", "onnxscript", "onnxruntime", "transformers", "numpy")
-ENCODER_GRAPH = "engines/audio_encoder.onnx"
 TINY_CHAT, TINY_COSYVOICE = "tiny/fun_audio_chat", "tiny/cosyvoice3"
 COSYVOICE_FILES = ("cosyvoice3.yaml", "flow.pt", "hift.pt", "spk2info.pt")
 TEXT_FILES = (
@@ -86,7 +86,7 @@ def portable_options(request: BuildRequest, config: ModelConfig, cosyvoice: Path
     apart, chosen = request.token2wav_apart, request.settings
     engine, sound, placement = EngineOptions(), Token2WavOptions(), CPU_ONLY
     if request.target == CUDA:
-        engine, sound, placement = cuda_engine(request.linear), cuda_sound(apart), cuda_placement(apart)
+        engine, sound, placement = cuda_engine(request.linear), sound_options(MAX_STREAMS, apart), cuda_placement(apart)
     options = _options(
         request,
         config,
@@ -129,9 +129,10 @@ def _build_tensorrt(request: BuildRequest, say: Callable[[str], None]) -> Manife
     for line in [*capacity_lines(profile, machine.gpu, language.capacity), sound.capacity_line()]:
         say(line)
     check_room(out, language.needs(), machine.gpu_free_bytes)
+    # Before the engines, whose compilation takes long: what cannot be exported is known within minutes.
+    _export_graphs(request, builder, config, cosyvoice)
     for step in language.steps():
         builder.run(step)
-    _export_graphs(request, builder, config, cosyvoice)
     encoder = _encoder_options(request, config)
     for spec in sound.plans(encoder, config.features):
         builder.run(plan_step(spec, language.timing_cache, machine.gpu))

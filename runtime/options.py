@@ -20,6 +20,7 @@ from runtime.token2wav.layout import DEFAULT_WINDOW, STEP_GRAPHS
 
 OPTIONS_FILE = "options.json"
 TOKEN2WAV_FOLDER = "token2wav"
+ENCODER_GRAPH = "engines/audio_encoder.onnx"
 CPU, CUDA, TENSORRT = "cpu", "cuda", "tensorrt"  # targets: exported graphs, torch on a GPU, compiled plans
 AUTO, ONNX, TORCH = "auto", "onnx", "torch"
 ENGINES = (AUTO, ONNX, TORCH)

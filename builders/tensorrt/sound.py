@@ -30,6 +30,16 @@ ENDING_STREAMS = 8  # with state beside the speaking ones: their last call, or t
 WINDOW_SHARED, WINDOW_APART = 3, 8  # blocks of 1 s; caches are what limits the number of streams
 
 
+def sound_options(speaking: int, is_apart: bool) -> Token2WavOptions:
+    """Of token2wav on a GPU, for so many streams of the language side: less left context where it shares the GPU."""
+    return Token2WavOptions(
+        max_streams=speaking + ENDING_STREAMS,
+        window=WINDOW_APART if is_apart else WINDOW_SHARED,
+        max_batch=MAX_BATCH,
+        precision=PRECISION,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class SoundBuild:
     """Sizes and options of token2wav, known before anything is built."""
@@ -45,13 +55,7 @@ class SoundBuild:
         cls, out: Path, cosyvoice: Path, profile: Profile, machine: Toolchain, is_apart: bool, settings: Settings
     ) -> SoundBuild:
         """Raises BuildError when a GPU of its own is too small for the caches of all streams."""
-        made = Token2WavOptions(
-            max_streams=profile.max_streams + ENDING_STREAMS,
-            window=WINDOW_APART if is_apart else WINDOW_SHARED,
-            max_batch=MAX_BATCH,
-            precision=PRECISION,
-        )
-        options = settings.apply("token2wav", made)
+        options = settings.apply("token2wav", sound_options(profile.max_streams, is_apart))
         build = cls(out, sizes_of(Token2WavConfig.read(cosyvoice), ()), options, is_apart, profile.max_streams)
         needed, usable = build.cache_bytes + ONE_GPU.fixed - TOKEN2WAV_APART.fixed, USABLE * machine.gpu_bytes
         if is_apart and needed > usable:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import bindings_double
 import pytest
-import wheels
+import upstream
 
 from builders.tensorrt.plans import PlanSpec, compile_plan
 from runtime.engines.trt_plan import TRT_DTYPES, Plan
@@ -39,9 +39,9 @@ RUN = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=list(wheels.BINDINGS))
-def api(request, tmp_path_factory):
-    folder = wheels.fetched(wheels.BINDINGS[request.param])
+@pytest.fixture(scope="module", params=list(upstream.BINDINGS))
+def api(request, fetched, tmp_path_factory):
+    folder = fetched(upstream.BINDINGS[request.param])
     return bindings_double.read_api(folder, tmp_path_factory.mktemp("stubs"))
 
 

@@ -1,12 +1,11 @@
 """Real packages of others that tests load beside ours: fetched with pip once, unpacked below ``.venv``, never installed.
 
-``python tests/contracts/wheels.py`` fetches all. A test that needs one skips where it cannot be had, unless
-``WHEELS_REQUIRED`` is set, as `make check-tensorrt` and continuous integration do.
+``python scripts/upstream.py`` fetches all. A test that needs one skips where it cannot be had, unless
+``UPSTREAM_REQUIRED`` is set, as `make check-tensorrt` and continuous integration do.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -15,9 +14,8 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / ".venv" / "upstream"
-REQUIRED = "WHEELS_REQUIRED"
 #: The smallest wheel of torch; its ``torch/onnx`` is the same Python on every platform.
 ANY_PLATFORM = ("--platform", "macosx_11_0_arm64", "--python-version", "3.11", "--only-binary=:all:")
 
@@ -70,16 +68,6 @@ EXPORTERS = {
 }
 TRITONS = {"3.5.1": Wheels(("triton==3.5.1",))}
 ALL = (RTX, *BINDINGS.values(), *EXPORTERS.values(), *TRITONS.values())
-
-
-def fetched(wheels: Wheels) -> Path:
-    """For tests: the folder, or a skip that says why; a failure where ``WHEELS_REQUIRED`` is set."""
-    import pytest
-
-    try:
-        return wheels.fetch()
-    except CannotBeHad as error:
-        (pytest.fail if os.environ.get(REQUIRED) else pytest.skip)(str(error))
 
 
 if __name__ == "__main__":
