@@ -97,17 +97,18 @@ class LanguageBuild:
 
     def steps(self) -> list[BuildStep]:
         """Conversions first: they need no GPU and their errors come soonest."""
-        conversions = [self._conversion(plan) for plan, _ in self.engines()]
+        conversions = [self._conversion(plan, profile) for plan, profile in self.engines()]
         return conversions + [self._compilation(plan, profile) for plan, profile in self.engines()]
 
-    def _conversion(self, plan: CheckpointPlan) -> BuildStep:
+    def _conversion(self, plan: CheckpointPlan, profile: EngineProfile) -> BuildStep:
+        positions = profile.shape.max_seq_len
         source, target = self.config.directory, self._checkpoint(plan)
         return BuildStep(
             f"{plan.name} checkpoint",
             self._inputs(),
             CONVERTER,
-            self.profile.precision,
-            lambda: convert(source, plan, self.precision, target),
+            (self.profile.precision, positions),
+            lambda: convert(source, plan, self.precision, positions, target),
         )
 
     def _compilation(self, plan: CheckpointPlan, profile: EngineProfile) -> BuildStep:
@@ -119,7 +120,7 @@ class LanguageBuild:
 
     def _compile(self, plan: CheckpointPlan, profile: EngineProfile) -> list[Path]:
         engine = self._engine(plan)
-        files = compile_engine(self._checkpoint(plan), profile, engine, self.timing_cache)
+        files = compile_engine(self._checkpoint(plan), profile, self.precision, engine, self.timing_cache)
         # The library lowers sizes that it finds too large with no more than a warning.
         check_config(plan.name, engine, profile)
         return files

@@ -27,10 +27,11 @@ from runtime.options import Options
 from runtime.token2wav.layout import FRONT_GRAPH, STEP_GRAPHS, VOCODER_GRAPH
 
 GPU_BYTES = 80 << 30
-STEPS = ["tiny checkpoints", "backbone checkpoint", "srh checkpoint", "backbone engine", "srh engine"]
 GRAPHS = ["audio encoder", "token2wav"]
+LANGUAGE = ["backbone checkpoint", "srh checkpoint", "backbone engine", "srh engine"]
+STEPS = ["tiny checkpoints", *GRAPHS, *LANGUAGE]  # what is exported before what takes long
 PLANS = ["audio_encoder.plan", "flow_front.plan", "flow_step.fp16.plan", "vocoder.plan"]
-LATER = [*GRAPHS, *(f"plan {name}" for name in PLANS), "model repository"]
+LATER = [*(f"plan {name}" for name in PLANS), "model repository"]
 
 
 def machine(capability=(9, 0)):
@@ -137,7 +138,7 @@ def test_steps_manifest_capacity_and_timing_cache(log, tmp_path):
     assert first.input_timing_cache is None
     assert second.input_timing_cache == second.output_timing_cache == first.output_timing_cache
     assert first.output_timing_cache.endswith("timing/Some_GPU_80GB_PCIe-10.14.1.48.cache")
-    assert first.plugin_config.use_paged_context_fmha and first.plugin_config.gemm_plugin is None
+    assert first.plugin_config.use_paged_context_fmha and first.plugin_config.gemm_plugin == "auto"
 
 
 def test_an_interrupted_build_goes_on_where_it_stopped(log, tmp_path):
@@ -146,7 +147,7 @@ def test_an_interrupted_build_goes_on_where_it_stopped(log, tmp_path):
         run(tmp_path)
     log.fail_at = -1
     again = run(tmp_path)
-    assert [line for line in again if line.endswith("unchanged")] == [f"{name}: unchanged" for name in STEPS[:4]]
+    assert [line for line in again if line.endswith("unchanged")] == [f"{name}: unchanged" for name in STEPS[:-1]]
     assert len(log.builds) == 3
     steps = [line for line in run(tmp_path) if "unchanged" in line or "building" in line]
     assert steps == [f"{name}: unchanged" for name in STEPS + LATER]
@@ -281,3 +282,15 @@ def test_versions_and_gpu_are_found(log, monkeypatch):
 def test_another_version_of_the_library_is_refused():
     with pytest.raises(BuildError, match=r"is version 1\.3\.0, not 1\.2\.1; run .* inside the container"):
         Toolchain("1.3.0", "10.14", "2.10", "GPU", (9, 0), GPU_BYTES, GPU_BYTES)
+
+
+def test_weight_only_layers_have_a_plugin_of_their_own(log, tmp_path):
+    run(tmp_path, "h100-w8a16")
+    assert [config.plugin_config.gemm_plugin for config in log.builds] == [None, None]
+
+
+def test_float32_is_no_precision_of_an_engine(log, tmp_path):
+    from builders.tensorrt.compile import compile_engine
+
+    with pytest.raises(BuildError, match="precision: f32 is for checkpoints alone; use one of bf16, w8a16"):
+        compile_engine(tmp_path, None, precision.Precision.named("f32"), tmp_path, tmp_path / "times")
