@@ -23,7 +23,7 @@ from builders.tensorrt.preflight import check_room
 from builders.tensorrt.profiles import choose_profile
 from builders.tensorrt.sound import SoundBuild, sound_options
 from builders.tensorrt.target import LanguageBuild
-from builders.tensorrt.toolchain import find_toolchain
+from builders.tensorrt.toolchain import Toolchain, find_toolchain
 from builders.tiny_chat import write_tiny_chat
 from builders.tiny_cosyvoice import write_tiny_cosyvoice
 from runtime.checkpoint.config import ModelConfig
@@ -67,15 +67,22 @@ def build(request: BuildRequest, say: Callable[[str], None]) -> Manifest:
     if request.target == TENSORRT:
         return _build_tensorrt(request, say)
     out = request.out
-    out.mkdir(parents=True, exist_ok=True)
     versions = {name: installed(name) for name in VERSIONED} | {"python": platform.python_version()}
-    builder = Builder(out, _earlier(request, versions), say)
+    machine = find_toolchain(language=False) if request.sound_engine == TENSORRT else None
+    out.mkdir(parents=True, exist_ok=True)
+    earlier = _earlier(request, versions | (machine.versions if machine else {}), machine.gpu if machine else None)
+    builder = Builder(out, earlier, say)
     model, cosyvoice = _checkpoints(request, builder)
     config = ModelConfig.read(model)
     check_weights(config.directory, all_shapes(config))
     _export_graphs(request, builder, config, cosyvoice)
     options, placement = portable_options(request, config, cosyvoice)
     say(_sound_capacity(options))
+    if machine is not None:
+        sound = SoundBuild.plan(
+            out, cosyvoice, options.engine.max_streams, machine, request.token2wav_apart, request.settings
+        )
+        _compile_plans(builder, sound, options.encoder, config, machine)
     _render(builder, model, options, placement)
     builder.manifest.write(out)
     return builder.manifest
@@ -106,6 +113,7 @@ def _options(request: BuildRequest, config: ModelConfig, **sections: Any) -> Opt
         model=place_of(config.directory.resolve(), request.out),
         features=config.features,
         target=request.target,
+        sound=request.sound,
         serving=chosen.apply("serving", ServingOptions()),
         limits=chosen.apply("limits", RequestLimits()),
         **sections,
@@ -124,7 +132,8 @@ def _build_tensorrt(request: BuildRequest, say: Callable[[str], None]) -> Manife
     model, cosyvoice = _checkpoints(request, builder)
     config = ModelConfig.read(model)
     check_weights(config.directory, all_shapes(config))
-    sound = SoundBuild.plan(out, cosyvoice, profile, machine, request.token2wav_apart, request.settings)
+    chosen = request.settings
+    sound = SoundBuild.plan(out, cosyvoice, profile.max_streams, machine, request.token2wav_apart, chosen)
     language = LanguageBuild.plan(out, config, profile, machine, sound.reserve)
     for line in [*capacity_lines(profile, machine.gpu, language.capacity), sound.capacity_line()]:
         say(line)
@@ -134,12 +143,27 @@ def _build_tensorrt(request: BuildRequest, say: Callable[[str], None]) -> Manife
     for step in language.steps():
         builder.run(step)
     encoder = _encoder_options(request, config)
-    for spec in sound.plans(encoder, config.features):
-        builder.run(plan_step(spec, language.timing_cache, machine.gpu))
-    options = _options(request, config, encoder=encoder, engine=language.options, token2wav=sound.options)
+    if request.sound_engine == TENSORRT:
+        _compile_plans(builder, sound, encoder, config, machine)
+    options = _options(
+        request,
+        config,
+        encoder=encoder,
+        engine=chosen.apply("engine", language.options),
+        token2wav=sound.options,
+        cosyvoice=place_of(cosyvoice.resolve(), out),
+    )
     _render(builder, model, options, TWO_GPUS if request.token2wav_apart else ONE_GPU)
     builder.manifest.write(out)
     return builder.manifest
+
+
+def _compile_plans(
+    builder: Builder, sound: SoundBuild, encoder: EncoderOptions, config: ModelConfig, machine: Toolchain
+) -> None:
+    """Of the exported graphs."""
+    for spec in sound.plans(encoder, config.features):
+        builder.run(plan_step(spec, machine.timing_cache(builder.folder), machine.gpu))
 
 
 def _export_graphs(request: BuildRequest, builder: Builder, config: ModelConfig, cosyvoice: Path) -> None:

@@ -68,7 +68,9 @@ def export_checked(
     return sorted(path.parent.glob(path.name + "*"))
 
 
-def _capture(module: nn.Module, inputs: dict[str, Any], dims: dict[str, dict[int, Any]]) -> torch.export.ExportedProgram:
+def _capture(
+    module: nn.Module, inputs: dict[str, Any], dims: dict[str, dict[int, Any]]
+) -> torch.export.ExportedProgram:
     """The graph with its axes free.
 
     Not left to the exporter: that of torch 2.9 takes an axis that may be 1 for a constant, or asks for

@@ -1,4 +1,4 @@
-"""Real packages of others that tests load beside ours: fetched with pip once, unpacked below ``.venv``, never installed.
+"""Real packages of others that tests load beside ours: fetched with pip, unpacked below ``.venv``, never installed.
 
 ``python scripts/upstream.py`` fetches all. A test that needs one skips where it cannot be had, unless
 ``UPSTREAM_REQUIRED`` is set, as `make check-tensorrt` and continuous integration do.
@@ -63,8 +63,7 @@ def _extra(name: str) -> tuple[str, ...]:
 RTX = Wheels(_extra("tensorrt-rtx"))
 BINDINGS = {version: Wheels((f"tensorrt-cu13-bindings=={version}",)) for version in ("10.14.1.48.post1", "11.4.0.106")}
 EXPORTERS = {
-    version: Wheels((f"torch=={version}",), only="torch/onnx/", options=ANY_PLATFORM)
-    for version in ("2.9.1", "2.10.0")
+    version: Wheels((f"torch=={version}",), only="torch/onnx/", options=ANY_PLATFORM) for version in ("2.9.1", "2.10.0")
 }
 TRITONS = {"3.5.1": Wheels(("triton==3.5.1",))}
 ALL = (RTX, *BINDINGS.values(), *EXPORTERS.values(), *TRITONS.values())

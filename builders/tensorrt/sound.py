@@ -11,7 +11,6 @@ import numpy as np
 from builders.settings import Settings
 from builders.tensorrt.capacity import GIB, ONE_GPU, TOKEN2WAV_APART, USABLE, Reserve
 from builders.tensorrt.plans import PlanSpec
-from builders.tensorrt.profiles import Profile
 from builders.tensorrt.toolchain import Toolchain
 from runtime.checkpoint.config import FeatureConfig
 from runtime.errors import BuildError
@@ -52,11 +51,15 @@ class SoundBuild:
 
     @classmethod
     def plan(
-        cls, out: Path, cosyvoice: Path, profile: Profile, machine: Toolchain, is_apart: bool, settings: Settings
+        cls, out: Path, cosyvoice: Path, speaking: int, machine: Toolchain, is_apart: bool, settings: Settings
     ) -> SoundBuild:
-        """Raises BuildError when a GPU of its own is too small for the caches of all streams."""
-        options = settings.apply("token2wav", sound_options(profile.max_streams, is_apart))
-        build = cls(out, sizes_of(Token2WavConfig.read(cosyvoice), ()), options, is_apart, profile.max_streams)
+        """``speaking``: streams of the language engines.
+
+        Raises:
+            BuildError: a GPU of its own is too small for the caches of all streams.
+        """
+        options = settings.apply("token2wav", sound_options(speaking, is_apart))
+        build = cls(out, sizes_of(Token2WavConfig.read(cosyvoice), ()), options, is_apart, speaking)
         needed, usable = build.cache_bytes + ONE_GPU.fixed - TOKEN2WAV_APART.fixed, USABLE * machine.gpu_bytes
         if is_apart and needed > usable:
             problem = f"token2wav needs {needed / GIB:.1f} GiB of its own, {usable / GIB:.1f} are usable"

@@ -43,10 +43,9 @@ def named_sizes(name: str) -> BenchSizes:
     """``full``: as released. ``smallest``: of every kind of layer one, which says as much of an exporter."""
     if name == "full":
         return full()
-    sizes = tiny()
-    hift = replace(
-        sizes.hift, resblock_kernels=(3,), resblock_dilations=((1,),), source_dilations=((1,),) * len(sizes.hift.source_kernels)
-    )
+    sizes, one = tiny(), ((1,),)
+    stages = len(sizes.hift.source_kernels)
+    hift = replace(sizes.hift, resblock_kernels=(3,), resblock_dilations=one, source_dilations=one * stages)
     return replace(sizes, flow=replace(sizes.flow, depth=1), hift=hift)
 
 
@@ -83,7 +82,7 @@ def random_profiles(sizes: BenchSizes) -> dict[str, Profile]:
 
 
 def built_profiles(folder: Path) -> dict[Path, Profile]:
-    """Every graph of a built folder, of whatever target, and its shapes on the largest GPU that there is a profile for."""
+    """Every graph of a built folder of any target, and its shapes on the largest GPU that there is a profile for."""
     options = Options.read(folder)
     sound = options.path(options.token2wav.dir)
     found = _profiles(Sizes.read(sound), options.encoder, options.features)

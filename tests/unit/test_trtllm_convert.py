@@ -141,7 +141,7 @@ def test_the_writer_refuses_what_it_did_not_announce(tmp_path):
 
 
 def test_unknown_precision_names_the_known_ones():
-    with pytest.raises(BuildError, match="'fp8' is unknown; use one of bf16, w8a16$"):
+    with pytest.raises(BuildError, match=r"'fp8' is unknown; use one of bf16, w8a16$"):
         Precision.named("fp8")
 
 
