@@ -16,6 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / ".venv" / "upstream"
+REQUIRED = "UPSTREAM_REQUIRED"
 #: The smallest wheel of torch; its ``torch/onnx`` is the same Python on every platform.
 ANY_PLATFORM = ("--platform", "macosx_11_0_arm64", "--python-version", "3.11", "--only-binary=:all:")
 
@@ -48,10 +49,20 @@ class Wheels:
             raise CannotBeHad(f"{' '.join(self.requirements)}: {done.stderr.strip().splitlines()[-1:]}")
         for wheel in (part / ".wheels").iterdir():
             with zipfile.ZipFile(wheel) as archive:
-                archive.extractall(part, [name for name in archive.namelist() if name.startswith(self.only)])
+                for member in archive.infolist():
+                    if member.filename.startswith(self.only):
+                        _unpack(archive, member, part)
         shutil.rmtree(part / ".wheels")
         part.rename(self.folder)
         return self.folder
+
+
+def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo, folder: Path) -> None:
+    """With the member's permissions, which ``zipfile`` alone would not give it: Triton brings programs."""
+    path = Path(archive.extract(member, folder))
+    mode = member.external_attr >> 16 & 0o777
+    if mode and path.is_file():
+        path.chmod(mode)
 
 
 def _extra(name: str) -> tuple[str, ...]:
