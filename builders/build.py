@@ -8,8 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from builders.cuda import MAX_STREAMS, cuda_engine, cuda_placement
 from builders.export_encoder import export_encoder
 from builders.export_token2wav import export_token2wav
@@ -18,12 +16,11 @@ from builders.render import render_repository
 from builders.request import BuildRequest
 from builders.steps import Builder
 from builders.tensorrt.capacity_table import capacity_lines
-from builders.tensorrt.plans import plan_step
 from builders.tensorrt.preflight import check_room
 from builders.tensorrt.profiles import choose_profile
-from builders.tensorrt.sound import SoundBuild, sound_options
+from builders.tensorrt.sound import SoundBuild, sound_capacity, sound_options
 from builders.tensorrt.target import LanguageBuild
-from builders.tensorrt.toolchain import Toolchain, find_toolchain
+from builders.tensorrt.toolchain import find_toolchain
 from builders.tiny_chat import write_tiny_chat
 from builders.tiny_cosyvoice import write_tiny_cosyvoice
 from runtime.checkpoint.config import ModelConfig
@@ -44,8 +41,6 @@ from runtime.options import (
     Token2WavOptions,
 )
 from runtime.serving.limits import RequestLimits
-from runtime.token2wav.flow_cache import block_bytes, stream_bytes
-from runtime.token2wav.layout import Sizes
 from runtime.versions import installed
 
 VERSIONED = ("torch", "onnx", "onnxscript", "onnxruntime", "transformers", "numpy")
@@ -77,12 +72,12 @@ def build(request: BuildRequest, say: Callable[[str], None]) -> Manifest:
     check_weights(config.directory, all_shapes(config))
     _export_graphs(request, builder, config, cosyvoice)
     options, placement = portable_options(request, config, cosyvoice)
-    say(_sound_capacity(options))
+    say(sound_capacity(options))
     if machine is not None:
         sound = SoundBuild.plan(
             out, cosyvoice, options.engine.max_streams, machine, request.token2wav_apart, request.settings
         )
-        _compile_plans(builder, sound, options.encoder, config, machine)
+        sound.compile(builder, options.encoder, config.features, machine)
     _render(builder, model, options, placement)
     builder.manifest.write(out)
     return builder.manifest
@@ -144,7 +139,7 @@ def _build_tensorrt(request: BuildRequest, say: Callable[[str], None]) -> Manife
         builder.run(step)
     encoder = _encoder_options(request, config)
     if request.sound_engine == TENSORRT:
-        _compile_plans(builder, sound, encoder, config, machine)
+        sound.compile(builder, encoder, config.features, machine)
     options = _options(
         request,
         config,
@@ -156,14 +151,6 @@ def _build_tensorrt(request: BuildRequest, say: Callable[[str], None]) -> Manife
     _render(builder, model, options, TWO_GPUS if request.token2wav_apart else ONE_GPU)
     builder.manifest.write(out)
     return builder.manifest
-
-
-def _compile_plans(
-    builder: Builder, sound: SoundBuild, encoder: EncoderOptions, config: ModelConfig, machine: Toolchain
-) -> None:
-    """Of the exported graphs."""
-    for spec in sound.plans(encoder, config.features):
-        builder.run(plan_step(spec, machine.timing_cache(builder.folder), machine.gpu))
 
 
 def _export_graphs(request: BuildRequest, builder: Builder, config: ModelConfig, cosyvoice: Path) -> None:
@@ -184,15 +171,6 @@ def _export_graphs(request: BuildRequest, builder: Builder, config: ModelConfig,
         ["builders/export_token2wav.py", "builders/onnx_export.py", "runtime/token2wav"],
         voices,
         lambda: export_token2wav(cosyvoice, out / TOKEN2WAV_FOLDER, request.voices, builder.say),
-    )
-
-
-def _sound_capacity(options: Options) -> str:
-    sound, sizes = options.token2wav, Sizes.read(options.path(options.token2wav.dir))
-    stream = stream_bytes(sizes) + sound.window * block_bytes(sizes, np.dtype(sound.precision))
-    return (
-        f"token2wav: a stream holds up to {stream / 1e6:.1f} MB ({sound.window} blocks of context), "
-        f"{sound.max_streams} streams {sound.max_streams * stream / 1e6:.0f} MB"
     )
 
 

@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from builders.settings import Settings
+from builders.steps import Builder
 from builders.tensorrt.capacity import GIB, ONE_GPU, TOKEN2WAV_APART, USABLE, Reserve
-from builders.tensorrt.plans import PlanSpec
+from builders.tensorrt.plans import PlanSpec, plan_step
 from builders.tensorrt.toolchain import Toolchain
 from runtime.checkpoint.config import FeatureConfig
 from runtime.errors import BuildError
-from runtime.options import TOKEN2WAV_FOLDER, EncoderOptions, Token2WavOptions
+from runtime.options import TOKEN2WAV_FOLDER, EncoderOptions, Options, Token2WavOptions
 from runtime.plan_graph import PLAN_SUFFIX
 from runtime.serving.encoder import encoder_profile
 from runtime.token2wav.build import plan_profiles
@@ -36,6 +37,16 @@ def sound_options(speaking: int, is_apart: bool) -> Token2WavOptions:
         window=WINDOW_APART if is_apart else WINDOW_SHARED,
         max_batch=MAX_BATCH,
         precision=PRECISION,
+    )
+
+
+def sound_capacity(options: Options) -> str:
+    """What streams hold, in words; the graphs must have been exported."""
+    sound, sizes = options.token2wav, Sizes.read(options.path(options.token2wav.dir))
+    stream = stream_bytes(sizes) + sound.window * block_bytes(sizes, np.dtype(sound.precision))
+    return (
+        f"token2wav: a stream holds up to {stream / 1e6:.1f} MB ({sound.window} blocks of context), "
+        f"{sound.max_streams} streams {sound.max_streams * stream / 1e6:.0f} MB"
     )
 
 
@@ -93,6 +104,11 @@ class SoundBuild:
             f"{self.per_stream / 1e6:.1f} MB each, {self.cache_bytes / GIB:.2f} GiB"
             + (" on the second GPU" if self.is_apart else "")
         )
+
+    def compile(self, builder: Builder, encoder: EncoderOptions, features: FeatureConfig, machine: Toolchain) -> None:
+        """Compiles all plans, but for those that an earlier run did."""
+        for spec in self.plans(encoder, features):
+            builder.run(plan_step(spec, machine.timing_cache(self.out), machine.gpu))
 
     def plans(self, encoder: EncoderOptions, features: FeatureConfig) -> Iterator[PlanSpec]:
         """Every plan to compile; the graphs must have been exported."""

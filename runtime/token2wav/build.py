@@ -20,7 +20,7 @@ from runtime.token2wav.layout import (
     VOICES,
     Sizes,
 )
-from runtime.token2wav.noise import Noise
+from runtime.token2wav.noise import Noise, Windows
 from runtime.token2wav.shapes import front_profile, step_profile, vocoder_profile
 from runtime.token2wav.vocoder_stage import VocoderStage
 
@@ -126,7 +126,16 @@ def _flow(
 
 
 def _vocoder(folder: Path, graph: Graph, max_streams: int, memory: Memory) -> VocoderStage:
-    return VocoderStage(Sizes.read(folder), graph, Noise(folder / SOURCE_NOISE, axis=0), max_streams, memory)
+    return VocoderStage(Sizes.read(folder), graph, _source_noise(folder, memory), max_streams, memory)
+
+
+def _source_noise(folder: Path, memory: Memory) -> Windows:
+    noise = Noise(folder / SOURCE_NOISE, axis=0)
+    if not isinstance(memory, TorchMemory):
+        return noise
+    from runtime.token2wav.device_noise import DeviceNoise  # late: it needs torch
+
+    return DeviceNoise(noise, memory)
 
 
 def _device_memory(gpu: int) -> TorchMemory:

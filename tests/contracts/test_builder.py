@@ -302,7 +302,7 @@ def test_float32_is_no_precision_of_an_engine(log, tmp_path):
 def test_plans_are_built_beside_the_language_engines_of_cuda(monkeypatch, log, tmp_path):
     """Without TensorRT-LLM, by any TensorRT."""
     monkeypatch.setattr("builders.build.find_toolchain", lambda language: machine(language=language))
-    monkeypatch.setattr("builders.build._sound_capacity", lambda options: "")
+    monkeypatch.setattr("builders.build.sound_capacity", lambda options: "")
     lines = []
     build(BuildRequest("cuda", tmp_path, sound="tensorrt"), lines.append)
     manifest = json.loads((tmp_path / "manifest.json").read_text())
