@@ -61,6 +61,7 @@ def compile_plan(spec: PlanSpec, timing_cache: Path) -> list[Path]:
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, WORKSPACE_BYTES)
     config.builder_optimization_level = OPTIMIZATION_LEVEL
     config.clear_flag(trt.BuilderFlag.TF32)
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # so that a plan can say what it is made of
     _add_profile(spec, builder, config)
     measured = timing_cache.read_bytes() if timing_cache.exists() else b""
     if not config.set_timing_cache(config.create_timing_cache(measured), False):

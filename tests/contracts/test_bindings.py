@@ -24,18 +24,20 @@ COMPILED = {
     "Builder", "Builder.build_serialized_network", "Builder.create_builder_config", "Builder.create_network",
     "Builder.create_optimization_profile", "BuilderFlag.TF32", "IBuilderConfig.add_optimization_profile",
     "IBuilderConfig.builder_optimization_level", "IBuilderConfig.clear_flag", "IBuilderConfig.create_timing_cache",
-    "IBuilderConfig.get_timing_cache", "IBuilderConfig.set_memory_pool_limit", "IBuilderConfig.set_timing_cache",
-    "IOptimizationProfile.set_shape", "ITimingCache.serialize", "Logger", "Logger.WARNING",
-    "MemoryPoolType.WORKSPACE", "NetworkDefinitionCreationFlag.STRONGLY_TYPED", "OnnxParser",
-    "OnnxParser.parse_from_file",
+    "IBuilderConfig.get_timing_cache", "IBuilderConfig.profiling_verbosity", "IBuilderConfig.set_memory_pool_limit",
+    "IBuilderConfig.set_timing_cache", "IOptimizationProfile.set_shape", "ITimingCache.serialize", "Logger",
+    "Logger.WARNING", "MemoryPoolType.WORKSPACE", "NetworkDefinitionCreationFlag.STRONGLY_TYPED", "OnnxParser",
+    "OnnxParser.parse_from_file", "ProfilingVerbosity.DETAILED",
 }  # fmt: skip
 RUN = {
+    "EngineInspector.get_engine_information", "ICudaEngine.create_engine_inspector",
     "ICudaEngine.create_execution_context", "ICudaEngine.get_tensor_dtype", "ICudaEngine.get_tensor_mode",
     "ICudaEngine.get_tensor_name", "ICudaEngine.get_tensor_profile_shape", "ICudaEngine.get_tensor_shape",
     "ICudaEngine.num_io_tensors", "IExecutionContext.execute_async_v3", "IExecutionContext.get_tensor_shape",
     "IExecutionContext.infer_shapes", "IExecutionContext.set_input_shape",
-    "IExecutionContext.set_optimization_profile_async", "IExecutionContext.set_tensor_address", "Logger",
-    "Logger.WARNING", "Runtime", "Runtime.deserialize_cuda_engine", "TensorIOMode.INPUT",
+    "IExecutionContext.set_optimization_profile_async", "IExecutionContext.set_tensor_address",
+    "LayerInformationFormat.JSON", "Logger", "Logger.WARNING", "Runtime", "Runtime.deserialize_cuda_engine",
+    "TensorIOMode.INPUT",
 }  # fmt: skip
 
 
@@ -95,6 +97,8 @@ def test_the_runtime_is_called_as_it_is(trt):
     with pytest.raises(EngineFault, match="not bound: a name"):
         plan.check_complete()
     plan.enqueue()
+    trt.answers["EngineInspector.get_engine_information"] = '{"Layers": [{"Name": "attention"}]}'
+    assert plan.layers() == [{"Name": "attention"}]
     assert trt.met - {"DataType.HALF"} == RUN
     assert trt.int32 is not None and set(TRT_DTYPES) <= set(trt.classes["DataType"]["members"])
 
