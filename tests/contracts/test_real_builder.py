@@ -28,7 +28,7 @@ compile_plan(PlanSpec(graph, Path(sys.argv[2]) / "a.plan", wrong), Path(sys.argv
 def plans(fetched, built, tmp_path_factory):
     fetched(upstream.RTX)
     command = [sys.executable, str(COMMAND), "built", str(built), "--to", str(tmp_path_factory.mktemp("plans"))]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
 

@@ -25,7 +25,7 @@ def compile_all(cache, before=(), **variables):
     environment |= {"TRITON_CACHE_DIR": str(cache), **variables}
     done = subprocess.run(
         [sys.executable, str(Path(__file__).parent / "compile_all.py")],
-        env=environment, capture_output=True, text=True, timeout=600,
+        env=environment, capture_output=True, text=True, timeout=1800,
     )  # fmt: skip
     if "ptxas" in done.stderr and "not found" in done.stderr.lower():
         pytest.skip("this build of Triton brings no assembler")
