@@ -2,7 +2,8 @@
 
 One code path for TensorRT 10.14 and 11: networks are strongly typed, so the precision is what the ONNX file
 says. TF32 is switched off: the pitch net decorrelates with it, and float32 islands are there for accuracy.
-Runs inside the serving image on the GPU model that will serve. Not yet run.
+Runs on the GPU model that will serve, with the TensorRT that will. Not yet run on one; TensorRT-RTX compiles all
+graphs through it without (`make check-tensorrt`).
 """
 
 from __future__ import annotations

@@ -65,7 +65,8 @@ def find_toolchain(language: bool = True) -> Toolchain:
     import torch
 
     if not torch.cuda.is_available():
-        raise BuildError("GPU", "none is visible", f"start the container {IMAGE} with --gpus all")
+        where = f"start the container {IMAGE} with --gpus all" if language else "build on the machine that will serve"
+        raise BuildError("GPU", "none is visible", where)
     import tensorrt
 
     properties = torch.cuda.get_device_properties(0)

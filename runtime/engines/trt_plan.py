@@ -29,7 +29,9 @@ def load_tensorrt() -> ModuleType:
         return importlib.import_module("tensorrt")
     except ImportError as error:
         raise BuildError(
-            "tensorrt", f"cannot be imported ({error})", "run this inside the container: see compose.yaml"
+            "tensorrt",
+            f"cannot be imported ({error})",
+            "run this inside the container (compose.yaml), or install it beside torch",
         ) from None
 
 
