@@ -1,11 +1,14 @@
 """Our calls of TensorRT against the real bindings, of the oldest version that plans are for and of the newest."""
 
 import ast
+import inspect
 import sys
 from pathlib import Path
 
 import bindings_double
+import plan_double
 import pytest
+import tensorrt_double
 import upstream
 
 from builders.tensorrt.plans import PlanSpec, compile_plan
@@ -123,6 +126,34 @@ def test_a_wrong_use_is_found(trt, use):
     config = builder.create_builder_config()
     with pytest.raises((AttributeError, TypeError)):
         use(trt, builder, config)
+
+
+DOUBLED = {  # what executes in other tests in the place of TensorRT
+    "ICudaEngine": (tensorrt_double.Engine, plan_double.Engine),
+    "IExecutionContext": (tensorrt_double.Context, plan_double.Context),
+    "IBuilderConfig": (plan_double.Config,),
+    "Builder": (plan_double.Builder,),
+    "OnnxParser": (plan_double.OnnxParser,),
+    "Runtime": (tensorrt_double.Runtime, plan_double.Runtime),
+}
+OWN = {"device", "compute", "shape_changes", "configs"}  # of the doubles themselves
+
+
+def test_doubles_offer_nothing_else(trt):
+    """And take as many arguments as the real ones."""
+    met = 0
+    for kind, doubles in DOUBLED.items():
+        for name, member in ((n, m) for double in doubles for n, m in vars(double).items()):
+            if name.startswith("_") or name in OWN:
+                continue
+            met += 1
+            if not inspect.isfunction(member):
+                assert name in trt.classes[kind]["properties"], f"{kind}.{name}"
+                continue
+            ours = len(inspect.signature(member).parameters) - 1
+            overloads = [one["arguments"] for one in trt.classes[kind]["methods"][name]]
+            assert any(sum(must for _, _, must in one) <= ours <= len(one) for one in overloads), f"{kind}.{name}"
+    assert met >= 25
 
 
 def imports(path):
