@@ -1,8 +1,8 @@
 """Do all graphs hold with a real builder? Compiled by TensorRT-RTX through our own ``compile_plan``, without a GPU.
 
 * ``built FOLDER``: all graphs of a built folder, one JSON line.
-* ``full``: graphs of the released sizes with random weights, each exported and compiled in processes of its own;
-  time and peak memory of each, last line JSON.
+* ``full``: what a build compiles, at the released sizes with random weights, each graph exported and compiled in
+  processes of its own; time and peak memory of each. The file is written after each and keeps what was there.
 * ``export``: graphs with random weights, by the exporter of another torch (``--exporter``).
 * ``compile GRAPH``: one graph that ``export`` wrote.
 """
@@ -35,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
     built.add_argument("folder", type=Path)
     full = commands.add_parser("full")
     full.add_argument("--save", type=Path, required=True)
-    full.add_argument("--without", nargs="*", default=[], metavar="GRAPH", help="where memory is short")
+    full.add_argument("--without", nargs="*", default=[], metavar="GRAPH", help="the encoder where memory is short")
     export = commands.add_parser("export")
     export.add_argument("graphs", nargs="*", help="all without any")
     export.add_argument("--exporter", choices=[*upstream.EXPORTERS], help="of this torch; the installed one's without")
@@ -109,19 +109,21 @@ def _record(began: float, size: int) -> dict[str, Any]:
 
 def full(given: argparse.Namespace) -> dict[str, Any]:
     """Exports and compiles graph by graph, each in a process of its own: peaks do not add up."""
-    from plancheck.graphs import GRAPHS
+    from plancheck.graphs import COMPILED
 
     found: dict[str, Any] = {"builder": upstream.RTX.requirements[0], "architecture": rtx.ARCHITECTURE, "graphs": {}}
+    if given.save.exists():
+        found["graphs"] = json.loads(given.save.read_text("utf-8"))["graphs"]
+    given.save.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        for name in GRAPHS:
+        for name in COMPILED:
             if name in given.without:
                 continue
             rest = ["--sizes", "full", "--to", folder]
             exported = _child(["export", name, *rest])["graphs"][name]
             found["graphs"][name] = {"export": exported, "compile": _child(["compile", name, *rest])}
+            given.save.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
             print(name, found["graphs"][name], flush=True)
-    given.save.parent.mkdir(parents=True, exist_ok=True)
-    given.save.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
     return found
 
 

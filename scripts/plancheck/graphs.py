@@ -13,7 +13,7 @@ from torch import nn
 from builders.export_encoder import export_loaded
 from builders.export_token2wav import export_front, export_step, export_vocoder
 from builders.tensorrt.profiles import PROFILES
-from builders.tensorrt.sound import sound_options
+from builders.tensorrt.sound import PRECISION, sound_options
 from runtime.checkpoint.config import FeatureConfig
 from runtime.models.audio_encoder import AudioEncoder
 from runtime.options import ENCODER_GRAPH, EncoderOptions, Options
@@ -37,6 +37,9 @@ GRAPHS: dict[str, Callable[[BenchSizes, Path], list[Path]]] = {
     },
     VOCODER_GRAPH: lambda sizes, out: export_vocoder(_lifted(Vocoder(sizes.hift)), out),
 }
+
+#: Those that target ``tensorrt`` compiles.
+COMPILED = [name for name in GRAPHS if name not in STEP_GRAPHS.values() or name == STEP_GRAPHS[PRECISION]]
 
 
 def named_sizes(name: str) -> BenchSizes:
