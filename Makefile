@@ -21,6 +21,7 @@ UPSTREAM_PYTHON ?= python3
 VECTORS      ?=
 BENCH_ARGS   ?=
 BUILD_ARGS   ?=
+CHECK_ARGS   ?=
 PERF_ARGS    ?=
 FAULTS_ARGS  ?=
 PERF_DIR     ?= output/perf
@@ -63,7 +64,7 @@ endif
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build-engines serve demo parity test test-kernels check-tensorrt check bench bench-gpu bench-gpu-report \
+.PHONY: help setup build-engines serve demo parity test test-kernels check-tensorrt check-tensorrt-full upstream check bench bench-gpu bench-gpu-report \
 	bench-token2wav bench-hops perf-out built perf perf-load perf-agree perf-report faults soak fuzz storm doctor clean
 
 help: ## This list
@@ -128,8 +129,14 @@ test: setup ## All tests
 test-kernels: setup ## GPU kernels against their plain torch twins, in Triton's CPU interpreter where there is no GPU
 	$(BIN)/python -m pytest tests/kernels $(TEST_ARGS)
 
-check-tensorrt: setup ## Our use of TensorRT and TensorRT-LLM against their recorded interfaces
-	$(BIN)/python -m pytest tests/contracts $(TEST_ARGS)
+check-tensorrt: upstream ## Real bindings, a real builder, older exporters and compilers: all that needs no GPU
+	UPSTREAM_REQUIRED=1 EVERY_VARIANT=1 $(BIN)/python -m pytest tests/contracts tests/kernels/test_compile.py $(TEST_ARGS)
+
+check-tensorrt-full: upstream ## Plans of the released sizes with random weights: time and memory; 10 GB of memory, minutes
+	$(BIN)/python scripts/check_plans.py full --save benchmarks/results/plans_full.json $(CHECK_ARGS)
+
+upstream: setup ## Real packages that tests load beside ours, into .venv/upstream; 350 MB, once
+	@$(BIN)/python scripts/upstream.py
 
 check: setup ## Lint, format and types
 	$(BIN)/ruff check .

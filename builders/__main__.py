@@ -41,6 +41,9 @@ def parser() -> argparse.ArgumentParser:
     )
     build.add_argument("--linear", default="dense", help="target cuda: dense, or weight-only int8 or fp8")
     build.add_argument(
+        "--sound", default="", help="encoder, flow and vocoder: torch or tensorrt, on the targets cuda and tensorrt"
+    )
+    build.add_argument(
         "--set",
         action="append",
         default=[],
@@ -86,6 +89,7 @@ def _build(options: argparse.Namespace) -> None:
         options.token2wav_apart,
         options.linear,
         Settings.read(options.set),
+        options.sound,
     )
     build(request, lambda line: print(line, flush=True))
 

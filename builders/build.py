@@ -8,9 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from builders.cuda import cuda_engine, cuda_placement, cuda_sound
+from builders.cuda import MAX_STREAMS, cuda_engine, cuda_placement
 from builders.export_encoder import export_encoder
 from builders.export_token2wav import export_token2wav
 from builders.limits import check_limits, most_positions
@@ -20,10 +18,9 @@ from builders.render import render_repository
 from builders.request import BuildRequest
 from builders.steps import Builder, prepare_folder, weights_step
 from builders.tensorrt.capacity_table import capacity_lines
-from builders.tensorrt.plans import plan_step
 from builders.tensorrt.preflight import check_room
 from builders.tensorrt.profiles import choose_profile
-from builders.tensorrt.sound import SoundBuild
+from builders.tensorrt.sound import SoundBuild, sound_capacity, sound_options
 from builders.tensorrt.target import LanguageBuild
 from builders.tensorrt.toolchain import find_toolchain
 from builders.tiny_chat import write_tiny_chat
@@ -35,6 +32,7 @@ from runtime.errors import BuildError
 from runtime.manifest import FileFacts, Manifest, place_of
 from runtime.options import (
     CUDA,
+    ENCODER_GRAPH,
     OPTIONS_FILE,
     TENSORRT,
     TOKEN2WAV_FOLDER,
@@ -44,12 +42,9 @@ from runtime.options import (
     Token2WavOptions,
 )
 from runtime.serving.limits import RequestLimits
-from runtime.token2wav.flow_cache import block_bytes, stream_bytes
-from runtime.token2wav.layout import Sizes
 from runtime.versions import installed
 
 VERSIONED = ("torch", "onnx", "onnxscript", "onnxruntime", "transformers", "numpy")
-ENCODER_GRAPH = "engines/audio_encoder.onnx"
 TINY_CHAT, TINY_COSYVOICE = "tiny/fun_audio_chat", "tiny/cosyvoice3"
 COSYVOICE_FILES = ("cosyvoice3.yaml", "flow.pt", "hift.pt", "spk2info.pt")
 TEXT_FILES = (
@@ -69,7 +64,8 @@ def build(request: BuildRequest, say: Callable[[str], None]) -> Manifest:
         return _build_tensorrt(request, say)
     out = request.out
     versions = {name: installed(name) for name in VERSIONED} | {"python": platform.python_version()}
-    earlier = _earlier(request, versions)
+    machine = find_toolchain(language=False) if request.sound_engine == TENSORRT else None
+    earlier = _earlier(request, versions | (machine.versions if machine else {}), machine.gpu if machine else None)
     prepare_folder(out)
     builder = Builder(out, earlier, say)
     model, cosyvoice = _checkpoints(request, builder)
@@ -79,7 +75,12 @@ def build(request: BuildRequest, say: Callable[[str], None]) -> Manifest:
     check_limits(config, opened.sound, options)
     builder.run(weights_step(config, options.engine.dtype))
     _export_graphs(request, builder, config, cosyvoice)
-    say(_sound_capacity(options))
+    say(sound_capacity(options))
+    if machine is not None:
+        sound = SoundBuild.plan(
+            out, cosyvoice, options.engine.max_streams, machine, request.token2wav_apart, request.settings
+        )
+        sound.compile(builder, options.encoder, config.features, machine)
     _render(builder, model, options, placement)
     builder.manifest.write(out)
     open_built(out)
@@ -99,7 +100,7 @@ def portable_options(request: BuildRequest, config: ModelConfig, cosyvoice: Path
     apart, chosen = request.token2wav_apart, request.settings
     engine, sound, placement = EngineOptions(), Token2WavOptions(), CPU_ONLY
     if request.target == CUDA:
-        engine, sound, placement = cuda_engine(request.linear), cuda_sound(apart), cuda_placement(apart)
+        engine, sound, placement = cuda_engine(request.linear), sound_options(MAX_STREAMS, apart), cuda_placement(apart)
     options = _options(
         request,
         config,
@@ -119,6 +120,7 @@ def _options(request: BuildRequest, config: ModelConfig, **sections: Any) -> Opt
         model=place_of(config.directory.resolve(), request.out),
         features=config.features,
         target=request.target,
+        sound=request.sound,
         serving=chosen.apply("serving", ServingOptions()),
         limits=chosen.apply("limits", RequestLimits()),
         **sections,
@@ -137,19 +139,28 @@ def _build_tensorrt(request: BuildRequest, say: Callable[[str], None]) -> Manife
     model, cosyvoice = _checkpoints(request, builder)
     config = _open(request, model, cosyvoice, say).config
     profile = replace(profile, max_positions=most_positions(config, profile.max_positions))
-    sound = SoundBuild.plan(out, cosyvoice, profile, machine, request.token2wav_apart, request.settings)
+    chosen = request.settings
+    sound = SoundBuild.plan(out, cosyvoice, profile.max_streams, machine, request.token2wav_apart, chosen)
     language = LanguageBuild.plan(out, config, profile, machine, sound.reserve)
     for line in [*capacity_lines(profile, machine.gpu, language.capacity), sound.capacity_line()]:
         say(line)
     check_room(out, language.needs(), machine.gpu_free_bytes)
     builder.run(weights_step(config, language.options.dtype))
+    # Before the engines, whose compilation takes long: what cannot be exported is known within minutes.
+    _export_graphs(request, builder, config, cosyvoice)
     for step in language.steps():
         builder.run(step)
-    _export_graphs(request, builder, config, cosyvoice)
     encoder = _encoder_options(request, config)
-    for spec in sound.plans(encoder, config.features):
-        builder.run(plan_step(spec, language.timing_cache, machine.gpu))
-    options = _options(request, config, encoder=encoder, engine=language.options, token2wav=sound.options)
+    if request.sound_engine == TENSORRT:
+        sound.compile(builder, encoder, config.features, machine)
+    options = _options(
+        request,
+        config,
+        encoder=encoder,
+        engine=chosen.apply("engine", language.options),
+        token2wav=sound.options,
+        cosyvoice=place_of(cosyvoice.resolve(), out),
+    )
     _render(builder, model, options, TWO_GPUS if request.token2wav_apart else ONE_GPU)
     builder.manifest.write(out)
     open_built(out)
@@ -174,15 +185,6 @@ def _export_graphs(request: BuildRequest, builder: Builder, config: ModelConfig,
         ["builders/export_token2wav.py", "builders/onnx_export.py", "runtime/token2wav"],
         voices,
         lambda: export_token2wav(cosyvoice, out / TOKEN2WAV_FOLDER, request.voices, builder.say),
-    )
-
-
-def _sound_capacity(options: Options) -> str:
-    sound, sizes = options.token2wav, Sizes.read(options.path(options.token2wav.dir))
-    stream = stream_bytes(sizes) + sound.window * block_bytes(sizes, np.dtype(sound.precision))
-    return (
-        f"token2wav: a stream holds up to {stream / 1e6:.1f} MB ({sound.window} blocks of context), "
-        f"{sound.max_streams} streams {sound.max_streams * stream / 1e6:.0f} MB"
     )
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from builders.placement import ONE_GPU, TWO_GPUS, Placement
-from builders.tensorrt.sound import ENDING_STREAMS, MAX_BATCH, PRECISION, WINDOW_APART, WINDOW_SHARED
 from runtime.engines.options import CUDA, EngineOptions
-from runtime.options import Token2WavOptions
 
 # 704 KiB of KV per position in bf16: 33 GiB for the pool, which leaves an 80 GB GPU room for the weights (18 GiB)
 # and for token2wav. Not yet tried on one.
@@ -17,16 +15,6 @@ def cuda_engine(linear: str) -> EngineOptions:
     """Engine options of the target."""
     return EngineOptions(
         max_streams=MAX_STREAMS, kv_positions=KV_POSITIONS, dtype="bfloat16", device=CUDA, linear=linear
-    )
-
-
-def cuda_sound(token2wav_apart: bool) -> Token2WavOptions:
-    """Options of token2wav: caches in 16 bit, with less left context where they share the GPU."""
-    return Token2WavOptions(
-        max_streams=MAX_STREAMS + ENDING_STREAMS,
-        window=WINDOW_APART if token2wav_apart else WINDOW_SHARED,
-        max_batch=MAX_BATCH,
-        precision=PRECISION,
     )
 
 

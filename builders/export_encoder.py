@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from builders.onnx_export import export_checked
-from runtime.checkpoint.config import ModelConfig
+from runtime.checkpoint.config import EncoderConfig, ModelConfig
 from runtime.checkpoint.layout import encoder_shapes
 from runtime.checkpoint.weights import load_weights
 from runtime.models.audio_encoder import AudioEncoder
@@ -23,15 +23,20 @@ def export_encoder(config: ModelConfig, path: Path) -> list[Path]:
     """
     hidden = config.backbone.hidden_size
     weights = load_weights(config.directory, encoder_shapes(config.encoder, hidden), torch.float32)
+    return export_loaded(AudioEncoder(config.encoder, hidden).load(weights), path)
+
+
+def export_loaded(encoder: AudioEncoder, path: Path) -> list[Path]:
+    """See ``export_encoder``; the weights are in their places."""
     windows = torch.export.Dim("windows", min=1, max=1 << 12)
-    inputs = _probe(config)
+    inputs = _probe(encoder.config)
     dims = {name: {0: windows} for name in inputs}
-    return export_checked(AudioEncoder(config.encoder, hidden).load(weights), inputs, dims, ["groups"], path)
+    return export_checked(encoder, inputs, dims, ["groups"], path)
 
 
-def _probe(config: ModelConfig) -> dict[str, torch.Tensor]:
+def _probe(config: EncoderConfig) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
-    frames = torch.tensor([min(f, config.encoder.window_frames) for f in PROBE_FRAMES])
-    mel = torch.randn(len(frames), config.encoder.num_mel_bins, config.encoder.window_frames, generator=generator)
+    frames = torch.tensor([min(f, config.window_frames) for f in PROBE_FRAMES])
+    mel = torch.randn(len(frames), config.num_mel_bins, config.window_frames, generator=generator)
     mel = mel * (torch.arange(mel.shape[-1]) < frames[:, None])[:, None]
     return {"mel": mel, "frames": frames, "keep": torch.clamp((frames + 1) // 4, min=1)}

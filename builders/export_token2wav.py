@@ -78,7 +78,7 @@ def export_front(flow: Flow, out: Path) -> list[Path]:
     valid = torch.ones(PROBE_ROWS, width)
     valid[0, -config.lookahead :] = 0
     valid[1, : SMOOTHING_KERNEL - 1] = 0
-    rows, columns = _dim("rows"), _dim("columns")
+    rows, columns = _dim("rows"), _dim("columns", SMOOTHING_KERNEL + config.lookahead)  # at least one token of its own
     inputs: dict[str, Any] = {
         "tokens": torch.randint(config.vocab_size, (PROBE_ROWS, width), generator=generator),
         "valid": valid,
@@ -144,8 +144,8 @@ def export_vocoder(vocoder: Vocoder, out: Path) -> list[Path]:
     }
     rows = _dim("rows")
     dims = {
-        "mel_pitch": {0: rows, 2: _dim("pitch_frames")},
-        "mel": {0: rows, 2: _dim("mel_frames")},
+        "mel_pitch": {0: rows, 2: _dim("pitch_frames", PITCH_LOOKAHEAD + 1)},
+        "mel": {0: rows, 2: _dim("mel_frames", DECODER_LOOKAHEAD + 1)},
         # A whole number of frames: the graph derives the frame count from it.
         "noise": {0: rows, 1: config.frame_samples * _dim("source_columns")},
         **{name: {0: rows} for name in ("turns", "lead", "frames", "source_frames")},
@@ -153,5 +153,6 @@ def export_vocoder(vocoder: Vocoder, out: Path) -> list[Path]:
     return export_checked(vocoder.eval(), inputs, dims, ["audio", "f0"], out / VOCODER_GRAPH)
 
 
-def _dim(name: str) -> Any:
-    return torch.export.Dim(name, min=1, max=1 << 20)
+def _dim(name: str, least: int = 1) -> Any:
+    """A free axis; below ``least`` a convolution would have nothing to see."""
+    return torch.export.Dim(name, min=least, max=1 << 20)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.fx.experimental._config
 from torch import nn
 
 from runtime.errors import BuildError
@@ -46,13 +47,11 @@ def export_checked(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecations inside the exporter
         program = torch.onnx.export(
-            module,
-            kwargs=inputs,
+            _capture(module, inputs, dims),
             dynamo=True,
             opset_version=OPSET,
             input_names=list(_flat(inputs)),
             output_names=outputs,
-            dynamic_shapes=dims,
             verbose=False,
         )
         assert program is not None
@@ -67,6 +66,25 @@ def export_checked(
         if not error <= allowed:
             raise BuildError(f"{path.name}: {name}", f"differs from torch by {error:.2e}", f"{allowed:.0e} is allowed")
     return sorted(path.parent.glob(path.name + "*"))
+
+
+def _capture(
+    module: nn.Module, inputs: dict[str, Any], dims: dict[str, dict[int, Any]]
+) -> torch.export.ExportedProgram:
+    """The graph with its axes free.
+
+    Not left to the exporter: that of torch 2.9 takes an axis that may be 1 for a constant, or asks for
+    another range than the one that it is given.
+    """
+    with torch.fx.experimental._config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
+        return torch.export.export(
+            module,
+            (),
+            inputs,
+            dynamic_shapes=dims,
+            strict=False,
+            prefer_deferred_runtime_asserts_over_guards=True,
+        )
 
 
 def _flat(inputs: dict[str, Any]) -> dict[str, torch.Tensor]:

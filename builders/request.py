@@ -9,9 +9,10 @@ from builders.settings import Settings
 from runtime.checkpoint.files import naming
 from runtime.engines.options import DENSE, LINEARS
 from runtime.errors import BuildError
-from runtime.options import CPU, CUDA, TENSORRT
+from runtime.options import CPU, CUDA, TENSORRT, chosen_sound
 
 TARGETS = (CPU, CUDA, TENSORRT)
+COMPILED_TAKE = {"graphs"}  # options of compiled engines; no other target has them
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,7 @@ class BuildRequest:
 
     ``token2wav_apart``: flow and vocoder get a GPU of their own (GPU targets only). ``linear``: how target
     cuda stores its matrices (``runtime.engines.options.LINEARS``). ``settings``: options that are not left alone.
+    ``sound``: what runs encoder, flow and vocoder, where the target has a choice (``runtime.options.SOUNDS``).
     """
 
     target: str
@@ -31,6 +33,7 @@ class BuildRequest:
     token2wav_apart: bool = False
     linear: str = DENSE
     settings: Settings = field(default_factory=Settings)
+    sound: str = ""
 
     def __post_init__(self) -> None:
         if self.target not in TARGETS:
@@ -40,12 +43,27 @@ class BuildRequest:
         if self.linear not in LINEARS or (self.linear != DENSE and self.target != CUDA):
             known = ", ".join(LINEARS)
             raise BuildError("linear", f"{self.linear!r} on target {self.target}", f"target cuda takes {known}")
-        self.settings.check(self.target)
-        if "engine" in self.settings.values and self.target == TENSORRT:
-            raise BuildError("set", "engine: its sizes are compiled into the engines", "choose a PROFILE")
+        try:
+            chosen_sound(self.target, self.sound)
+        except ValueError as error:
+            raise BuildError("sound", str(error).removeprefix("sound: "), "leave it out") from None
+        self.settings.check(self.target, self.sound)
+        self._check_engine()
         if (self.model is None) != (self.cosyvoice is None):
             missing = "MODEL" if self.model is None else "COSYVOICE"
             raise BuildError(missing, "is not given", "give both checkpoints, or none for the tiny ones")
+
+    def _check_engine(self) -> None:
+        chosen = self.settings.values.get("engine", {}).keys()
+        if self.target == TENSORRT and chosen - COMPILED_TAKE:
+            raise BuildError("set", "engine: its sizes are compiled into the engines", "choose a PROFILE")
+        if self.target != TENSORRT and chosen & COMPILED_TAKE:
+            raise BuildError("set", f"engine.{min(COMPILED_TAKE)} is for target {TENSORRT}", "leave it out")
+
+    @property
+    def sound_engine(self) -> str:
+        """What runs encoder, flow and vocoder."""
+        return chosen_sound(self.target, self.sound)
 
     def check_files(self) -> None:
         """Raises BuildError, naming the variable, for a checkpoint that is not there: a step takes minutes."""

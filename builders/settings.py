@@ -10,7 +10,7 @@ from typing import Any, TypeVar, get_type_hints
 
 from runtime.engines.options import EngineOptions
 from runtime.errors import BuildError
-from runtime.options import EncoderOptions, ServingOptions, Token2WavOptions, check_target
+from runtime.options import EncoderOptions, ServingOptions, Token2WavOptions, check_target, chosen_sound
 from runtime.serving.limits import RequestLimits
 
 T = TypeVar("T")
@@ -85,14 +85,14 @@ class Settings:
         except ValueError as error:
             raise BuildError(f"set {section}", str(error), "correct the value") from None
 
-    def check(self, target: str) -> None:
-        """Raises BuildError for what no build of the target could use: a build may take an hour before it asks."""
+    def check(self, target: str, engine: str = "") -> None:
+        """Raises BuildError for what no build of the target and of its sound could use: it may take an hour to ask."""
         encoder = self.apply("encoder", EncoderOptions("", 1, 1, 1, 1))
         sound = self.apply("token2wav", Token2WavOptions())
         for section in ("engine", "limits", "serving"):
             self.apply(section, SECTIONS[section]())
         try:
-            check_target(target, encoder, sound)
+            check_target(target, chosen_sound(target, engine), encoder, sound)
         except ValueError as error:
             raise BuildError("set", str(error), "correct the value") from None
 

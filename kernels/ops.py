@@ -173,4 +173,4 @@ def ops_for(device: torch.device) -> Ops:
     try:
         return kernel_ops()
     except ImportError as error:
-        raise BuildError("triton", f"cannot be imported ({error})", "install triton >= 3.6 beside torch") from None
+        raise BuildError("triton", f"cannot be imported ({error})", "install triton >= 3.5 beside torch") from None

@@ -21,8 +21,11 @@ from runtime.token2wav.layout import DEFAULT_WINDOW, STEP_GRAPHS
 
 OPTIONS_FILE = "options.json"
 TOKEN2WAV_FOLDER = "token2wav"
+ENCODER_GRAPH = "engines/audio_encoder.onnx"
 CPU, CUDA, TENSORRT = "cpu", "cuda", "tensorrt"  # targets: exported graphs, torch on a GPU, compiled plans
 AUTO, ONNX, TORCH = "auto", "onnx", "torch"
+#: What may run encoder, flow and vocoder beside the language engines of a target; the first one does unless chosen.
+SOUNDS = {CPU: (ONNX,), CUDA: (TORCH, TENSORRT), TENSORRT: (TENSORRT, TORCH)}
 ENGINES = (AUTO, ONNX, TORCH)
 T = TypeVar("T")
 
@@ -131,7 +134,8 @@ class ServingOptions:
 class Options:
     """Everything that the models of one rendered folder need to know.
 
-    ``model``, ``cosyvoice``: the checkpoints; the second is read on target ``cuda`` only.
+    ``model``, ``cosyvoice``: the checkpoints; the second is read where sound is torch's. ``target``: of the
+    language engines. ``sound``: what runs encoder, flow and vocoder, one of the target's ``SOUNDS``; empty: the first.
     """
 
     folder: Path
@@ -145,9 +149,15 @@ class Options:
     threads: int = 1
     target: str = CPU
     cosyvoice: str = ""
+    sound: str = ""
 
     def __post_init__(self) -> None:
-        check_target(self.target, self.encoder, self.token2wav)
+        check_target(self.target, self.sound_engine, self.encoder, self.token2wav)
+
+    @property
+    def sound_engine(self) -> str:
+        """What runs encoder, flow and vocoder."""
+        return chosen_sound(self.target, self.sound)
 
     @property
     def max_live(self) -> int:
@@ -179,13 +189,22 @@ class Options:
         (self.folder / OPTIONS_FILE).write_text(json.dumps(values, indent=1) + "\n", "utf-8")
 
 
-def check_target(target: str, encoder: EncoderOptions, sound: Token2WavOptions) -> None:
-    """Raises ValueError for a choice that the target does not have."""
+def chosen_sound(target: str, sound: str) -> str:
+    """What runs the sound of a target: as chosen, or its first. Raises ValueError for one that it does not have."""
+    known = SOUNDS.get(target, (sound,))
+    if sound and sound not in known:
+        raise ValueError(f"sound: {sound!r} on target {target}, which takes {' or '.join(known)}")
+    return sound or known[0]
+
+
+def check_target(target: str, engine: str, encoder: EncoderOptions, sound: Token2WavOptions) -> None:
+    """Raises ValueError for a choice that the target, or ``engine`` of its sound, does not have."""
     if target != CPU and sound.full_attention:
         raise ValueError(f"token2wav.full_attention: its shapes are not bounded, which {target} needs; use cpu")
     for name, section in (("encoder", encoder), ("token2wav", sound)):
-        if target != CUDA and section.engine != AUTO:
-            raise ValueError(f"{name}.engine: {section.engine!r} is a choice of target {CUDA} only; use {AUTO}")
+        if engine != TORCH and section.engine != AUTO:
+            where = f"target {CUDA} only" if target != CUDA else f"sound {TORCH} only"
+            raise ValueError(f"{name}.engine: {section.engine!r} is a choice of {where}; use {AUTO}")
 
 
 def _check_engine(engine: str) -> None:

@@ -21,6 +21,7 @@ from runtime.shapes import Profile
 
 Tensors = dict[str, torch.Tensor]
 PLAN_SUFFIX = ".plan"
+ALIGNMENT = 256  # bytes, of every address that TensorRT is given
 
 
 class PlanGraph:
@@ -51,7 +52,7 @@ class PlanGraph:
         Raises:
             EngineFault: an array is missing, of another type, or outside the profile.
         """
-        bound = {name: self._contiguous(name, arrays) for name in self._inputs}
+        bound = {name: self._bindable(name, arrays) for name in self._inputs}
         for name, tensor in bound.items():
             self._plan.set_shape(name, tuple(tensor.shape))
             self._plan.set_address(name, tensor.data_ptr())
@@ -63,13 +64,15 @@ class PlanGraph:
         self._device.lead_caller()
         return outputs
 
-    def _contiguous(self, name: str, arrays: Tensors) -> torch.Tensor:
+    def _bindable(self, name: str, arrays: Tensors) -> torch.Tensor:
         tensor = arrays.get(name)
         wanted = self._inputs[name]
         if tensor is None or tensor.dtype != getattr(torch, wanted):
             found = "is missing" if tensor is None else f"has type {tensor.dtype}"
             raise EngineFault(self._name, f"input {name} {found}, {wanted} is needed", "this is a fault of the server")
-        return tensor.contiguous()
+        tensor = tensor.contiguous()
+        # A view that begins inside another tensor: TensorRT would read at a place that it must not.
+        return tensor.clone() if tensor.data_ptr() % ALIGNMENT else tensor
 
 
 def check_profile(name: str, profile: Profile, facts: list[TensorFacts]) -> dict[str, str]:

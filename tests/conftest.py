@@ -9,6 +9,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 import torch
+import upstream
 
 from runtime.server.bundle import find_install
 from runtime.server.errors import InstallError
@@ -82,3 +83,16 @@ def client(server):
 
     with ChatClient(server.url) as connected:
         yield connected
+
+
+@pytest.fixture(scope="session")
+def fetched():
+    """The folder of real packages; a skip that says why they cannot be had, a failure where they must be."""
+
+    def fetch(wheels: upstream.Wheels):
+        try:
+            return wheels.fetch()
+        except upstream.CannotBeHad as error:
+            (pytest.fail if os.environ.get(upstream.REQUIRED) else pytest.skip)(str(error))
+
+    return fetch

@@ -7,21 +7,30 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from builders.tensorrt.precision import Precision, compiled_names
 from runtime.engines.trtllm_files import CONFIG_FILE, ENGINE_FILE
 from runtime.engines.trtllm_spec import BEAM_WIDTH, EngineProfile
 from runtime.errors import BuildError
 
+GEMM_PLUGIN = "auto"  # of the engine's own type
 
-def compile_engine(checkpoint: Path, profile: EngineProfile, out: Path, timing_cache: Path) -> list[Path]:
+
+def compile_engine(
+    checkpoint: Path, profile: EngineProfile, precision: Precision, out: Path, timing_cache: Path
+) -> list[Path]:
     """Compiles and writes ``rank0.engine`` and ``config.json``; returns both.
 
     Args:
         checkpoint: a converted checkpoint directory.
+        precision: of the checkpoint.
         timing_cache: measured kernel times, read when there are any and written; both engines share it.
 
     Raises:
-        BuildError: the library gave no engine.
+        BuildError: the precision cannot be compiled, or the library gave no engine.
     """
+    if not precision.compiles:
+        remedy = f"use one of {', '.join(compiled_names())}"
+        raise BuildError("precision", f"{precision.name} is for checkpoints alone", remedy)
     # Late: importing the library takes many seconds and starts MPI.
     from tensorrt_llm.builder import BuildConfig, build
     from tensorrt_llm.plugin import PluginConfig
@@ -32,7 +41,9 @@ def compile_engine(checkpoint: Path, profile: EngineProfile, out: Path, timing_c
     timing_cache.parent.mkdir(parents=True, exist_ok=True)
     shape = profile.shape
     plugins = PluginConfig(
-        gemm_plugin=None,
+        # Products of one row and of thousands go through one profile: cuBLASLt chooses by the row count when it runs.
+        # Weight-only layers have a plugin of their own that does.
+        gemm_plugin=None if precision.quant_algo else GEMM_PLUGIN,
         remove_input_padding=True,
         context_fmha=True,
         use_paged_context_fmha=True,  # chunked prefill needs it

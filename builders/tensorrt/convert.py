@@ -29,6 +29,7 @@ def convert(
     source: Path,
     plan: CheckpointPlan,
     precision: Precision,
+    positions: int,
     out: Path,
     advanced: Callable[[int], object] | None = None,
 ) -> list[Path]:
@@ -37,6 +38,7 @@ def convert(
     Args:
         source: the Fun-Audio-Chat directory.
         plan: tensors of the backbone or the speech head.
+        positions: of the engine's longest sequence.
         out: directory of the new checkpoint.
         advanced: called with the bytes of every finished tensor; by default a progress bar on a terminal's stderr.
 
@@ -50,7 +52,7 @@ def convert(
     with TensorFile(weights, {t.name: t.shape for t in plan.targets}, dtype) as file, _bar(plan, file.total) as bar:
         for target in plan.targets:
             (advanced or bar.update)(file.write(target.name, _blocks(files, target, dtype)))
-    config.write_text(json.dumps(checkpoint_config(plan, precision), indent=1) + "\n", "utf-8")
+    config.write_text(json.dumps(checkpoint_config(plan, precision, positions), indent=1) + "\n", "utf-8")
     return [config, weights]
 
 

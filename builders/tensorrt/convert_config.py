@@ -12,12 +12,18 @@ from runtime.engines.trtllm_spec import LOGITS_DTYPE
 ARCHITECTURE, QWEN_TYPE = "Qwen3ForCausalLM", "qwen3"
 #: Our own field beside the library's: ``fac_engine`` reads it.
 MATCHING_FIELD = "output_matching_size"
+ROPE_STEP = 1024  # positions: an odd length would gain nothing
 ONE_RANK = {"world_size": 1, "tp_size": 1, "pp_size": 1, "cp_size": 1}
 
 
-def checkpoint_config(plan: CheckpointPlan, precision: Precision) -> dict[str, Any]:
-    """The fields, with ``MATCHING_FIELD`` as the only one that is ours."""
+def checkpoint_config(plan: CheckpointPlan, precision: Precision, positions: int) -> dict[str, Any]:
+    """The fields, with ``MATCHING_FIELD`` as the only one that is ours.
+
+    ``positions``: of the longest sequence of the engine. The rope table is a float32 constant of the engine: of all
+    the positions that the released backbone may have it would be 134 MB.
+    """
     decoder = plan.decoder
+    table = min(-(-positions // ROPE_STEP) * ROPE_STEP, decoder.max_positions)
     return {
         "architecture": ARCHITECTURE,
         "qwen_type": QWEN_TYPE,
@@ -36,13 +42,13 @@ def checkpoint_config(plan: CheckpointPlan, precision: Precision) -> dict[str, A
         "norm_epsilon": decoder.rms_norm_eps,
         "position_embedding_type": "rope_gpt_neox",
         # Length of the rope table; the engine's longest sequence is checked against it before a build.
-        "max_position_embeddings": decoder.max_positions,
+        "max_position_embeddings": table,
         "rotary_embedding_dim": decoder.head_dim,
         "rotary_base": decoder.rope_theta,
         "rotary_scaling": None,
         "attn_bias": False,
         "mlp_bias": False,
-        "seq_length": decoder.max_positions,
+        "seq_length": table,
         "use_logn_attn": False,
         # Both heads are written out, also where Hugging Face ties one to an embedding.
         "tie_word_embeddings": False,

@@ -2,13 +2,15 @@
 
 One code path for TensorRT 10.14 and 11: networks are strongly typed, so the precision is what the ONNX file
 says. TF32 is switched off: the pitch net decorrelates with it, and float32 islands are there for accuracy.
-Runs inside the serving image on the GPU model that will serve. Not yet run.
+Runs on the GPU model that will serve, with the TensorRT that will. Not yet run on one; TensorRT-RTX compiles all
+graphs through it without (`make check-tensorrt`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from builders.steps import BuildStep
 from runtime.engines.trt_plan import load_tensorrt
@@ -60,12 +62,11 @@ def compile_plan(spec: PlanSpec, timing_cache: Path) -> list[Path]:
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, WORKSPACE_BYTES)
     config.builder_optimization_level = OPTIMIZATION_LEVEL
     config.clear_flag(trt.BuilderFlag.TF32)
-    profile = builder.create_optimization_profile()
-    for name, range_ in spec.profile.items():
-        profile.set_shape(name, range_.low, range_.usual, range_.high)
-    config.add_optimization_profile(profile)
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # so that a plan can say what it is made of
+    _add_profile(spec, builder, config)
     measured = timing_cache.read_bytes() if timing_cache.exists() else b""
-    config.set_timing_cache(config.create_timing_cache(measured), False)
+    if not config.set_timing_cache(config.create_timing_cache(measured), False):
+        raise BuildError(str(timing_cache), "is of another GPU or TensorRT", "remove it")
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise BuildError(spec.name, "TensorRT found no plan", "see its messages above; is the GPU's memory free?")
@@ -74,6 +75,15 @@ def compile_plan(spec: PlanSpec, timing_cache: Path) -> list[Path]:
     timing_cache.parent.mkdir(parents=True, exist_ok=True)
     _replace(timing_cache, bytes(config.get_timing_cache().serialize()))
     return [spec.out]
+
+
+def _add_profile(spec: PlanSpec, builder: Any, config: Any) -> None:
+    profile = builder.create_optimization_profile()
+    for name, range_ in spec.profile.items():
+        profile.set_shape(name, range_.low, range_.usual, range_.high)
+    if config.add_optimization_profile(profile) < 0:
+        ranges = "; ".join(f"{n} {list(r.low)} to {list(r.high)}" for n, r in spec.profile.items())
+        raise BuildError(spec.name, f"TensorRT refuses its profile: {ranges}", "see its messages above")
 
 
 def _replace(path: Path, content: bytes) -> None:

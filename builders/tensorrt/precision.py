@@ -27,6 +27,15 @@ class Precision:
     layer_bytes: int
 
     @property
+    def compiles(self) -> bool:
+        """Whether there may be an engine of it.
+
+        In float32 the attention plugin goes without its fused kernels: a second chunk of a prompt would not see
+        what is cached, without a word.
+        """
+        return self.dtype != "float32"
+
+    @property
     def torch_dtype(self) -> torch.dtype:
         """Of the stored tensors."""
         dtype: torch.dtype = getattr(torch, self.dtype)
@@ -46,7 +55,7 @@ class Precision:
     def named(cls, name: str) -> Precision:
         """Raises BuildError for an unknown name."""
         if name not in PRECISIONS:
-            raise BuildError("precision", f"{name!r} is unknown", f"use one of {', '.join(PRECISIONS)}")
+            raise BuildError("precision", f"{name!r} is unknown", f"use one of {', '.join(compiled_names())}")
         return PRECISIONS[name]
 
 
@@ -59,3 +68,8 @@ PRECISIONS = {
         Precision("f32", "float32", None, layer_bytes=4),
     )
 }
+
+
+def compiled_names() -> list[str]:
+    """Precisions that engines may have."""
+    return [precision.name for precision in PRECISIONS.values() if precision.compiles]

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from builders.settings import Settings
+from builders.steps import Builder
 from builders.tensorrt.capacity import GIB, ONE_GPU, TOKEN2WAV_APART, USABLE, Reserve
-from builders.tensorrt.plans import PlanSpec
-from builders.tensorrt.profiles import Profile
+from builders.tensorrt.plans import PlanSpec, plan_step
 from builders.tensorrt.toolchain import Toolchain
 from runtime.checkpoint.config import FeatureConfig
 from runtime.errors import BuildError
-from runtime.options import TOKEN2WAV_FOLDER, EncoderOptions, Token2WavOptions
+from runtime.options import TOKEN2WAV_FOLDER, EncoderOptions, Options, Token2WavOptions
 from runtime.plan_graph import PLAN_SUFFIX
 from runtime.serving.encoder import encoder_profile
 from runtime.token2wav.build import plan_profiles
@@ -30,6 +30,26 @@ ENDING_STREAMS = 8  # with state beside the speaking ones: their last call, or t
 WINDOW_SHARED, WINDOW_APART = 3, 8  # blocks of 1 s; caches are what limits the number of streams
 
 
+def sound_options(speaking: int, is_apart: bool) -> Token2WavOptions:
+    """Of token2wav on a GPU, for so many streams of the language side: less left context where it shares the GPU."""
+    return Token2WavOptions(
+        max_streams=speaking + ENDING_STREAMS,
+        window=WINDOW_APART if is_apart else WINDOW_SHARED,
+        max_batch=MAX_BATCH,
+        precision=PRECISION,
+    )
+
+
+def sound_capacity(options: Options) -> str:
+    """What streams hold, in words; the graphs must have been exported."""
+    sound, sizes = options.token2wav, Sizes.read(options.path(options.token2wav.dir))
+    stream = stream_bytes(sizes) + sound.window * block_bytes(sizes, np.dtype(sound.precision))
+    return (
+        f"token2wav: a stream holds up to {stream / 1e6:.1f} MB ({sound.window} blocks of context), "
+        f"{sound.max_streams} streams {sound.max_streams * stream / 1e6:.0f} MB"
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class SoundBuild:
     """Sizes and options of token2wav, known before anything is built."""
@@ -42,17 +62,15 @@ class SoundBuild:
 
     @classmethod
     def plan(
-        cls, out: Path, cosyvoice: Path, profile: Profile, machine: Toolchain, is_apart: bool, settings: Settings
+        cls, out: Path, cosyvoice: Path, speaking: int, machine: Toolchain, is_apart: bool, settings: Settings
     ) -> SoundBuild:
-        """Raises BuildError when a GPU of its own is too small for the caches of all streams."""
-        made = Token2WavOptions(
-            max_streams=profile.max_streams + ENDING_STREAMS,
-            window=WINDOW_APART if is_apart else WINDOW_SHARED,
-            max_batch=MAX_BATCH,
-            precision=PRECISION,
-        )
-        options = settings.apply("token2wav", made)
-        build = cls(out, sizes_of(Token2WavConfig.read(cosyvoice), ()), options, is_apart, profile.max_streams)
+        """``speaking``: streams of the language engines.
+
+        Raises:
+            BuildError: a GPU of its own is too small for the caches of all streams.
+        """
+        options = settings.apply("token2wav", sound_options(speaking, is_apart))
+        build = cls(out, sizes_of(Token2WavConfig.read(cosyvoice), ()), options, is_apart, speaking)
         needed, usable = build.cache_bytes + ONE_GPU.fixed - TOKEN2WAV_APART.fixed, USABLE * machine.gpu_bytes
         if is_apart and needed > usable:
             problem = f"token2wav needs {needed / GIB:.1f} GiB of its own, {usable / GIB:.1f} are usable"
@@ -86,6 +104,11 @@ class SoundBuild:
             f"{self.per_stream / 1e6:.1f} MB each, {self.cache_bytes / GIB:.2f} GiB"
             + (" on the second GPU" if self.is_apart else "")
         )
+
+    def compile(self, builder: Builder, encoder: EncoderOptions, features: FeatureConfig, machine: Toolchain) -> None:
+        """Compiles all plans, but for those that an earlier run did."""
+        for spec in self.plans(encoder, features):
+            builder.run(plan_step(spec, machine.timing_cache(self.out), machine.gpu))
 
     def plans(self, encoder: EncoderOptions, features: FeatureConfig) -> Iterator[PlanSpec]:
         """Every plan to compile; the graphs must have been exported."""

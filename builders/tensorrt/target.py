@@ -25,7 +25,7 @@ from runtime.engines.sizes import backbone_profile, speech_profile
 from runtime.engines.trtllm_files import ENGINE_FILE, ENGINES, check_config
 from runtime.engines.trtllm_spec import EngineProfile
 
-CHECKPOINTS, TIMING = "checkpoints", "timing"
+CHECKPOINTS = "checkpoints"
 CONVERTER = (
     "builders/tensorrt/convert.py",
     "builders/tensorrt/convert_config.py",
@@ -97,17 +97,18 @@ class LanguageBuild:
 
     def steps(self) -> list[BuildStep]:
         """Conversions first: they need no GPU and their errors come soonest."""
-        conversions = [self._conversion(plan) for plan, _ in self.engines()]
+        conversions = [self._conversion(plan, profile) for plan, profile in self.engines()]
         return conversions + [self._compilation(plan, profile) for plan, profile in self.engines()]
 
-    def _conversion(self, plan: CheckpointPlan) -> BuildStep:
+    def _conversion(self, plan: CheckpointPlan, profile: EngineProfile) -> BuildStep:
+        positions = profile.shape.max_seq_len
         source, target = self.config.directory, self._checkpoint(plan)
         return BuildStep(
             f"{plan.name} checkpoint",
             self._inputs(),
             CONVERTER,
-            self.profile.precision,
-            lambda: convert(source, plan, self.precision, target),
+            (self.profile.precision, positions),
+            lambda: convert(source, plan, self.precision, positions, target),
         )
 
     def _compilation(self, plan: CheckpointPlan, profile: EngineProfile) -> BuildStep:
@@ -118,8 +119,8 @@ class LanguageBuild:
         )
 
     def _compile(self, plan: CheckpointPlan, profile: EngineProfile) -> list[Path]:
-        engine = self._engine(plan)
-        files = compile_engine(self._checkpoint(plan), profile, engine, self.timing_cache)
+        engine, times = self._engine(plan), self.machine.timing_cache(self.out)
+        files = compile_engine(self._checkpoint(plan), profile, self.precision, engine, times)
         # The library lowers sizes that it finds too large with no more than a warning.
         check_config(plan.name, engine, profile)
         return files
@@ -132,9 +133,3 @@ class LanguageBuild:
 
     def _engine(self, plan: CheckpointPlan) -> Path:
         return self.out / ENGINES / plan.name
-
-    @property
-    def timing_cache(self) -> Path:
-        """Measured times hold for one GPU model and one TensorRT only."""
-        gpu = self.machine.gpu.replace(" ", "_").replace("/", "_")
-        return self.out / TIMING / f"{gpu}-{self.machine.tensorrt}.cache"

@@ -21,6 +21,7 @@ class EngineOptions:
     ``group_size`` times as many. ``lead_s``: see ``runtime.scheduler.Limits``. ``device``: ``cuda`` decides
     its frames on the device and runs one ahead (``runtime.frames``). ``linear``: how the stacks' matrices are
     stored, ``int8`` and ``fp8`` are weight-only and for ``cuda``. ``fused``: see ``kernels.fused``.
+    ``graphs``: captured CUDA graphs that a compiled engine may keep, 0 for none (target ``tensorrt``).
     ``max_prefixes``: system messages whose keys and values are kept for the next streams, 0 for none.
     """
 
@@ -35,6 +36,7 @@ class EngineOptions:
     linear: str = DENSE
     fused: bool = False
     max_prefixes: int = 8
+    graphs: int = 0
 
     def __post_init__(self) -> None:
         for name, known in (("device", DEVICES), ("linear", LINEARS)):
@@ -47,6 +49,8 @@ class EngineOptions:
         for name in ("max_streams", "max_positions", "prefill_chunk", "tokens_per_block"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: {getattr(self, name)} is not positive")
+        if self.graphs < 0:
+            raise ValueError(f"graphs: {self.graphs} is negative")
         if self.kv_positions < self.max_positions:
             raise ValueError(f"kv_positions: {self.kv_positions} is less than max_positions {self.max_positions}")
 

@@ -7,6 +7,7 @@ it is not installed; every call is recorded in ``tests/contracts/tensorrt_runtim
 from __future__ import annotations
 
 import importlib
+import json
 from mmap import mmap
 from types import ModuleType
 from typing import Any
@@ -28,7 +29,9 @@ def load_tensorrt() -> ModuleType:
         return importlib.import_module("tensorrt")
     except ImportError as error:
         raise BuildError(
-            "tensorrt", f"cannot be imported ({error})", "run this inside the container: see compose.yaml"
+            "tensorrt",
+            f"cannot be imported ({error})",
+            "run this inside the container (compose.yaml), or install it beside torch",
         ) from None
 
 
@@ -77,6 +80,12 @@ class Plan:
             shape=tuple(engine.get_tensor_shape(name)),
             ranges=ranges,
         )
+
+    def layers(self) -> list[dict[str, Any]]:
+        """What the engine is made of, as TensorRT itself tells it: one kernel or more each."""
+        told = self._engine.create_engine_inspector().get_engine_information(self._trt.LayerInformationFormat.JSON)
+        found: list[dict[str, Any]] = json.loads(told)["Layers"]
+        return found
 
     def set_address(self, name: str, address: int) -> None:
         """Binds memory. Raises EngineFault."""

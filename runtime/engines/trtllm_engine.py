@@ -75,7 +75,9 @@ class TrtLlmEngine:
         """See ``Engine.run``. Rows of another dtype are converted.
 
         Raises:
-            EngineFault: the step is not one that the engine may be given, or TensorRT refused it.
+            EngineFault: the step is not one that the engine may be given, or TensorRT refused it. What the attention
+                plugin itself refuses ends the process: its checks throw where nothing may be thrown.
+                ``check_step`` asks before, and the supervisor starts the server again.
         """
         shapes = check_step(self._profile, tuple(inputs_embeds.shape), bindings, self.pool_address())
         self._device.follow_caller()

@@ -41,7 +41,7 @@ def compiled_loop(options: Options, config: ModelConfig) -> FrameLoop:
     device = CudaDevice(where.index)  # shared: the engines run one after another
 
     def open_engine(name: str, profile: EngineProfile) -> Engine:
-        return load_engine(name, options.path(ENGINES) / name, profile, device)
+        return load_engine(name, options.path(ENGINES) / name, profile, device, options.engine.graphs)
 
     loop = loop_over(options, config, where, open_engine)
     loop.prepare()

@@ -12,7 +12,7 @@ from runtime.frontend.mel import log_mel, speech_frames
 from runtime.frontend.windows import WindowShape, encode_clips
 from runtime.memory import HostMemory, Memory, TorchMemory
 from runtime.onnx_session import OnnxGraph
-from runtime.options import CUDA, TENSORRT, EncoderOptions, Options
+from runtime.options import TENSORRT, TORCH, EncoderOptions, Options
 from runtime.shapes import Profile, Span, profile_of
 
 Arrays = dict[str, Any]
@@ -41,7 +41,7 @@ class EncoderStage:
         encoder = options.encoder
         self._shape = WindowShape(encoder.frames, encoder.groups, encoder.group_size)
         self._hidden, self._max_windows = encoder.hidden, encoder.max_windows
-        self._memory: Memory = TorchMemory(f"cuda:{gpu}") if options.target == TENSORRT else HostMemory()
+        self._memory: Memory = TorchMemory(f"cuda:{gpu}") if options.sound_engine == TENSORRT else HostMemory()
         self._run = _open(options, self._memory, gpu)
 
     def _graph(self, mel: np.ndarray, frames: np.ndarray, keep: np.ndarray) -> np.ndarray:
@@ -70,7 +70,7 @@ def encoder_profile(encoder: EncoderOptions, features: FeatureConfig) -> Profile
 
 def _open(options: Options, memory: Memory, gpu: int) -> Callable[[Arrays], Arrays]:
     path = options.path(options.encoder.graph)
-    if options.target == CUDA:
+    if options.sound_engine == TORCH:
         from runtime.frames.executor import gpu_device  # late: it needs torch
         from runtime.models.device_encoder import device_encoder
 

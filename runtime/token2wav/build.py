@@ -6,7 +6,7 @@ from pathlib import Path
 
 from runtime.memory import HostMemory, Memory, TorchMemory
 from runtime.onnx_session import OnnxGraph
-from runtime.options import CPU, CUDA, Options, Token2WavOptions
+from runtime.options import ONNX, TORCH, Options, Token2WavOptions
 from runtime.shapes import Profile
 from runtime.token2wav.chunks import Graph
 from runtime.token2wav.flow_stage import FlowStage, read_voice_vectors
@@ -20,7 +20,7 @@ from runtime.token2wav.layout import (
     VOICES,
     Sizes,
 )
-from runtime.token2wav.noise import Noise
+from runtime.token2wav.noise import Noise, Windows
 from runtime.token2wav.shapes import front_profile, step_profile, vocoder_profile
 from runtime.token2wav.vocoder_stage import VocoderStage
 
@@ -36,9 +36,9 @@ def open_flow(options: Options, gpu: int = 0) -> FlowStage:
         BuildError: a file is missing, or a plan is not the one that these options ask for.
     """
     sound, folder = options.token2wav, options.path(options.token2wav.dir)
-    if options.target == CPU:
+    if options.sound_engine == ONNX:
         return build_flow(folder, sound.threads, sound.max_streams, sound.window, sound.full_attention, sound.precision)
-    if options.target == CUDA:
+    if options.sound_engine == TORCH:
         from runtime.frames.executor import gpu_device  # late: it needs torch
         from runtime.token2wav.device_build import device_flow
 
@@ -54,9 +54,9 @@ def open_flow(options: Options, gpu: int = 0) -> FlowStage:
 def open_vocoder(options: Options, gpu: int = 0) -> VocoderStage:
     """The vocoder of a rendered folder; see ``open_flow``."""
     sound, folder = options.token2wav, options.path(options.token2wav.dir)
-    if options.target == CPU:
+    if options.sound_engine == ONNX:
         return build_vocoder(folder, sound.threads, sound.max_streams)
-    if options.target == CUDA:
+    if options.sound_engine == TORCH:
         from runtime.frames.executor import gpu_device  # late: it needs torch
         from runtime.token2wav.device_build import device_vocoder
 
@@ -126,7 +126,16 @@ def _flow(
 
 
 def _vocoder(folder: Path, graph: Graph, max_streams: int, memory: Memory) -> VocoderStage:
-    return VocoderStage(Sizes.read(folder), graph, Noise(folder / SOURCE_NOISE, axis=0), max_streams, memory)
+    return VocoderStage(Sizes.read(folder), graph, _source_noise(folder, memory), max_streams, memory)
+
+
+def _source_noise(folder: Path, memory: Memory) -> Windows:
+    noise = Noise(folder / SOURCE_NOISE, axis=0)
+    if not isinstance(memory, TorchMemory):
+        return noise
+    from runtime.token2wav.device_noise import DeviceNoise  # late: it needs torch
+
+    return DeviceNoise(noise, memory)
 
 
 def _device_memory(gpu: int) -> TorchMemory:

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
+
+
+class Windows(Protocol):
+    """Noise of many rows at once, where a graph takes it."""
+
+    def windows(self, begins: Sequence[int], span: int) -> Any:
+        """[rows, span, ...]: ``span`` entries of every row from its begin on."""
 
 
 class Noise:
@@ -22,3 +31,12 @@ class Noise:
             index[self._axis] = slice(begin, end)
             return np.asarray(self._buffer[tuple(index)])
         return np.take(self._buffer, np.arange(begin, end) % length, axis=self._axis)
+
+    def windows(self, begins: Sequence[int], span: int) -> np.ndarray:
+        """See ``Windows``."""
+        return np.stack([self.window(begin, begin + span) for begin in begins])
+
+    @property
+    def length(self) -> int:
+        """Entries along the time axis."""
+        return int(self._buffer.shape[self._axis])

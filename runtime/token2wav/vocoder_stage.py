@@ -15,11 +15,11 @@ import numpy as np
 
 from runtime.contracts import STATE_LOST, VOCODER_FAILED, ChunkFlag
 from runtime.errors import InvalidRequest
-from runtime.memory import HostMemory, Memory
+from runtime.memory import Array, HostMemory, Memory
 from runtime.token2wav.chunks import Arrays, Chunk, Graph, StreamTable, each_that_works, read_chunks
 from runtime.token2wav.context import DECODER_LOOKAHEAD, PITCH_LEFT, PITCH_LOOKAHEAD, RIGHT
 from runtime.token2wav.layout import Sizes
-from runtime.token2wav.noise import Noise
+from runtime.token2wav.noise import Windows
 
 CALL_FRAMES = 200  # new ones of a stream in one call of the graph: as many as the flow makes in one of its calls
 
@@ -79,13 +79,13 @@ class VocoderStage:
     Args:
         sizes: of the exported folder.
         graph: mel_pitch, mel, turns, noise, lead, frames, source_frames -> audio, f0.
-        source_noise: by absolute sample.
+        source_noise: by absolute sample, in the place that ``memory`` stands for.
         max_streams: most streams with state.
         memory: where the graph takes and leaves its arrays; states are on the host, they are small.
     """
 
     def __init__(
-        self, sizes: Sizes, graph: Graph, source_noise: Noise, max_streams: int, memory: Memory | None = None
+        self, sizes: Sizes, graph: Graph, source_noise: Windows, max_streams: int, memory: Memory | None = None
     ) -> None:
         self._sizes, self._graph, self._noise = sizes, graph, source_noise
         self._memory = memory or HostMemory()
@@ -155,7 +155,8 @@ class VocoderStage:
         sounds: list[list[np.ndarray]] = [[] for _ in chunks]
         while rows := self._windows(chunks, states):
             inputs = self._inputs([(state, window) for _, state, window in rows])
-            out = self._graph({name: self._memory.put(array) for name, array in inputs.items()})
+            noise = self._noise_of([window for _, _, window in rows])
+            out = self._graph({name: self._memory.put(array) for name, array in inputs.items()} | {"noise": noise})
             audios, pitches = self._memory.take(out["audio"]), self._memory.take(out["f0"])
             for (i, state, window), audio, f0 in zip(rows, audios, pitches, strict=True):
                 sounds[i].append(self._take(state, window, audio, f0))
@@ -173,25 +174,29 @@ class VocoderStage:
         return rows
 
     def _inputs(self, rows: Sequence[tuple[VocoderState, Window]]) -> Arrays:
-        """The windows as one batch, padded on the right with zeros."""
-        samples, windows = self._sizes.frame_samples, [window for _, window in rows]
+        """The windows as one batch, padded on the right with zeros; without their noise."""
+        windows = [window for _, window in rows]
         source = np.array([window.source_end - window.start for window in windows])
         frames = np.array([window.end - window.start for window in windows])
         lead = np.array([window.start - window.pitch_start for window in windows])
         pitch = int((lead + source).max()) + PITCH_LOOKAHEAD
         decoded = int(frames.max()) + DECODER_LOOKAHEAD
-        span = int(source.max()) * samples
         return {
             "mel_pitch": np.stack(
                 [_cut(state, w.pitch_start, w.source_end + PITCH_LOOKAHEAD, pitch) for state, w in rows]
             ),
             "mel": np.stack([_cut(state, w.start, w.end + DECODER_LOOKAHEAD, decoded) for state, w in rows]),
             "turns": np.stack([state.turns for state, _ in rows]).astype(np.float32),
-            "noise": np.stack([self._noise.window(w.start * samples, w.start * samples + span) for w in windows]),
             "lead": lead,
             "frames": frames,
             "source_frames": source,
         }
+
+    def _noise_of(self, windows: Sequence[Window]) -> Array:
+        """As much for every row as the longest source needs."""
+        samples = self._sizes.frame_samples
+        longest = max(window.source_end - window.start for window in windows)
+        return self._noise.windows([window.start * samples for window in windows], longest * samples)
 
     def _take(self, state: VocoderState, window: Window, audio: np.ndarray, f0: np.ndarray) -> np.ndarray:
         """The new samples of a row; the state moves on to where the next window begins."""

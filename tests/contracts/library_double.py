@@ -115,10 +115,10 @@ def build(model, build_config):
     assert build_config.max_num_tokens <= build_config.max_seq_len * build_config.max_batch_size
     assert build_config.strongly_typed and build_config.max_beam_width == 1
     Trace.current = trace = Trace(build_config.plugin_config)
-    keywords = recorded.load().symbols["tensorrt_llm.models.modeling_utils.PretrainedModel.prepare_inputs"]
+    keywords = recorded.load().signatures["tensorrt_llm.models.modeling_utils.PretrainedModel.prepare_inputs"]
     values = vars(build_config) | {"use_cache": True, "prompt_embedding_table_size": 0, "lora_target_modules": []}
     values["speculative_decoding_draft_tokens_external"] = False
-    model(**model.prepare_inputs(**{p.name: values[p.name] for p in keywords.signature.parameters}))
+    model(**model.prepare_inputs(**{p.name: values[p.name] for p in keywords.parameters}))
     net.check_all_called(model)
     Path(build_config.output_timing_cache).write_bytes(b"times")
     return Engine(trace, model.config, build_config)

@@ -174,7 +174,7 @@ NOT_OURS = ("past_key_value", "encoder_input_lengths", "encoder_max_input_length
 
 def params_class(path):
     """The library's two bundles of inputs: what is left out is None."""
-    names = [parameter.name for parameter in recorded.load().symbols[path].signature.parameters]
+    names = [parameter.name for parameter in recorded.load().signatures[path].parameters]
     return enforced(path)(lambda **params: dict.fromkeys(names) | params)
 
 

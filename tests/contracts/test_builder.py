@@ -14,6 +14,7 @@ import builders.tensorrt.convert_config as convert_config
 from builders.__main__ import main
 from builders.build import build
 from builders.request import BuildRequest
+from builders.settings import Settings
 from builders.tensorrt import precision
 from builders.tensorrt.profiles import PROFILES
 from builders.tensorrt.toolchain import IMAGE, Toolchain, find_toolchain
@@ -27,14 +28,17 @@ from runtime.options import Options
 from runtime.token2wav.layout import FRONT_GRAPH, STEP_GRAPHS, VOCODER_GRAPH
 
 GPU_BYTES = 80 << 30
-STEPS = ["tiny checkpoints", "weights", "backbone checkpoint", "srh checkpoint", "backbone engine", "srh engine"]
 GRAPHS = ["audio encoder", "token2wav"]
+LANGUAGE = ["backbone checkpoint", "srh checkpoint", "backbone engine", "srh engine"]
+STEPS = ["tiny checkpoints", "weights", *GRAPHS, *LANGUAGE]  # what is exported before what takes long
 PLANS = ["audio_encoder.plan", "flow_front.plan", "flow_step.fp16.plan", "vocoder.plan"]
-LATER = [*GRAPHS, *(f"plan {name}" for name in PLANS), "model repository"]
+LATER = [*(f"plan {name}" for name in PLANS), "model repository"]
 
 
-def machine(capability=(9, 0)):
-    return Toolchain("1.2.1", "10.14.1.48", "2.10.0", "Some GPU 80GB/PCIe", capability, GPU_BYTES, GPU_BYTES)
+def machine(capability=(9, 0), language=True):
+    return Toolchain(
+        "1.2.1" if language else None, "10.14.1.48", "2.10.0", "Some GPU 80GB/PCIe", capability, GPU_BYTES, GPU_BYTES
+    )
 
 
 @pytest.fixture
@@ -137,7 +141,7 @@ def test_steps_manifest_capacity_and_timing_cache(log, tmp_path):
     assert first.input_timing_cache is None
     assert second.input_timing_cache == second.output_timing_cache == first.output_timing_cache
     assert first.output_timing_cache.endswith("timing/Some_GPU_80GB_PCIe-10.14.1.48.cache")
-    assert first.plugin_config.use_paged_context_fmha and first.plugin_config.gemm_plugin is None
+    assert first.plugin_config.use_paged_context_fmha and first.plugin_config.gemm_plugin == "auto"
 
 
 def test_an_interrupted_build_goes_on_where_it_stopped(log, tmp_path):
@@ -146,7 +150,7 @@ def test_an_interrupted_build_goes_on_where_it_stopped(log, tmp_path):
         run(tmp_path)
     log.fail_at = -1
     again = run(tmp_path)
-    assert [line for line in again if line.endswith("unchanged")] == [f"{name}: unchanged" for name in STEPS[:5]]
+    assert [line for line in again if line.endswith("unchanged")] == [f"{name}: unchanged" for name in STEPS[:-1]]
     assert len(log.builds) == 3
     steps = [line for line in run(tmp_path) if "unchanged" in line or "building" in line]
     assert steps == [f"{name}: unchanged" for name in STEPS + LATER]
@@ -281,3 +285,76 @@ def test_versions_and_gpu_are_found(log, monkeypatch):
 def test_another_version_of_the_library_is_refused():
     with pytest.raises(BuildError, match=r"is version 1\.3\.0, not 1\.2\.1; run .* inside the container"):
         Toolchain("1.3.0", "10.14", "2.10", "GPU", (9, 0), GPU_BYTES, GPU_BYTES)
+
+
+def test_weight_only_layers_have_a_plugin_of_their_own(log, tmp_path):
+    run(tmp_path, "h100-w8a16")
+    assert [config.plugin_config.gemm_plugin for config in log.builds] == [None, None]
+
+
+def test_float32_is_no_precision_of_an_engine(log, tmp_path):
+    from builders.tensorrt.compile import compile_engine
+
+    with pytest.raises(BuildError, match="precision: f32 is for checkpoints alone; use one of bf16, w8a16"):
+        compile_engine(tmp_path, None, precision.Precision.named("f32"), tmp_path, tmp_path / "times")
+
+
+def test_plans_are_built_beside_the_language_engines_of_cuda(monkeypatch, log, tmp_path):
+    """Without TensorRT-LLM, by any TensorRT."""
+    monkeypatch.setattr("builders.build.find_toolchain", lambda language: machine(language=language))
+    monkeypatch.setattr("builders.build.sound_capacity", lambda options: "")
+    lines = []
+    build(BuildRequest("cuda", tmp_path, sound="tensorrt"), lines.append)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    plans = [f"plan {name}" for name in PLANS]
+    assert list(manifest["steps"]) == ["tiny checkpoints", *GRAPHS, *plans, "model repository"]
+    assert "tensorrt_llm" not in manifest["versions"] and manifest["versions"]["tensorrt"] == "10.14.1.48"
+    assert manifest["gpu"] == machine().gpu and not log.builds
+    options = Options.read(tmp_path)
+    assert (options.target, options.sound_engine, options.engine.device) == ("cuda", "tensorrt", "cuda")
+    build(BuildRequest("cuda", tmp_path), lines.append)
+    assert Options.read(tmp_path).sound_engine == "torch"
+
+
+def test_torch_may_sound_beside_compiled_language_engines(log, tmp_path):
+    build(BuildRequest("tensorrt", tmp_path, sound="torch"), lambda line: None)
+    options = Options.read(tmp_path)
+    assert (options.target, options.sound_engine) == ("tensorrt", "torch") and len(log.builds) == 2
+    assert options.path(options.cosyvoice).is_dir() and not list(tmp_path.rglob("*.plan"))
+
+
+def test_graphs_are_the_one_option_of_compiled_engines(log, tmp_path):
+    settings = Settings.read(["engine.graphs=8"])
+    build(BuildRequest("tensorrt", tmp_path, settings=settings), lambda line: None)
+    assert Options.read(tmp_path).engine.graphs == 8
+
+
+@pytest.mark.parametrize(
+    ("version", "fits"),
+    [("10.13.2.6", False), ("10.14.1.48", True), ("10.16.0", True), ("11.4.0.106", True), ("12.0.0", False)],
+)
+def test_plans_take_tensorrt_from_10_14_to_11(version, fits):
+    if fits:
+        assert Toolchain(None, version, "2.13", "GPU", (9, 0), GPU_BYTES, GPU_BYTES).versions["tensorrt"] == version
+        return
+    with pytest.raises(BuildError, match=rf"tensorrt: is version {re.escape(version)}, plans are for 10\.14 to 11;"):
+        Toolchain(None, version, "2.13", "GPU", (9, 0), GPU_BYTES, GPU_BYTES)
+
+
+@pytest.mark.parametrize(
+    ("target", "sound", "message"),
+    [
+        ("cpu", "tensorrt", "sound: 'tensorrt' on target cpu, which takes onnx; leave it out"),
+        ("cuda", "onnx", "sound: 'onnx' on target cuda, which takes torch or tensorrt"),
+        ("tensorrt", "fast", "sound: 'fast' on target tensorrt, which takes tensorrt or torch"),
+    ],
+)
+def test_a_sound_that_the_target_does_not_have_is_refused(target, sound, message, tmp_path):
+    with pytest.raises(BuildError, match=message):
+        BuildRequest(target, tmp_path, sound=sound)
+
+
+def test_without_tensorrt_the_error_names_both_ways(tmp_path):
+    with pytest.raises(BuildError, match=r"tensorrt: is not installed here; install .* or build with --sound torch"):
+        build(BuildRequest("cuda", tmp_path / "out", sound="tensorrt"), print)
+    assert not (tmp_path / "out").exists()

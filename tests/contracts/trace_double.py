@@ -23,7 +23,7 @@ class ContractViolation(AssertionError):
 
 def enforced(path):
     """Calls must fit the recorded signature; ``self`` is not counted."""
-    signature = recorded.load().symbols[path].signature
+    signature = recorded.load().signatures[path]
 
     def wrap(function):
         @wraps(function)

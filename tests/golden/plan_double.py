@@ -201,6 +201,10 @@ class MemoryPoolType:
     WORKSPACE = "workspace"
 
 
+class ProfilingVerbosity:
+    DETAILED = "detailed"
+
+
 class BuilderFlag:
     TF32 = "tf32"
 

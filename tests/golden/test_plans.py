@@ -16,7 +16,7 @@ from runtime.engines.trt_plan import Plan
 from runtime.errors import BuildError, EngineFault
 from runtime.memory import TorchMemory
 from runtime.options import Token2WavOptions
-from runtime.plan_graph import PLAN_SUFFIX, PlanGraph
+from runtime.plan_graph import ALIGNMENT, PLAN_SUFFIX, PlanGraph
 from runtime.token2wav import build
 from runtime.token2wav.hops import ALIGNED_HOPS, STEADY_HOPS
 from runtime.token2wav.layout import FRONT_GRAPH, STEP_GRAPHS, VOCODER_GRAPH, Sizes
@@ -109,3 +109,15 @@ def test_wrong_arrays_are_named(trt, exported, tmp_path):
         graph.run(good | {"tokens": good["tokens"].int()})
     with pytest.raises(EngineFault, match=r"tokens cannot have shape \[99, 10\]"):
         graph.run(good | {"tokens": torch.zeros(99, 10, dtype=torch.int64)})
+
+
+def test_a_view_that_begins_anywhere_is_not_bound_where_it_lies(trt, exported, tmp_path):
+    """TensorRT wants aligned addresses: a view inside another tensor is copied, whole tensors are not."""
+    graph = compiled(exported, tmp_path, OPTIONS)[FRONT_GRAPH]
+    storage = torch.zeros(ALIGNMENT + 2 * 200 * 4, dtype=torch.uint8)
+    begin = -storage.data_ptr() % ALIGNMENT
+    whole = storage[begin : begin + 800].view(torch.float32)
+    assert graph._bindable("embedding", {"embedding": whole}).data_ptr() == whole.data_ptr()
+    inside = whole[1:]
+    copied = graph._bindable("embedding", {"embedding": inside})
+    assert copied.data_ptr() != inside.data_ptr() and torch.equal(copied, inside)

@@ -18,6 +18,7 @@ from runtime.models.speech_head import Projections
 from runtime.stream import Prompt
 
 pytestmark = pytest.mark.golden
+POSITIONS = 4096  # of the longest sequence
 CLIPS = ("chirp_0p5s", "noise_2p3s", "tones_7s")
 STEPS = 12  # recorded in full
 LOGITS, OTHER = 2e-4, 1e-4
@@ -42,7 +43,7 @@ def converted(tmp_path_factory):
     for name in ("f32", "bf16", "w8a16"):
         for plan in (backbone_plan(config), speech_plan(config)):
             directory = found[name, plan.name] = out / name / plan.name
-            convert(config.directory, plan, Precision.named(name), directory)
+            convert(config.directory, plan, Precision.named(name), POSITIONS, directory)
     return found
 
 

@@ -29,6 +29,7 @@ from runtime.models.speech_head import Projections
 
 pytestmark = pytest.mark.golden
 LOGITS, OTHER = 2e-4, 1e-4
+POSITIONS = 4096  # of the longest sequence
 CLIPS = ("chirp_0p5s", "noise_2p3s")
 
 
@@ -46,7 +47,7 @@ def run(monkeypatch, tmp_path):
     from builders.tensorrt.fac_engine import FacEngine
 
     def run(plan, rows, lasts):
-        convert(data.config().directory, plan, Precision.named("f32"), tmp_path)
+        convert(data.config().directory, plan, Precision.named("f32"), POSITIONS, tmp_path)
         model = FacEngine.from_checkpoint(str(tmp_path))
         profile = backbone_profile(data.config(), EngineOptions())  # only its sizes: any that fit
         shape = profile.shape

@@ -18,7 +18,8 @@ def plan(tmp_path):
     machine = SimpleNamespace(gpu_bytes=80 << 30)
 
     def make(*given):
-        return SoundBuild.plan(Path(), tmp_path, PROFILES["h100-bf16"], machine, False, Settings.read(given))
+        streams = PROFILES["h100-bf16"].max_streams
+        return SoundBuild.plan(Path(), tmp_path, streams, machine, False, Settings.read(given))
 
     return make
 

@@ -1,5 +1,7 @@
 """Which stages each target opens, and what is said where they cannot run."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -55,3 +57,21 @@ def test_full_attention_has_no_bounded_shapes(tmp_path, target):
     sound = Token2WavOptions(full_attention=True)
     with pytest.raises(ValueError, match=r"token2wav\.full_attention: .* use cpu"):
         Options(tmp_path, "model", FEATURES, ENCODER, token2wav=sound, target=target)
+
+
+@pytest.mark.parametrize(
+    ("open_stage", "missing"),
+    [(open_flow, "flow_front.plan"), (open_vocoder, "vocoder.plan"), (EncoderStage, "encoder.plan")],
+)
+def test_plans_are_opened_beside_the_language_engines_of_cuda(options, open_stage, missing):
+    with pytest.raises(BuildError, match=rf"{missing}: not found in"):
+        open_stage(replace(options(CUDA), sound=TENSORRT), 0)
+
+
+def test_a_sound_is_one_of_the_target_and_has_the_choices_of_its_own(options):
+    with pytest.raises(ValueError, match=r"sound: 'tensorrt' on target cpu, which takes onnx"):
+        replace(options("cpu"), sound=TENSORRT)
+    forced = replace(ENCODER, engine="onnx")
+    assert replace(options(TENSORRT), sound="torch", encoder=forced).sound_engine == "torch"
+    with pytest.raises(ValueError, match=r"encoder\.engine: 'onnx' is a choice of sound torch only; use auto"):
+        replace(options(CUDA), sound=TENSORRT, encoder=forced)

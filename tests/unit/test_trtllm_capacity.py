@@ -80,7 +80,7 @@ def test_bytes_of_weights(released):
 
 def test_converted_files_have_the_computed_size(tiny, tmp_path):
     for plan in (backbone_plan(tiny), speech_plan(tiny)):
-        _, weights = convert(tiny.directory, plan, BF16, tmp_path / plan.name)
+        _, weights = convert(tiny.directory, plan, BF16, 4096, tmp_path / plan.name)
         header = int.from_bytes(weights.read_bytes()[:8], "little") + 8
         assert weights.stat().st_size - header == checkpoint_bytes(plan, BF16)
 

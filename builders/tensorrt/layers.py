@@ -1,0 +1,45 @@
+"""What compiled plans are made of, in TensorRT's own words: is attention one kernel per layer, and which ones last?
+
+``python -m builders.tensorrt.layers --out OUT``, on the GPU that they were compiled for. Not yet run on one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from pathlib import Path
+
+import torch
+
+from runtime.engines.trt_plan import Plan, load_tensorrt
+from runtime.errors import ServeError
+from runtime.plan_graph import PLAN_SUFFIX
+
+KIND, KERNEL = "LayerType", "TacticName"  # of a layer as TensorRT describes it in detail
+
+
+def summary(plan: Plan) -> list[str]:
+    """Kernels and how many layers run each, most first."""
+    counts = Counter(f"{layer.get(KIND, '?')}: {layer.get(KERNEL, '?')}" for layer in plan.layers())
+    return [f"{count:6} {name}" for name, count in counts.most_common()]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status 0, or 1 with one line on stderr."""
+    parser = argparse.ArgumentParser(prog="python -m builders.tensorrt.layers", description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="built folder")
+    try:
+        trt = load_tensorrt()
+        for path in sorted(parser.parse_args(arguments).out.rglob(f"*{PLAN_SUFFIX}")):
+            print(path.name)
+            stream = torch.cuda.current_stream().cuda_stream
+            print("\n".join(summary(Plan(trt, path.name, path.read_bytes(), stream))))
+    except ServeError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
