@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer, pre_tokenizers
-from transformers import AutoTokenizer
 
 from runtime.errors import BuildError
 
@@ -31,6 +30,8 @@ class ChatTokenizer:
     """
 
     def __init__(self, directory: Path) -> None:
+        from transformers import AutoTokenizer  # seconds, which only a loaded tokenizer is worth
+
         try:
             self._hf: Any = AutoTokenizer.from_pretrained(str(directory), local_files_only=True)
         except (OSError, ValueError) as error:
