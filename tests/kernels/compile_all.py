@@ -8,7 +8,7 @@ import json
 
 import torch
 import triton
-from gpubench import checks, rule_checks
+from gpubench import bed, checks, rule_checks
 from gpubench.sizes import full
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
@@ -60,7 +60,7 @@ def main():
     JITFunction.run = caught
     # The tensors are small and on the CPU; only their types and the constants of the full sizes matter.
     for dtype in (torch.bfloat16, torch.float32):  # float32 is what parity asks for, and needs twice the shared memory
-        for check in checks.run_checks(full(), torch.device("cpu"), dtype):
+        for check in checks.run_checks(full(), torch.device("cpu"), dtype, [checks.WHOLE_STACKS]):
             assert not check.problem, f"{check.name}: {check.problem}"
     # The flow's own type, and every tile of queries.
     from gpubench.flow_checks import flow_results
@@ -78,10 +78,10 @@ def main():
 
     slots = torch.zeros(3, dtype=torch.int32)
     for ids in (6565, 151936):
-        choices = checks._choices(ids, torch.device("cpu"))
+        choices = bed.choices_of(ids, torch.device("cpu"))
         for count in (0, 4) if ids == 6565 else (0,):
             choice.choose(torch.zeros(3, ids).bfloat16(), slots, choices, torch.zeros(3, count).long(), count)
-    pool = checks._pool(full(), [5, 9, 7], torch.device("cpu"), torch.bfloat16)
+    pool = bed.pool_of(full().model.backbone, [5, 9, 7], torch.device("cpu"), torch.bfloat16)
     for heads in (16, 32):
         for splits in (1, 16):
             rows_attention.attend_rows(torch.zeros(3, heads, 128).bfloat16(), pool, slots, slots, 0, splits)
