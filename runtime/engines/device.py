@@ -20,6 +20,12 @@ def bring(values: np.ndarray, device: torch.device) -> torch.Tensor:
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
+def give_back(device: torch.device) -> None:
+    """Returns to the GPU what torch keeps of memory that nothing uses: other processes load there meanwhile."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
 class Mark(Protocol):
     """A point in the work of a stream."""
 

@@ -16,7 +16,7 @@ from gpubench.variant_checks import TEXT_SAMPLERS, VARIANTS
 from kernels.linear import Dense
 from kernels.ops import kernel_ops, twin_ops
 from kernels.paged_rows import cut_tiles
-from kernels.quantised import knows_fp8, quantise, scaled_product
+from kernels.quantised import FEW_ROWS, knows_fp8, quantise, scaled_product
 
 CHUNK, IDS = 21, 40
 SEED = 0  # before every comparison: none depends on whether another one could run
@@ -115,9 +115,10 @@ def _snake(bed: Bed) -> Pairs:
 def _quantised(bed: Bed, name: str, kind: torch.dtype) -> Pairs:
     from kernels.gpu.quantised import scaled_product as fused
 
-    matrix, rows = quantise(bed.rand(96, bed.width), kind), bed.rand(ROWS, bed.width)
-    args = (rows, matrix.weight, matrix.scale)
-    yield f"{name} product", fused(*args), scaled_product(*args)
+    matrix = quantise(bed.rand(96, bed.width), kind)
+    for rows in (ROWS, FEW_ROWS):
+        args = (bed.rand(rows, bed.width), matrix.weight, matrix.scale)
+        yield f"{name} product, {rows} rows", fused(*args), scaled_product(*args)
 
 
 def _int8(bed: Bed) -> Pairs:

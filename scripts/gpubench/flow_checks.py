@@ -64,7 +64,5 @@ def flow_pages(sizes: BenchSizes, device: torch.device, dtype: torch.dtype, stre
         ints([2, 0, 1], [SLOTS] * SLOTS), ints([3, 1, 2], [NONE] * SLOTS),
         ints([4 * frames], [0])[:, 0], ints([length], [length - 9])[:, 0], SLOTS,
     )  # fmt: skip
-    q = (torch.randn(2 * streams, length, config.heads, config.head_dim, device=device) * config.head_dim**-0.5).to(
-        dtype
-    )
-    return q, cache, rand(streams * blocks, *block), pages
+    q = torch.randn(2 * streams, length, config.heads, config.head_dim, device=device) * config.head_dim**-0.5
+    return q.to(dtype), cache, rand(streams * blocks, *block), pages
