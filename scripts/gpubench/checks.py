@@ -167,12 +167,19 @@ COMPARISONS: dict[str, Callable[[Bed], Pairs]] = {
 
 
 def run_checks(
-    sizes: BenchSizes, device: torch.device, dtype: torch.dtype, leave_out: Sequence[str] = ()
+    sizes: BenchSizes, device: torch.device, dtype: torch.dtype, names: Sequence[str] | None = None
 ) -> Iterator[Check]:
-    """All of them, one after another: one that cannot run stops no other. A CPU's interpreter knows float32 only."""
+    """One after another: one that cannot run stops no other. A CPU's interpreter knows float32 only.
+
+    Args:
+        names: of ``COMPARISONS``; all when None.
+
+    Raises:
+        DeviceLost: after a comparison, when the device does nothing more in this process.
+    """
     bed = Bed(sizes, device, dtype, kernel_ops(), twin_ops())
     for name, compare in COMPARISONS.items():
-        if name in leave_out:
+        if names is not None and name not in names:
             continue
         torch.manual_seed(SEED)
         try:
@@ -180,9 +187,26 @@ def run_checks(
             found = [(label, _error(mine, twin)) for label, mine, twin in compare(bed)]
         except Exception as error:
             yield Check(name, float("nan"), 0.0, explained(error))
+            if lost(device):
+                raise DeviceLost(name) from error
             continue
         for label, value in found:
             yield Check(label, value, 0.0 if label in EXACT else TOLERANCES[dtype])
+
+
+def lost(device: torch.device) -> bool:
+    """Whether an error stays with this process: after an illegal address, say, every call of the device fails."""
+    if device.type != "cuda":
+        return False
+    try:
+        torch.cuda.synchronize(device)
+    except RuntimeError:
+        return True
+    return False
+
+
+class DeviceLost(Exception):
+    """The device does nothing more in this process."""
 
 
 def explained(error: Exception) -> str:
