@@ -19,10 +19,11 @@ from gpubench.measure import Measured, line, record, table
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """A number or text that is no row; the last one of a name stands."""
+    """A number or text that is no row; the last one of a name stands. ``told``: printed too."""
 
     name: str
     value: Any
+    told: bool = True
 
 
 Item = Measured | Check | Fact
@@ -128,5 +129,6 @@ class Ledger:
             say(f"{'pass' if item.passed else 'FAIL'}  {item.name}: {how}")
         else:
             self.result[item.name] = item.value
-            say(f"{item.name.replace('_', ' ')}: {item.value}")
+            if item.told:
+                say(f"{item.name.replace('_', ' ')}: {item.value}")
         self.write()
