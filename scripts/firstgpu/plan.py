@@ -53,7 +53,8 @@ class Step:
     @property
     def usual_s(self) -> float:
         """Of all parts together."""
-        return min(self.limit_s, max(p.usual_s for p in self.parts) + sum(p.usual_s for p in self.parts) / self.at_once)
+        longest, work = max(part.usual_s for part in self.parts), sum(part.usual_s for part in self.parts)
+        return min(self.limit_s, max(longest, work / self.at_once))
 
     def missing(self, environment: Mapping[str, str]) -> list[str]:
         """Variables that are not set."""

@@ -38,12 +38,17 @@ class Ended:
         """Whether it ended by itself and well."""
         return self.status == 0
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """What pytest counted."""
+        return {kind: int(count) for count, kind in COUNTED.findall(self.output[-TAIL:])}
+
     def record(self) -> dict[str, object]:
         """For the result file."""
         return {
             "name": self.part.name, "command": list(self.part.command), "passed": self.passed, "status": self.status,
             "seconds": round(self.seconds, 1), "limit_s": round(self.part.limit_s, 1), "problem": self.problem,
-            "counts": {kind: int(count) for count, kind in COUNTED.findall(self.output[-TAIL:])},
+            "counts": self.counts,
             "named": NAMED.findall(self.output)[:MOST_NAMED], "tail": self.output[-TAIL:],
         }  # fmt: skip
 

@@ -26,10 +26,8 @@ def budget(steps: Sequence[Step], seconds: float) -> str:
         lines.append(f"{step.name:14} {begins:7.0f} {step.usual_s:7.0f} {step.limit_s:7.0f}  {step.if_it_fails}")
         begins += step.usual_s
     most = sum(step.limit_s for step in steps)
-    reserve = seconds - begins
-    return "\n".join(
-        [*lines, f"usual {begins:.0f} s, at most {most:.0f} s of {seconds:.0f} s; reserve {reserve:.0f} s"]
-    )
+    whole = f"usual {begins:.0f} s, at most {most:.0f} s of {seconds:.0f} s; reserve {seconds - begins:.0f} s"
+    return "\n".join([*lines, whole])
 
 
 class FirstRun:
@@ -94,11 +92,9 @@ class FirstRun:
             for one in found:
                 log.write(f"=== {one.part.name}: {' '.join(one.part.command)}\n{one.output}\n")
         for one in found:
-            counts = ", ".join(f"{n} {kind}" for kind, n in one.record()["counts"].items())  # type: ignore[attr-defined]
-            how = " ".join(text for text in (one.problem, counts) if text)
-            print(
-                f"{'pass' if one.passed else 'FAIL'}  {one.part.name}: {one.seconds:.1f} s {how}".rstrip(), flush=True
-            )
+            counts = ", ".join(f"{count} {kind}" for kind, count in one.counts.items())
+            how = " ".join(text for text in (f"{one.seconds:.1f} s", one.problem, counts) if text)
+            print(f"{'pass' if one.passed else 'FAIL'}  {one.part.name}: {how}", flush=True)
 
     def _write(self) -> None:
         fresh = self._out / f"{RESULT}.part"
