@@ -5,6 +5,9 @@ JSON object: by kernel and GPU architecture, shared memory and the size of the c
 """
 
 import json
+import re
+import subprocess
+import tempfile
 
 import torch
 import triton
@@ -18,6 +21,7 @@ from kernels.linear import Dense
 from kernels.quantised import quantise
 
 ARCHITECTURES = {"A100": 80, "H100": 90}
+NEWEST = "H100"
 WARP = 32
 TYPES = {
     torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16", torch.int32: "i32", torch.int64: "i64",
@@ -25,6 +29,21 @@ TYPES = {
 }  # fmt: skip
 DIVISIBLE = [["tt.divisibility", 16]]
 found = {}
+
+
+def facts(ptx):
+    """Which instructions a kernel has: products of cut float32, approximate sines, Hopper's own products."""
+    return {"tf32": ptx.count("tf32"), "approximate": ptx.count("sin.approx"), "wgmma": ptx.count("wgmma.mma_async")}
+
+
+def stack_bytes(cubin):
+    """Of a program: where registers are spilled to."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        command = [triton.knobs.nvidia.cuobjdump.path, "--dump-resource-usage", file.name]
+        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return max(map(int, re.findall(r"STACK:(\d+)", text)))
 
 
 def caught(kernel, *args, grid, warmup, **options):
@@ -53,6 +72,8 @@ def caught(kernel, *args, grid, warmup, **options):
         source = ASTSource(kernel, signature, constants, attrs)
         made = triton.compile(source, target=GPUTarget("cuda", architecture, WARP), options=settings)
         sizes = {"shared": made.metadata.shared, "bytes": len(made.asm["cubin"]), "warps": made.metadata.num_warps}
+        if name == NEWEST:
+            sizes |= facts(made.asm["ptx"]) | {"stack": stack_bytes(made.asm["cubin"])}
         found[f"{key} {kind} {name} {sorted(constants.values(), key=str)}"] = sizes
 
 

@@ -14,12 +14,17 @@ KERNELS = {
     "_mix_text", "_guided_step", "_snake", "_scaled_product", "_choose_short", "_choose_long", "_scan", "_accept",
     "_fused_linear", "_modulated_norm", "_pack_heads", "_attend_blocks",
 }  # fmt: skip
+HALF = ("*bf16", "*fp16")
+OF_HOPPER = {"_attend_blocks"}  # whose widest tile in 16 bit is multiplied by Hopper's own instructions
 
 
-def test_all_kernels_compile_for_ampere_and_hopper(tmp_path):
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory):
+    """By kernel, types, GPU and constants: what the compiler made."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     root = Path(__file__).parents[2]
-    environment |= {"TRITON_CACHE_DIR": str(tmp_path), "PYTHONPATH": f"{root}:{root / 'scripts'}"}
+    cache = str(tmp_path_factory.mktemp("triton"))
+    environment |= {"TRITON_CACHE_DIR": cache, "PYTHONPATH": f"{root}:{root / 'scripts'}"}
     done = subprocess.run(
         [sys.executable, str(Path(__file__).parent / "compile_all.py")],
         env=environment, capture_output=True, text=True, timeout=600,
@@ -27,9 +32,34 @@ def test_all_kernels_compile_for_ampere_and_hopper(tmp_path):
     if "ptxas" in done.stderr and "not found" in done.stderr.lower():
         pytest.skip("this build of Triton brings no assembler")
     assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads(done.stdout.splitlines()[-1])
-    for name, sizes in found.items():
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_all_kernels_compile_for_ampere_and_hopper(compiled):
+    for name, sizes in compiled.items():
         gpu = next(gpu for gpu in SHARED if f" {gpu} " in name)
         assert sizes["bytes"] > 0 and sizes["shared"] <= SHARED[gpu], name
-    compiled = {name.split()[0].split(".")[1] for name in found}
-    assert compiled >= KERNELS, KERNELS - compiled
+    found = {name.split()[0].split(".")[1] for name in compiled}
+    assert found >= KERNELS, KERNELS - found
+
+
+def test_no_kernel_is_less_exact_than_it_says(compiled):
+    """No product of cut float32 and no approximate sine, in any variant."""
+    newest = {name: sizes for name, sizes in compiled.items() if "tf32" in sizes}
+    assert len(newest) > len(KERNELS)
+    assert not [name for name, sizes in newest.items() if sizes["tf32"] or sizes["approximate"]]
+
+
+def test_kernels_in_16_bit_spill_nothing(compiled):
+    """Their speed is what counts; float32 variants are for comparisons, and some spill."""
+    half = {
+        name: sizes["stack"] for name, sizes in compiled.items() if "stack" in sizes and any(t in name for t in HALF)
+    }
+    assert len(half) > 20 and not {name: size for name, size in half.items() if size}
+
+
+def test_which_kernels_have_hoppers_products(compiled):
+    """Another code path of the compiler: what takes it must be compared with its twin at that very size."""
+    found = [name for name, sizes in compiled.items() if sizes.get("wgmma")]
+    assert {name.split()[0].split(".")[1] for name in found} == OF_HOPPER
+    assert all("*fp16" in name for name in found)
