@@ -61,7 +61,7 @@ def come_and_go(executor, monkeypatch):
     streams, ids = [golden_stream(name, key) for key, name in enumerate(names)], {}
     for step in range(40):
         if step % 4 == 0 and step // 4 < len(streams):
-            loop.add(streams[step // 5])
+            loop.add(streams[step // 4])
         if step % 11 == 10:
             running = [stream for stream in loop.scheduler.running if stream.key % 3 == 1]
             for stream in running[:1]:

@@ -13,7 +13,7 @@ from watched import META, Recorder
 
 # Variants of kernels that Triton compiles for a part before the model is ready, counted; those of ``fused`` and
 # ``int8`` beyond the ones of dense. Another number is no fault by itself: each costs about 0.3 s of every start.
-VARIANTS = {"language dense": 42, "language dense fused": 12, "language int8": 6, "flow": 9, "vocoder": 2, "encoder": 0}
+VARIANTS = {"language dense": 42, "language dense fused": 9, "language int8": 5, "flow": 9, "vocoder": 2, "encoder": 0}
 RECORDINGS = {"language dense": 39, "language dense fused": 18, "language int8": 18, "flow": 8, "vocoder": 2,
               "encoder": 1}  # fmt: skip
 

@@ -82,6 +82,7 @@ class Recorder:
 
     def __init__(self):
         self.device, self.problems, self.count, self._outside = META, [], 0, {}
+        gc.freeze()  # what is there already need not be looked at after every recording
 
     def upload(self, target, values):
         assert target.shape == values.shape
