@@ -18,6 +18,7 @@ class Late:
     def __init__(self):
         self.device, self.queue, self.most = CPU, [], 0
 
+    @torch.inference_mode()
     def run(self):
         self.most = max(self.most, len(self.queue))
         while self.queue:
