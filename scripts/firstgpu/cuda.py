@@ -10,7 +10,7 @@ BUDGET_S = 780.0
 #: Test files whose libraries a bare machine lacks, or that take no GPU.
 LEFT_OUT = (
     "test_bench_gpu.py", "test_bench_parts.py", "test_first_gpu.py", "test_bare.py", "test_compile.py",
-    "test_recorded_work.py", "test_load_peak.py", "test_late.py",
+    "test_recorded_work.py", "test_load_peak.py", "test_late.py", "test_bench_sound.py",
 )  # fmt: skip
 SIDE_BY_SIDE = 4
 REPORTS = ("-q", "-rf", "-p", "no:cacheprovider")

@@ -71,7 +71,8 @@ class FirstRun:
         found = self._parts(step, min(ends, began + step.limit_s))
         known = {"passed": all(one.passed for one in found), "seconds": round(time.monotonic() - began, 1)}
         self.result["steps"][step.name] = known | {
-            "if_it_fails": step.if_it_fails, "parts": [one.record() for one in found]
+            "if_it_fails": step.if_it_fails,
+            "parts": [one.record() | {"found": read_result(self._out, one.part)} for one in found],
         }  # fmt: skip
 
     def _parts(self, step: Step, ends: float) -> list[Ended]:
