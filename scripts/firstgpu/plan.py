@@ -16,6 +16,7 @@ class Part:
         command: what is run, at the root of the project.
         limit_s: after so many seconds it is killed, with all that it started.
         usual_s: what it should take; an estimate until a run has shown it.
+        counted: tests, of which some must have passed: on a GPU that torch does not see all are skipped.
         result: name of the JSON file that ``scripts/bench_gpu.py`` writes there, empty for other commands.
     """
 
@@ -24,6 +25,7 @@ class Part:
     limit_s: float
     usual_s: float
     result: str = ""
+    counted: bool = False
 
     def __post_init__(self) -> None:
         if not self.command or not 0 < self.usual_s <= self.limit_s:

@@ -35,8 +35,8 @@ class Ended:
 
     @property
     def passed(self) -> bool:
-        """Whether it ended by itself and well."""
-        return self.status == 0
+        """Whether it ended by itself and well; tests: and some ran."""
+        return self.status == 0 and (not self.part.counted or self.counts.get("passed", 0) > 0)
 
     @property
     def counts(self) -> dict[str, int]:

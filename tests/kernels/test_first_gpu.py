@@ -91,6 +91,15 @@ def test_steps_get_what_time_is_left(tmp_path):
     assert found["needs"]["skipped"] == "needs NO_SUCH_VARIABLE"
 
 
+@pytest.mark.parametrize(("said", "passed"), [("4 skipped", False), ("3 passed, 1 skipped", True)])
+def test_tests_that_were_all_skipped_have_not_passed(tmp_path, said, passed):
+    part = replace(python(f"print({said!r})"), counted=True)
+    (found,) = run_parts([part], 1, tmp_path, os.environ, time.monotonic() + 30)
+    assert found.passed is passed
+    plans = {rehearse: cuda_plan(ROOT, "python3", tmp_path, rehearse)[2] for rehearse in (False, True)}
+    assert all(part.counted is not rehearse for rehearse, step in plans.items() for part in step.parts)
+
+
 def test_parts_run_side_by_side(tmp_path):
     parts = tuple(python("import time; time.sleep(2)", name=str(i)) for i in range(3))
     began = time.monotonic()
