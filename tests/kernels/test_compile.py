@@ -27,7 +27,7 @@ def compiled(tmp_path_factory):
     environment |= {"TRITON_CACHE_DIR": cache, "PYTHONPATH": f"{root}:{root / 'scripts'}"}
     done = subprocess.run(
         [sys.executable, str(Path(__file__).parent / "compile_all.py")],
-        env=environment, capture_output=True, text=True, timeout=600,
+        env=environment, capture_output=True, text=True, timeout=1200,
     )  # fmt: skip
     if "ptxas" in done.stderr and "not found" in done.stderr.lower():
         pytest.skip("this build of Triton brings no assembler")
