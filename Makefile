@@ -33,7 +33,7 @@ ROBUST_DIR   ?= output/robust
 ROBUST_ARGS  ?=
 
 # Paths may hold anything: recipes read them from the environment, where neither make nor a shell looks inside.
-PATHS := OUT MODEL COSYVOICE VOICES UPSTREAM VECTORS RECORDED SECRETS PERF_DIR ROBUST_DIR
+PATHS := OUT OUT_DIR MODEL COSYVOICE VOICES UPSTREAM VECTORS RECORDED SECRETS PERF_DIR ROBUST_DIR
 $(foreach name,$(PATHS),$(if $(filter command environment,$(origin $(name))),$(eval override $(name) := $$(value $(name)))))
 RECORDED := $(or $(VECTORS),$(OUT)/authors)
 export $(PATHS)
@@ -64,7 +64,8 @@ endif
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build-engines serve demo parity test test-kernels check-tensorrt check-tensorrt-full upstream check bench bench-gpu bench-gpu-report \
+.PHONY: help setup build-engines serve demo parity test test-kernels check-tensorrt check-tensorrt-full upstream check bench bench-gpu \
+	bench-gpu-report first-gpu \
 	bench-token2wav bench-hops perf-out built perf perf-load perf-agree perf-report faults soak fuzz storm doctor clean
 
 help: ## This list
@@ -152,6 +153,10 @@ bench-gpu: ## Full-size model with random weights on a GPU; needs torch >= 2.11 
 bench-gpu-report: setup ## Page and plots from all results of bench-gpu in benchmarks/results
 	$(if $(wildcard benchmarks/results/gpu_*.json),,$(error no result of make bench-gpu in benchmarks/results))
 	$(BIN)/python scripts/bench_gpu_report.py $(sort $(wildcard benchmarks/results/gpu_*.json)) --to benchmarks/results
+
+first-gpu: ## All first checks and figures on a bare GPU machine, 13 minutes; results in OUT_DIR, no .venv needed
+	$(if $(OUT_DIR),,$(error name a folder for the results: make first-gpu OUT_DIR=...))
+	$(GPU_PYTHON) scripts/first_gpu.py --out="$$OUT_DIR" $(FIRST_GPU_ARGS)
 
 bench-token2wav: setup ## Cost of token2wav chunks and of batches; last line is JSON
 	$(BIN)/python scripts/bench_token2wav.py $(BENCH_ARGS)

@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from kernels.linear import Dense, Matrix
 
 INT8_LARGEST, FP8_LARGEST = 127.0, 448.0  # of the formats
-FEW_ROWS = 64  # up to here the fused product runs
+FEW_ROWS = 128  # up to here the fused product runs
+QUANTISED_ROWS = 1024  # of a weight at a time: a float32 copy of a whole one would be twice as large as it
 FP8_CAPABILITY = (8, 9)  # of CUDA devices: Ada and later
 TINY = 1e-12  # a row of zeros has no scale of its own
 
@@ -44,7 +45,8 @@ class WeightOnly:
         """[rows, in] to [rows, out]."""
         if len(x) <= FEW_ROWS:
             return self.product(x, self.weight, self.scale)
-        return F.linear(x, self.weight.to(x.dtype)) * self.scale.to(x.dtype)
+        # The scale stays float32: rounded it would be off by the same for all rows, and few rows have it whole.
+        return (F.linear(x, self.weight.to(x.dtype)).float() * self.scale).to(x.dtype)
 
     @property
     def nbytes(self) -> int:
@@ -54,11 +56,19 @@ class WeightOnly:
 
 def quantise(weight: torch.Tensor, dtype: torch.dtype, product: Product = scaled_product) -> WeightOnly:
     """The nearest numbers of ``dtype`` (int8 or float8_e4m3fn), each row scaled by its largest value."""
-    largest = INT8_LARGEST if dtype == torch.int8 else FP8_LARGEST
-    exact = weight.float()
-    scale = exact.abs().amax(dim=1).clamp(min=TINY) / largest
-    numbers = exact / scale[:, None]
-    return WeightOnly((numbers.round() if dtype == torch.int8 else numbers).to(dtype), scale, product)
+    numbers = torch.empty(weight.shape, dtype=dtype, device=weight.device)
+    scale = torch.empty(len(weight), dtype=torch.float32, device=weight.device)
+    parts = (tensor.split(QUANTISED_ROWS) for tensor in (weight, numbers, scale))
+    for exact, mine, factors in zip(*parts, strict=True):
+        _quantise_rows(exact.float(), mine, factors)
+    return WeightOnly(numbers, scale, product)
+
+
+def _quantise_rows(exact: torch.Tensor, numbers: torch.Tensor, scale: torch.Tensor) -> None:
+    largest = INT8_LARGEST if numbers.dtype == torch.int8 else FP8_LARGEST
+    scale.copy_(exact.abs().amax(dim=1).clamp(min=TINY) / largest)
+    scaled = exact / scale[:, None]
+    numbers.copy_(scaled.round() if numbers.dtype == torch.int8 else scaled)
 
 
 def matrix_maker(linear: str, product: Product = scaled_product) -> Callable[[torch.Tensor], Matrix]:

@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 import torch
 
 from runtime.device_graphs import DeviceGraph, Rule
 from runtime.errors import BuildError
 from runtime.frames.executor import EagerExecutor
-from runtime.onnx_session import CPU_PROVIDER, CUDA_PROVIDER, has_provider, open_session
+from runtime.onnx_session import CPU_PROVIDER, CUDA_PROVIDER, has_provider, onnx_version, open_session
 from runtime.options import ONNX, TORCH
 
 OUTPUT_TYPES = {"tensor(float)": torch.float32, "tensor(int64)": torch.int64}
@@ -38,7 +37,7 @@ def prefers_onnx(option: str, engine: str, provider: str = CUDA_PROVIDER) -> boo
     if engine == ONNX and not is_there:
         raise BuildError(
             option,
-            f"is {ONNX}, but this ONNX Runtime ({ort.__version__}) has no {provider}",
+            f"is {ONNX}, but this ONNX Runtime ({onnx_version()}) has no {provider}",
             "install onnxruntime-gpu in place of onnxruntime, or set auto",
         )
     return is_there
@@ -58,7 +57,7 @@ class OnnxModule:
         self._session = open_session(path, threads=1, providers=[_provider(device)])
         if device.type == "cuda" and CUDA_PROVIDER not in self._session.get_providers():
             # Its CUDA or cuDNN did not load: ONNX Runtime goes on with the CPU, and says so in its log only.
-            problem = f"{CUDA_PROVIDER} of ONNX Runtime {ort.__version__} does not load here"
+            problem = f"{CUDA_PROVIDER} of ONNX Runtime {onnx_version()} does not load here"
             raise BuildError(path.name, problem, "install the CUDA and cuDNN that it asks for, or set engine=torch")
         found = self._session.get_outputs()
         self.outputs = tuple(output.name for output in found)

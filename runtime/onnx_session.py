@@ -4,24 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnxruntime as ort
 
 from runtime.errors import BuildError
 from runtime.heap import HeapTrim
+
+if TYPE_CHECKING:  # a machine that runs everything in torch has no ONNX Runtime
+    import onnxruntime as ort
 
 CUDA_PROVIDER, CPU_PROVIDER = "CUDAExecutionProvider", "CPUExecutionProvider"
 
 
 def has_provider(name: str) -> bool:
-    """Whether this ONNX Runtime was built with an execution provider."""
+    """Whether there is an ONNX Runtime that was built with an execution provider."""
+    try:
+        import onnxruntime as ort
+    except ImportError:
+        return False
     return name in ort.get_available_providers()
+
+
+def onnx_version() -> str:
+    """Of the installed ONNX Runtime, or that there is none."""
+    try:
+        import onnxruntime as ort
+    except ImportError:
+        return "not installed"
+    return str(ort.__version__)
 
 
 def open_session(path: Path, threads: int, providers: Sequence[Any]) -> ort.InferenceSession:
     """A session on the first provider. Raises BuildError when the file is missing."""
+    import onnxruntime as ort
+
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

@@ -38,6 +38,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--no-sound", action="store_true", help="leave encoder, flow and vocoder out")
     parser.add_argument("--window", type=int, default=4, help="blocks of 1 s that the flow sees before its own")
     parser.add_argument("--parts", type=lambda text: text.split(","), help="names of parts, with commas; default: all")
+    parser.add_argument("--comparisons", type=lambda text: text.split(";"), help="of the checks, with semicolons")
     parser.add_argument("--deadline", type=float, default=DEADLINE_S, help="seconds after which no other part begins")
     parser.add_argument("--profile", type=Path, metavar="FILE", help="also write the kernels of a frame by their time")
     parser.add_argument("--json", type=Path, help="where to write the result")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
-import hypothesis
 import pytest
 import torch
 import upstream
@@ -18,11 +18,14 @@ if not torch.cuda.is_available():
     # Triton reads it when it is imported, which is later and only where kernels are used.
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
-# The same examples in every run: a change is judged by what it changes. HYPOTHESIS_PROFILE=default searches for others.
-hypothesis.settings.register_profile(
-    "repeatable", derandomize=True, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
-)
-hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
+if find_spec("hypothesis") is not None:  # a bare machine with a GPU runs the tests of its kernels without
+    import hypothesis
+
+    # The same examples in every run: a change is judged by what it changes. HYPOTHESIS_PROFILE=default seeks others.
+    hypothesis.settings.register_profile(
+        "repeatable", derandomize=True, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    )
+    hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 BUILT_VARIABLE = "GOLDEN_BUILT"  # a folder that `built` made earlier, to save its minute
 SERVER_FOLDERS = {Path(__file__).parent / name for name in ("server", "serving", "faults", "robust")}

@@ -17,7 +17,13 @@ ALIGNMENT = 256  # bytes; what TensorRT documents for tensor addresses
 def bring(values: np.ndarray, device: torch.device) -> torch.Tensor:
     """Host values on a device without a wait: from pageable memory the copy would wait for all that is queued."""
     tensor = torch.from_numpy(np.ascontiguousarray(values))
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
+
+
+def give_back(device: torch.device) -> None:
+    """Returns to the GPU what torch keeps of memory that nothing uses: other processes load there meanwhile."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 class Mark(Protocol):

@@ -17,6 +17,7 @@ from kernels.ops import Ops
 from kernels.paged_rows import Pool
 from runtime.checkpoint.config import DecoderConfig
 from runtime.engines.base import EngineShape
+from runtime.engines.device import give_back
 from runtime.engines.torch_engine import fuse_layer
 
 MakeMatrix = Callable[[torch.Tensor], Matrix]
@@ -84,6 +85,7 @@ class DecoderStack:
         self.config, self.shape, self._ops, self._fused = config, shape, ops, fused
         self._norm = weights[f"{prefix}norm.weight"]
         self.layers = [self._layer(weights, f"{prefix}layers.{i}.", matrix) for i in range(config.num_layers)]
+        give_back(self._norm.device)  # the parts of joined matrices: each too small for the next whole one
         blocks, *rest = shape.pool_shape
         self.memory = torch.zeros(blocks + spare_blocks, *rest, dtype=self._norm.dtype, device=self._norm.device)
         self._rope = rope_table(config, shape.max_seq_len, self._norm)

@@ -13,6 +13,7 @@ from kernels.ops import Ops, ops_for
 from kernels.quantised import knows_fp8, matrix_maker
 from runtime.checkpoint.config import ModelConfig
 from runtime.checkpoint.layout import BACKBONE, CODEBOOK, SPEECH_STACK, backbone_shapes, speech_shapes
+from runtime.engines.device import give_back
 from runtime.engines.options import FP8, EngineOptions
 from runtime.engines.sizes import engine_shape
 from runtime.engines.stack import DecoderStack, MakeMatrix
@@ -86,13 +87,11 @@ def build_steps(
         return StackTables.of(made, options.max_streams)
 
     state = SlotState(state_sizes(config, options.max_streams), weights[CODEBOOK], draws)
-    return FrameSteps(
-        stack("backbone", BACKBONE, 1),
-        stack("speech_head", SPEECH_STACK, config.speech_ids.group_size),
-        frame_weights(weights, matrix),
-        state,
-        ops,
-    )
+    backbone = stack("backbone", BACKBONE, 1)
+    speech = stack("speech_head", SPEECH_STACK, config.speech_ids.group_size)
+    steps = FrameSteps(backbone, speech, frame_weights(weights, matrix), state, ops)
+    give_back(state.hidden.device)
+    return steps
 
 
 def assemble_overlap(

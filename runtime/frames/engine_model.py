@@ -49,6 +49,7 @@ class EngineModel(Lockstep):
         self._decisions.take_text(slots, self._decisions.embed(slots), text)
         self._decisions.take_group(slots, lambda x, number: codes)
         self._decisions.accept(slots, self._found[:1])
+        self._executor.fetch(self._found).wait()  # memory on the host for the largest result
 
     @torch.inference_mode()
     def queue(self, plan: Plan) -> Ticket | None:

@@ -118,7 +118,7 @@ class CudaExecutor:
         # One for all warm-ups and captures: cuBLAS keeps a workspace of up to 32 MiB for every stream that it ever
         # saw, and two executors must not write into one. Recorded kernels keep its priority.
         self._aside = torch.cuda.Stream(self.device, priority=priority)
-        self._hosts: dict[tuple[tuple[int, ...], torch.dtype], list[torch.Tensor]] = {}
+        self._hosts: dict[tuple[tuple[int, ...], torch.dtype], list[torch.Tensor]] = {}  # by all sizes but the first
         # All of them stay: with any that goes torch (2.13) frees the cuBLAS workspace that the others of the
         # stream were captured with, and into a pool whose graphs are all gone it captures nothing more.
         self._graphs: list[torch.cuda.CUDAGraph] = []
@@ -147,17 +147,22 @@ class CudaExecutor:
         return graph.replay
 
     def fetch(self, source: torch.Tensor) -> Ticket:
-        """See ``Executor``."""
-        key = (tuple(source.shape), source.dtype)
-        if key not in self._hosts:  # all at once: pinning memory takes the host long
-            self._hosts[key] = [torch.empty(key[0], dtype=key[1], pin_memory=True) for _ in range(TURNS + 1)]
-        turns = self._hosts[key]
-        host = turns.pop(0)
-        turns.append(host)
+        """See ``Executor``. Pins memory for the first result of these sizes, and for one with more rows than before."""
+        host = self._host(source)
         host.copy_(source, non_blocking=True)
         event = torch.cuda.Event()
         event.record(torch.cuda.current_stream(self.device))  # another thread's current device may be another
         return _Copied(host, event)
+
+    def _host(self, source: torch.Tensor) -> torch.Tensor:
+        """Pinned memory for a result, the longest unused; results with fewer rows than another share its memory."""
+        rows, *rest = source.shape or (1,)
+        turns = self._hosts.get((tuple(rest), source.dtype), [])
+        if not turns or len(turns[0]) < rows:  # all at once: pinning memory takes the host long
+            turns = [torch.empty(rows, *rest, dtype=source.dtype, pin_memory=True) for _ in range(TURNS + 1)]
+            self._hosts[tuple(rest), source.dtype] = turns
+        turns.append(turns.pop(0))
+        return turns[-1][:rows].view(source.shape)
 
 
 def executor_for(device: torch.device, priority: int = 0) -> Executor:

@@ -55,7 +55,8 @@ class FrameModel:
     def scrub(self, blocks: Sequence[Sequence[int]]) -> None:
         """See ``QueuedModel.scrub``."""
         for stack, which in zip(self._stacks, blocks, strict=False):
-            stack.stack.memory[list(which)] = 0
+            for block in which:  # a list as an index would be copied over, and waited for
+                stack.stack.memory[block].zero_()
 
     def _admit(self, stream: Stream) -> None:
         self.steps.state.admit(stream)

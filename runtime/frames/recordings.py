@@ -102,11 +102,13 @@ class RecordedFrames:
         self._backbone = Batch(executor, steps.backbone, most, nobody)
         self._speech = Batch(executor, steps.speech, most, nobody)
         self._accept = Batch(executor, accept, most, nobody)
+        self._executor = executor
 
     def prepare(self) -> None:
-        """Records everything now instead of when it is first needed."""
+        """Records everything now instead of when it is first needed, and takes the memory of the largest result."""
         for batch in (self._backbone, self._speech, self._accept):
             batch.prepare()
+        self._executor.fetch(self._results).wait()
 
     def run(self, deciding: Sequence[int], speaking: Sequence[int]) -> torch.Tensor:
         """Queues one frame of some slots.

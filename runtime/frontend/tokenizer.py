@@ -15,7 +15,6 @@ from typing import Any
 
 from jinja2 import TemplateError
 from tokenizers import pre_tokenizers
-from transformers import AutoTokenizer
 
 from runtime.errors import BuildError, InvalidRequest
 from runtime.frontend.control import ControlTokens, without_control
@@ -95,6 +94,8 @@ class ChatTokenizer:
 
 
 def _load(directory: Path) -> Any:
+    from transformers import AutoTokenizer  # seconds, which only a loaded tokenizer is worth
+
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(directory), local_files_only=True)
     except Exception as error:  # the libraries behind it raise whatever a wrong file led them to

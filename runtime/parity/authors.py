@@ -175,6 +175,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--device", default="cuda", choices=("cpu", "cuda"))
     made.add_argument("--dtype", default="float32", choices=DTYPES)
     made.add_argument("--linear", default="dense", choices=LINEARS, help="int8 and fp8: see the build's option")
+    made.add_argument("--no-questions", action="store_true", help="leave out our prompt and our encoder's rows")
     return made
 
 
@@ -184,7 +185,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         device = gpu_device(0) if given.device == "cuda" else torch.device(given.device)
         config = ModelConfig.read(given.model)
-        runs = read_vectors(given.vectors, config)
+        runs = read_vectors(given.vectors, config, not given.no_questions)
         front = FrontEnd(config, device)
         found = [compare_run(run, config, _options(run, given), front) for run in runs]
     except ServeError as error:

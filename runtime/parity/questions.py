@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile
 import torch
 
 from runtime.checkpoint.config import ModelConfig
@@ -72,6 +71,8 @@ def messages_of(conversation: Sequence[Mapping[str, str]]) -> tuple[Message, ...
 
 
 def _clip(folder: Path, name: str, sample_rate: int) -> np.ndarray:
+    import soundfile  # a machine that asks no question has no library for sound
+
     found = sorted(folder.glob(f"{name}.*"))
     remedy = "record the authors' runs again"
     if not found:
@@ -94,11 +95,14 @@ class FrontEnd:
 
     def __init__(self, config: ModelConfig, device: torch.device) -> None:
         self.device, self._config = device, config
-        self._prompts = PromptBuilder(config, ChatTokenizer(config.directory))
 
     def prompt(self, question: Question) -> np.ndarray:
         """Ids [length] int64."""
         return self._prompts.build(question.messages, [len(clip) for clip in question.clips])
+
+    @cached_property
+    def _prompts(self) -> PromptBuilder:
+        return PromptBuilder(self._config, ChatTokenizer(self._config.directory))
 
     def rows(self, question: Question) -> np.ndarray:
         """Embeddings of the placeholders of all clips, one or more [positions, hidden] float32."""

@@ -44,22 +44,26 @@ class Recorded:
         return Stream(0, self.prompt, Answer(config.text_ids, config.speech_ids, self.params))
 
 
-def read_vectors(folder: Path, config: ModelConfig) -> list[Recorded]:
-    """All greedy runs whose audio rows are stored. Raises BuildError when there are none."""
+def read_vectors(folder: Path, config: ModelConfig, questions: bool = True) -> list[Recorded]:
+    """All greedy runs whose audio rows are stored. Raises BuildError when there are none.
+
+    Args:
+        questions: read what was asked too, which takes a library for sound.
+    """
     try:
         cases = json.loads((folder / MANIFEST).read_text("utf-8"))["cases"]
     except (OSError, ValueError, KeyError) as error:
         raise BuildError(
             MANIFEST, f"cannot be read from {folder} ({error})", "record the authors' runs again"
         ) from None
-    found = [_read(folder, name, case, config) for name, case in cases.items() if not case["do_sample"]]
+    found = [_read(folder, name, case, config, questions) for name, case in cases.items() if not case["do_sample"]]
     runs = [run for run in found if run is not None]
     if not runs:
         raise BuildError(str(folder), "holds no greedy run with its audio rows", "record the authors' runs again")
     return runs
 
 
-def _read(folder: Path, name: str, case: dict[str, Any], config: ModelConfig) -> Recorded | None:
+def _read(folder: Path, name: str, case: dict[str, Any], config: ModelConfig, asked: bool) -> Recorded | None:
     run = dict(np.load(folder / f"run_{name}.npz"))
     ids = run["prompt_ids"]
     positions = np.flatnonzero(ids == config.text_ids.audio)
@@ -78,7 +82,7 @@ def _read(folder: Path, name: str, case: dict[str, Any], config: ModelConfig) ->
         code_logits_ids=run.get("srh_logits_top10_ids"),
         code_logits=run.get("srh_logits_top10"),
         raw_codes=run.get("srh_tokens_raw"),
-        question=read_question(folder, case, config.features.sample_rate),
+        question=read_question(folder, case, config.features.sample_rate) if asked else None,
     )
 
 

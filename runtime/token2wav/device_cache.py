@@ -52,7 +52,8 @@ class DeviceFlowCache(FlowCache):
         The spare rows as well: frames that nobody keeps were written there, and every stream whose table is not
         full reads them.
         """
-        self.blocks[:, :, [*cache.table, self.spare_block]] = 0
+        for row in (*cache.table, self.spare_block):  # a list as an index would be copied over, and waited for
+            self.blocks[:, :, row].zero_()
         self.tails[:, self.spare_tail] = 0
 
     def wide_tables(self, caches: Sequence[StreamCache], rows: int) -> Arrays:

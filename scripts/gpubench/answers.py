@@ -11,6 +11,7 @@ import numpy as np
 from gpubench.language import LanguageBench
 from gpubench.measure import Clock
 from gpubench.sound import MOST_IN_CALL, SoundBench
+from gpubench.sound_child import SoundChild
 from runtime.contracts import ChunkFlag
 from runtime.errors import EngineFault
 from runtime.stream import FRAME_S, Stream
@@ -69,12 +70,21 @@ class Answers:
                 if item.frame.text_id < 0:
                     raise EngineFault("engine", "gave numbers that are not finite", "there is no figure")
                 self._push(item.stream.key, item.frame.codes)
-            while self.waiting:
-                self._call()
+            self._calls()
             made += 1
             ahead = made * FRAME_S - (time.perf_counter() - began)
             if paced and ahead > 1.0:
                 time.sleep(FRAME_S)
+        self._finish()
+
+    def _calls(self) -> None:
+        """Sound for what is waiting."""
+        while self.waiting:
+            batch = self._batch()
+            self._heard(batch, self.sound.speak(_rows(batch))[1])
+
+    def _finish(self) -> None:
+        """Sound for what is still on its way when all frames are made."""
 
     def _push(self, key: int, codes: Sequence[int]) -> None:
         listener = self.listeners[key]
@@ -82,10 +92,10 @@ class Answers:
             return
         listener.groups += 1
         if listener.groups > SILENT_GROUPS:
-            limit = self.sound._sizes.flow.vocab_size
+            limit = self.sound.sizes.flow.vocab_size
             self.waiting += [(key, cut) for cut in listener.cutter.push([code % limit for code in codes])]
 
-    def _call(self) -> None:
+    def _batch(self) -> dict[int, Cut]:
         # First chunks before later ones, and no stream twice in a call.
         self.waiting.sort(key=lambda item: not item[1].flag & ChunkFlag.START)
         batch: dict[int, Cut] = {}
@@ -94,10 +104,41 @@ class Answers:
                 batch.setdefault(key, cut)
         taken = set(map(id, batch.values()))
         self.waiting = [item for item in self.waiting if id(item[1]) not in taken]
-        _, seconds = self.sound.speak([(key, cut.flag, cut.tokens) for key, cut in batch.items()])
+        return batch
+
+    def _heard(self, batch: dict[int, Cut], seconds: Sequence[float]) -> None:
         now = time.perf_counter()
         for key, length in zip(batch, seconds, strict=True):
             self.listeners[key].hear(now, length)
+
+
+@dataclass(slots=True)
+class AnswersBeside(Answers):
+    """The same with sound that is made elsewhere meanwhile: one call at a time, and frames do not wait for it."""
+
+    sound: SoundChild  # type: ignore[assignment]
+    flying: dict[int, Cut] = field(default_factory=dict)
+
+    def _calls(self) -> None:
+        if self.flying and self.sound.ready():
+            self._land()
+        if self.waiting and not self.flying:
+            self.flying = self._batch()
+            self.sound.begin(_rows(self.flying))
+
+    def _land(self) -> None:
+        batch, self.flying = self.flying, {}
+        self._heard(batch, self.sound.found())
+
+    def _finish(self) -> None:
+        while self.waiting or self.flying:
+            if self.flying:
+                self._land()
+            self._calls()
+
+
+def _rows(batch: dict[int, Cut]) -> list[tuple[int, ChunkFlag, Sequence[int]]]:
+    return [(key, cut.flag, cut.tokens) for key, cut in batch.items()]
 
 
 def first_audio_ms(language: LanguageBench, sound: SoundBench, clock: Clock, hops: tuple[int, ...], runs: int) -> float:
@@ -117,11 +158,16 @@ def first_audio_ms(language: LanguageBench, sound: SoundBench, clock: Clock, hop
 
 
 def sustained(
-    language: LanguageBench, sound: SoundBench, counts: Sequence[int], hops: tuple[int, ...], frames: int
+    language: LanguageBench,
+    sound: SoundBench | SoundChild,
+    counts: Sequence[int],
+    hops: tuple[int, ...],
+    frames: int,
+    kind: type[Answers] | None = None,
 ) -> Iterator[tuple[int, int]]:
     """Streams, started together, and how often their listeners ran dry; ends with the first count at which one did."""
     for count in counts:
-        answers = Answers(language, sound, hops)
+        answers = (kind or Answers)(language, sound, hops)  # type: ignore[arg-type]
         answers.run([language.stream(i, language.sizes.question, frames) for i in range(count)], paced=True)
         underruns = sum(listener.underruns for listener in answers.listeners.values())
         yield count, underruns

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 
-from gpubench.flow_checks import flow_results
+from gpubench.bed import ROWS, Bed, Pairs, choices_of
+from gpubench.flow_checks import flow_dtype, flow_results
 from gpubench.rule_checks import accepted
 from gpubench.sizes import BenchSizes
-from kernels.choice import Choices
+from gpubench.stack_checks import STACKS, stack_results
+from gpubench.variant_checks import TEXT_SAMPLERS, VARIANTS
 from kernels.linear import Dense
-from kernels.ops import Ops, kernel_ops, twin_ops
-from kernels.paged_rows import Pool, cut_tiles
-from kernels.quantised import knows_fp8, quantise, scaled_product
+from kernels.ops import kernel_ops, twin_ops
+from kernels.paged_rows import cut_tiles
+from kernels.quantised import FEW_ROWS, knows_fp8, quantise, scaled_product
 
-ROWS, TOKENS, CHUNK, IDS = 3, 32, 21, 40
-FIRST, LAST = 5, 70  # lengths of the sequences beside one of the sizes' context
+CHUNK, IDS = 21, 40
 SEED = 0  # before every comparison: none depends on whether another one could run
 EPS = 1e-6
 LONGEST = 400  # characters of an error
-SHUFFLE = 7  # block numbers are spread by this step
 TOLERANCES = {torch.float32: 1e-3, torch.float16: 3e-2, torch.bfloat16: 3e-2}  # of the largest value; TF32 is off
 
 
@@ -40,96 +40,29 @@ class Check:
         return not self.problem and bool(self.error <= self.bound)
 
 
-@dataclass(frozen=True, slots=True)
-class Bed:
-    """Where the kernels are compared: sizes, device, type, both sets of operations."""
-
-    sizes: BenchSizes
-    device: torch.device
-    dtype: torch.dtype
-    mine: Ops
-    twin: Ops
-
-    @property
-    def width(self) -> int:
-        """Of a row of the backbone."""
-        return self.sizes.model.backbone.hidden_size
-
-    @property
-    def codes(self) -> int:
-        """Entries of the codebook."""
-        return self.sizes.model.speech_ids.codebook_size
-
-    @property
-    def lengths(self) -> list[int]:
-        """Of the sequences in the pool."""
-        return [FIRST, self.sizes.context, LAST]
-
-    def rand(self, *shape: int) -> torch.Tensor:
-        """Normal numbers in the model's type."""
-        return torch.randn(*shape, device=self.device).to(self.dtype)
-
-    def ints(self, values: list[int]) -> torch.Tensor:
-        """[values] int32."""
-        return torch.tensor(values, dtype=torch.int32, device=self.device)
-
-    def rows(self) -> tuple[Pool, torch.Tensor, torch.Tensor]:
-        """A pool, its slots and the last position of each."""
-        pool = _pool(self.sizes, self.lengths, self.device, self.dtype)
-        return pool, self.ints(list(range(ROWS))), self.ints([n - 1 for n in self.lengths])
-
-
-Pairs = Iterator[tuple[str, torch.Tensor, torch.Tensor]]
-
-
 def _error(found: torch.Tensor, expected: torch.Tensor) -> float:
     scale = float(expected.float().abs().max()) or 1.0
     return float((found.float() - expected.float()).abs().max()) / scale
 
 
-def _pool(sizes: BenchSizes, lengths: list[int], device: torch.device, dtype: torch.dtype) -> Pool:
-    config = sizes.model.speech_head
-    counts = [-(-n // TOKENS) for n in lengths]
-    blocks, layers = sum(counts), 2
-    tables = torch.zeros(len(lengths), 2, max(counts), dtype=torch.int32)
-    order = sorted(range(blocks), key=lambda i: i * SHUFFLE % (blocks + 1))
-    for slot, count in enumerate(counts):
-        mine = torch.tensor([order.pop() for _ in range(count)], dtype=torch.int32) * (2 * layers)
-        tables[slot, 0, :count], tables[slot, 1, :count] = mine, mine + 1
-    shape = (blocks, layers, 2, config.num_kv_heads, TOKENS, config.head_dim)
-    return Pool(torch.randn(shape, device=device).to(dtype), tables.to(device))
-
-
-def _choices(ids: int, device: torch.device) -> Choices:
-    def full(value: float, dtype: torch.dtype) -> torch.Tensor:
-        return torch.full((ROWS,), value, dtype=dtype, device=device)
-
-    return Choices(
-        seen=(torch.rand(ROWS, ids, device=device) < 0.1).byte(), greedy=full(0, torch.bool),
-        penalty=full(1.2, torch.float32), temperature=full(0.8, torch.float32), top_k=full(50, torch.int32),
-        top_p=full(0.9, torch.float32), seeds=torch.arange(ROWS, device=device),
-        steps=full(3, torch.int64), bans=torch.full((ROWS, 0, 2), -1, device=device), last=full(0, torch.int64),
-        faulty=full(0, torch.bool),
-    )  # fmt: skip
-
-
 def _rows(bed: Bed) -> Pairs:
-    config, (pool, slots, ends) = bed.sizes.model.speech_head, bed.rows()
-    args = (bed.rand(ROWS, config.num_heads, config.head_dim), pool, slots, ends, 1)
+    config = bed.sizes.model.speech_head
+    args = (bed.rand(ROWS, config.num_heads, config.head_dim), *bed.rows(config), 1)
     yield "attention of rows", bed.mine.attend_rows(*args), bed.twin.attend_rows(*args)
 
 
 def _chunks(bed: Bed) -> Pairs:
-    config, (pool, _, _) = bed.sizes.model.speech_head, bed.rows()
-    begin = 7
-    tiles = torch.tensor(cut_tiles([CHUNK]), dtype=torch.int32, device=bed.device)
-    q = bed.rand(CHUNK, config.num_heads, config.head_dim)
-    args = (q, pool, bed.ints([1] * CHUNK), bed.ints(list(range(begin, begin + CHUNK))), tiles, 1)
-    yield "attention of chunks", bed.mine.attend_chunks(*args), bed.twin.attend_chunks(*args)
+    begin, tiles = 7, torch.tensor(cut_tiles([CHUNK]), dtype=torch.int32, device=bed.device)
+    for name in STACKS:
+        config = getattr(bed.sizes.model, name)
+        q, pool = bed.rand(CHUNK, config.num_heads, config.head_dim), bed.rows(config)[0]
+        args = (q, pool, bed.ints([1] * CHUNK), bed.ints(list(range(begin, begin + CHUNK))), tiles, 1)
+        yield f"attention of chunks, {name}", bed.mine.attend_chunks(*args), bed.twin.attend_chunks(*args)
 
 
 def _rotary(bed: Bed) -> Pairs:
-    config, (pool, slots, ends) = bed.sizes.model.speech_head, bed.rows()
+    config = bed.sizes.model.speech_head
+    pool, slots, ends = bed.rows(config)
     heads = config.num_heads + 2 * config.num_kv_heads
     mixed = bed.rand(ROWS, heads, config.head_dim)
     norm = bed.rand(config.num_heads + config.num_kv_heads, config.head_dim)
@@ -182,9 +115,10 @@ def _snake(bed: Bed) -> Pairs:
 def _quantised(bed: Bed, name: str, kind: torch.dtype) -> Pairs:
     from kernels.gpu.quantised import scaled_product as fused
 
-    matrix, rows = quantise(bed.rand(96, bed.width), kind), bed.rand(ROWS, bed.width)
-    args = (rows, matrix.weight, matrix.scale)
-    yield f"{name} product", fused(*args), scaled_product(*args)
+    matrix = quantise(bed.rand(96, bed.width), kind)
+    for rows in (ROWS, FEW_ROWS):
+        args = (bed.rand(rows, bed.width), matrix.weight, matrix.scale)
+        yield f"{name} product, {rows} rows", fused(*args), scaled_product(*args)
 
 
 def _int8(bed: Bed) -> Pairs:
@@ -203,13 +137,12 @@ def _fused(bed: Bed) -> Pairs:
 
 
 def _flow(bed: Bed) -> Pairs:
-    kind = torch.float16 if bed.dtype.itemsize == 2 else bed.dtype  # the flow's own 16 bit
-    yield from flow_results(bed.sizes, bed.device, kind, bed.mine, bed.twin)
+    yield from flow_results(bed.sizes, bed.device, flow_dtype(bed.dtype), bed.mine, bed.twin)
 
 
 def _sampler(bed: Bed) -> Pairs:
     """Ids, of which none may differ."""
-    choices, scores = _choices(bed.codes, bed.device), 3 * torch.randn(ROWS, bed.codes, device=bed.device)
+    choices, scores = choices_of(bed.codes, bed.device), 3 * torch.randn(ROWS, bed.codes, device=bed.device)
     group = torch.randint(bed.codes, (ROWS, 5), device=bed.device)
     args = (scores, bed.ints(list(range(ROWS))), choices, group, 2)
     yield SAMPLER, bed.mine.choose(*args), bed.twin.choose(*args)
@@ -220,30 +153,60 @@ def _rules(bed: Bed) -> Pairs:
     yield RULES, accepted(bed.mine.accept, bed.device), accepted(bed.twin.accept, bed.device)
 
 
-SAMPLER, RULES = EXACT = "sampler, ids", "rules of the answer"
+WHOLE_STACKS = "two layers of each stack"
+SAMPLER, RULES = "sampler, ids", "rules of the answer"
+EXACT = (SAMPLER, RULES, *TEXT_SAMPLERS)
 #: What each is called when it cannot run -> the comparison.
 COMPARISONS: dict[str, Callable[[Bed], Pairs]] = {
     "attention of rows": _rows, "attention of chunks": _chunks, "rotary and cache write": _rotary,
     "norm with residual": _norm, "SwiGLU": _swiglu, "group embedding": _group_embedding,
     "code embedding": _code_embedding, "Euler step": _euler, "snake": _snake, "int8 product": _int8,
     "FP8 product": _fp8, "norm, matrix, SwiGLU": _fused, "flow's transformer": _flow, SAMPLER: _sampler,
-    RULES: _rules,
+    RULES: _rules, **VARIANTS, WHOLE_STACKS: stack_results,
 }  # fmt: skip
 
 
-def run_checks(sizes: BenchSizes, device: torch.device, dtype: torch.dtype) -> Iterator[Check]:
-    """All of them, one after another: one that cannot run stops no other. A CPU's interpreter knows float32 only."""
+def run_checks(
+    sizes: BenchSizes, device: torch.device, dtype: torch.dtype, names: Sequence[str] | None = None
+) -> Iterator[Check]:
+    """One after another: one that cannot run stops no other. A CPU's interpreter knows float32 only.
+
+    Args:
+        names: of ``COMPARISONS``; all when None.
+
+    Raises:
+        DeviceLost: after a comparison, when the device does nothing more in this process.
+    """
     bed = Bed(sizes, device, dtype, kernel_ops(), twin_ops())
     for name, compare in COMPARISONS.items():
+        if names is not None and name not in names:
+            continue
         torch.manual_seed(SEED)
         try:
             # Errors of the device show here and not in the next comparison.
             found = [(label, _error(mine, twin)) for label, mine, twin in compare(bed)]
         except Exception as error:
             yield Check(name, float("nan"), 0.0, explained(error))
+            if lost(device):
+                raise DeviceLost(name) from error
             continue
         for label, value in found:
             yield Check(label, value, 0.0 if label in EXACT else TOLERANCES[dtype])
+
+
+def lost(device: torch.device) -> bool:
+    """Whether an error stays with this process: after an illegal address, say, every call of the device fails."""
+    if device.type != "cuda":
+        return False
+    try:
+        torch.cuda.synchronize(device)
+    except RuntimeError:
+        return True
+    return False
+
+
+class DeviceLost(Exception):
+    """The device does nothing more in this process."""
 
 
 def explained(error: Exception) -> str:

@@ -16,6 +16,7 @@ from gpubench.ledger import say
 from gpubench.measure import Clock
 from gpubench.sizes import BenchSizes
 from gpubench.sound import SoundBench, sound_executor, streams_that_fit
+from gpubench.sound_child import SoundChild
 from kernels.ops import ops_for
 from runtime.frames.executor import executor_for
 
@@ -81,6 +82,13 @@ class Lab:
         most = max(LEAST_SOUND_STREAMS, *self.sizes.sustained)
         self.free()
         return streams_that_fit(self.sizes, most, self.given.window, self._precision, self.device)
+
+    def sound_child(self) -> SoundChild:
+        """Flow and vocoder in a process of their own, everything recorded. The caller closes it."""
+        self._language.get()  # first: what it leaves of the memory decides how many streams fit
+        streams = self.sound_streams
+        say(f"sound in a process of its own: weights and recordings for {streams} streams")
+        return SoundChild(self.sizes.name, self.given.device, streams, self.given.window, self._precision)
 
     def tidy(self) -> None:
         """Between parts: nothing that one has left is in the way of the next."""

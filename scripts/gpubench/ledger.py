@@ -19,10 +19,11 @@ from gpubench.measure import Measured, line, record, table
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """A number or text that is no row; the last one of a name stands."""
+    """A number or text that is no row; the last one of a name stands. ``told``: printed too."""
 
     name: str
     value: Any
+    told: bool = True
 
 
 Item = Measured | Check | Fact
@@ -47,6 +48,7 @@ class Ledger:
         self._path, self._ends, self._rows = path, ends, list[Measured]()
         self.result = result | {
             "passed": False, "finished": False, "rows": [], "checks": [], "errors": {}, "skipped": {}, "seconds": {},
+            "running": None, "lost": None,
         }  # fmt: skip
         self.write()
 
@@ -68,6 +70,8 @@ class Ledger:
             self.result["skipped"][part] = "the time was over before it began"
             self.write()
             return True
+        self.result["running"] = part  # where a run that is killed was
+        self.write()
         say(f"== {part}")
         began, taken = time.monotonic(), 0
         try:
@@ -82,8 +86,14 @@ class Ledger:
             self.result["errors"][part] = {"type": type(error).__name__, "message": explained(error)}
             say(f"FAIL  {part}: {explained(error)}")
         self.result["seconds"][part] = round(time.monotonic() - began, 1)
+        self.result["running"] = None
         self.write()
         return part not in self.result["errors"]
+
+    def lose(self, part: str) -> None:
+        """Nothing more can run in this process after a part."""
+        self.result["lost"] = part
+        say(f"the device is lost to this process after {part}: what is left needs another")
 
     def finish(self) -> None:
         """Passed: no check and no part failed."""
@@ -119,5 +129,6 @@ class Ledger:
             say(f"{'pass' if item.passed else 'FAIL'}  {item.name}: {how}")
         else:
             self.result[item.name] = item.value
-            say(f"{item.name.replace('_', ' ')}: {item.value}")
+            if item.told:
+                say(f"{item.name.replace('_', ' ')}: {item.value}")
         self.write()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -68,6 +69,16 @@ def floor_of(device: torch.device, clock: Clock) -> Floor:
     seconds = clock.ms(lambda: target.copy_(source), COPIES) / 1000
     name = torch.cuda.get_device_name(device) if on_gpu else device.type
     return Floor.of(name, (source.nbytes + target.nbytes) / seconds, on_gpu)
+
+
+def card() -> str:
+    """Clock of the processors, temperature and power as the driver tells them now; empty where it does not."""
+    asked = "--query-gpu=clocks.sm,temperature.gpu,power.draw"
+    try:
+        done = subprocess.run(["nvidia-smi", asked, "--format=csv,noheader"], capture_output=True, text=True, timeout=5)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip()
 
 
 def line(row: Measured, floor: Floor | None) -> str:

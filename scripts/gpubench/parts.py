@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 
-from gpubench.answers import first_audio_ms, sustained
-from gpubench.checks import Check, run_checks
+from gpubench.answers import AnswersBeside, first_audio_ms, sustained
+from gpubench.checks import COMPARISONS, Check, run_checks
 from gpubench.lab import Lab
 from gpubench.language_rows import frame_rows, fused_rows, prefill_rows, same_frames, step_rows
 from gpubench.ledger import Fact, Item
 from gpubench.measure import Measured
-from gpubench.profiles import profiled
+from gpubench.profiles import flow_profile, profiled, store_rows
+from gpubench.together import company, joining_rows
 from runtime.frames.executor import EagerExecutor
 
 HOPS = {"hop 15": (15, 10, 10, 15, 25), "earliest": (7, 5, 5, 8, 10, 15, 25)}
@@ -26,7 +28,13 @@ def _naive(lab: Lab) -> int:
 
 
 def _checks(lab: Lab) -> Iterator[Item]:
-    yield from run_checks(lab.sizes, lab.device, lab.dtype)
+    """What is compared is said before: a process that ends there has a place to go on from."""
+    wanted, done = list(lab.given.comparisons or COMPARISONS), list[str]()
+    yield Fact("comparisons", wanted, told=False)
+    for name in wanted:
+        done.append(name)
+        yield Fact("compared", list(done), told=False)
+        yield from run_checks(lab.sizes, lab.device, lab.dtype, [name])
 
 
 def _recorded(lab: Lab) -> Iterator[Item]:
@@ -76,6 +84,35 @@ def _sustained(lab: Lab) -> Iterator[Item]:
         yield Fact("sustained_streams", max((int(tried) for tried, dry in found.items() if not dry), default=0))
 
 
+def _beside(lab: Lab) -> Iterator[Item]:
+    """The same with sound in a process of its own, as a server has it: without MPS a GPU runs them by turns."""
+    frames, found = SUSTAINED_FRAMES[lab.sizes.name], dict[str, int]()
+    with closing(lab.sound_child()) as sound:
+        counts = [count for count in lab.sizes.sustained if count <= lab.sound_streams]
+        for count, dry in sustained(lab.language, sound, counts, HOPS["hop 15"], frames, AnswersBeside):
+            found[str(count)] = dry
+            yield Fact("underruns_beside", dict(found))
+            streams = max((int(tried) for tried, dry in found.items() if not dry), default=0)
+            yield Fact("sustained_streams_beside", streams)
+
+
+def _company(lab: Lab) -> Iterator[Item]:
+    yield from company(lab.language)
+
+
+def _joining(lab: Lab) -> Iterator[Item]:
+    yield from joining_rows(lab.language, lab.clock)
+
+
+def _flow_profile(lab: Lab) -> Iterator[Item]:
+    path: Path = lab.given.profile
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text, shares = flow_profile(lab.sound, lab.clock, lab.on_gpu)
+    path.write_text(text, "utf-8")
+    yield Fact("flow_shares", shares)
+    yield from store_rows(lab.sound, lab.clock)
+
+
 def _profile(lab: Lab) -> Iterator[Item]:
     path: Path = lab.given.profile
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -86,10 +123,13 @@ def _profile(lab: Lab) -> Iterator[Item]:
     yield Fact("profile", path.name)
 
 
-SOUND = ("encoder", "chunks", "first_audio", "sustained")
-PROFILE = "profile"  # only where a file for it is named; last, because it slows down what follows
+SOUND = ("encoder", "chunks", "first_audio", "sustained", "sustained_beside", "flow_profile")
+PROFILE, FLOW_PROFILE = PROFILES = "profile", "flow_profile"  # only where a file for them is named
+BESIDE = "sustained_beside"
+ASKED_FOR = (BESIDE, "company", "joining", FLOW_PROFILE)  # parts that must be named
 PARTS: Mapping[str, Callable[[Lab], Iterator[Item]]] = {
     "checks": _checks, "recorded": _recorded, "steps": _steps, "frames": _frames, "prefill": _prefill,
-    "fused": _fused, "encoder": _encoder, "chunks": _chunks, "first_audio": _first_audio, "sustained": _sustained,
-    PROFILE: _profile,
+    "company": _company, "joining": _joining, "fused": _fused, "encoder": _encoder, "chunks": _chunks,
+    "first_audio": _first_audio, "sustained": _sustained, BESIDE: _beside,
+    FLOW_PROFILE: _flow_profile, PROFILE: _profile,  # last, because they slow down what follows
 }  # fmt: skip

@@ -8,11 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from gpubench.checks import COMPARISONS, lost
 from gpubench.lab import Lab
-from gpubench.ledger import Item, Ledger
-from gpubench.measure import floor_of
+from gpubench.ledger import Fact, Item, Ledger
+from gpubench.measure import card, floor_of
 from gpubench.naive import baseline
-from gpubench.parts import PARTS, PROFILE, SOUND
+from gpubench.parts import ASKED_FOR, PARTS, PROFILES, SOUND
 from gpubench.sizes import full, tiny
 from runtime.frames.executor import exact_sums
 
@@ -23,13 +24,17 @@ def chosen(given: argparse.Namespace) -> list[str]:
     """Names of the parts that the command line asks for, in their order.
 
     Raises:
-        ValueError: there is no such part.
+        ValueError: there is no such part or comparison.
     """
     unknown = set(given.parts or ()) - set(PARTS)
     if unknown:
         raise ValueError(f"--parts: {', '.join(sorted(unknown))}: not among {', '.join(PARTS)}")
-    left_out = (set(SOUND) if given.no_sound else set()) | (set() if given.profile else {PROFILE})
-    return [name for name in PARTS if name in (given.parts or PARTS) and name not in left_out]
+    strange = set(given.comparisons or ()) - set(COMPARISONS)
+    if strange:
+        raise ValueError(f"--comparisons: {', '.join(sorted(strange))}: not among {', '.join(COMPARISONS)}")
+    left_out = (set(SOUND) if given.no_sound else set()) | (set() if given.profile else set(PROFILES))
+    wanted = given.parts or [name for name in PARTS if name not in ASKED_FOR]
+    return [name for name in PARTS if name in wanted and name not in left_out]
 
 
 def run(given: argparse.Namespace, facts: dict[str, Any], path: Path, ends: float) -> dict[str, Any]:
@@ -41,7 +46,9 @@ def run(given: argparse.Namespace, facts: dict[str, Any], path: Path, ends: floa
     ledger = Ledger({"tool": TOOL, "size": sizes.name, "parts": parts} | known | facts, path, ends)
     ledger.run("floor", lambda: _floor(lab, ledger))
     for name in parts:
-        ledger.run(name, partial(_part, lab, name))
+        if not ledger.run(name, partial(_part, lab, name)) and lost(lab.device):
+            ledger.lose(name)
+            break
     ledger.finish()
     return ledger.result
 
@@ -49,6 +56,8 @@ def run(given: argparse.Namespace, facts: dict[str, Any], path: Path, ends: floa
 def _part(lab: Lab, name: str) -> Iterator[Item]:
     lab.tidy()
     yield from PARTS[name](lab)
+    if lab.on_gpu:
+        yield Fact(f"card_after_{name}", card())
 
 
 def _floor(lab: Lab, ledger: Ledger) -> list[Item]:

@@ -24,7 +24,8 @@ SAMPLE_RATE = 16000
 class BenchSizes:
     """One size of everything. ``streams``: batch sizes; ``question``: prompt positions of a 3 s question.
 
-    ``together``: calls that are queued as one timing: the device is drained once in so many.
+    ``together``: calls that are queued as one timing: the device is drained once in so many. ``compared``: rows of
+    the comparisons of kernels; ``largest_call``: streams and blocks of the flow there.
     """
 
     name: str
@@ -39,6 +40,8 @@ class BenchSizes:
     context: int
     runs: int
     together: int
+    compared: tuple[int, int, int, int]
+    largest_call: tuple[int, int]
 
 
 def _model(backbone: DecoderConfig, speech: DecoderConfig, encoder: EncoderConfig, codes: int) -> ModelConfig:
@@ -82,7 +85,7 @@ def full() -> BenchSizes:
     return BenchSizes(
         "full", _model(backbone, speech, encoder, 6565), _flow(1024, 22, 16, 64, 1024), _hift(512, 512),
         streams=(1, 8, 32, 64, 128), sustained=(32, 64, 96, 128), positions=1024, question=43,
-        prefill=512, context=256, runs=30, together=16,
+        prefill=512, context=256, runs=30, together=16, compared=(1, 3, 24, 64), largest_call=(8, 4),
     )  # fmt: skip
 
 
@@ -94,4 +97,5 @@ def tiny() -> BenchSizes:
     return BenchSizes(
         "tiny", _model(backbone, speech, encoder, 6565), _flow(32, 2, 2, 16, 32), _hift(32, 32),
         streams=(1, 3), sustained=(2,), positions=128, question=20, prefill=32, context=40, runs=2, together=2,
+        compared=(1, 2, 3, 4), largest_call=(1, 2),
     )  # fmt: skip

@@ -79,11 +79,18 @@ class SoundBench:
     """Both stages of token2wav and the encoder on one device, on a GPU in a CUDA stream of their own.
 
     Args:
+        language: whose encoder's weights there are; None: no encoder.
         executor: of ``sound_executor``.
     """
 
     def __init__(
-        self, sizes: BenchSizes, language: LanguageBench, executor: Executor, streams: int, window: int, precision: str
+        self,
+        sizes: BenchSizes,
+        language: LanguageBench | None,
+        executor: Executor,
+        streams: int,
+        window: int,
+        precision: str,
     ) -> None:
         torch.manual_seed(0)
         on_gpu = executor.device.type == "cuda"
@@ -101,10 +108,11 @@ class SoundBench:
         self._found = found
         self._vocoder_graph = vocoder_graph(vocoder.to(executor.device), executor, ops_for(executor.device))
         self.vocoder = VocoderStage(found, self._vocoder_graph.run, source, streams)  # type: ignore[arg-type]
-        self._sizes, self._executor = sizes, executor
-        encoder = AudioEncoder(sizes.model.encoder, sizes.model.backbone.hidden_size)
-        encoder.load({name: t.float().cpu() for name, t in language.encoder_weights.items()})
-        self.encoder = DeviceGraph(executor, encoder.to(executor.device), ("groups",), encoder_rule)
+        self.sizes, self._executor = sizes, executor
+        if language is not None:
+            encoder = AudioEncoder(sizes.model.encoder, sizes.model.backbone.hidden_size)
+            encoder.load({name: t.float().cpu() for name, t in language.encoder_weights.items()})
+            self.encoder = DeviceGraph(executor, encoder.to(executor.device), ("groups",), encoder_rule)
         if on_gpu:
             torch.cuda.synchronize(executor.device)  # weights came in the stream of the frames
 
@@ -114,7 +122,7 @@ class SoundBench:
 
     def encode(self, seconds: float) -> np.ndarray:
         """Groups of a clip of noise."""
-        encoder = self._sizes.model.encoder
+        encoder = self.sizes.model.encoder
         frames = int(seconds * 100)
         windows = -(-frames // encoder.window_frames)
         filled = np.full(windows, encoder.window_frames)
@@ -141,7 +149,7 @@ class SoundBench:
         lost = [int(n) for n, (_, flag, _) in zip(audio, rows, strict=True) if n < 0 and not flag & ChunkFlag.RELEASE]
         if lost:
             raise EngineFault("token2wav", f"failed at {len(lost)} of {len(rows)} chunks", "there is no figure")
-        return taken, [max(0, int(n)) / self._sizes.hift.sample_rate for n in audio]
+        return taken, [max(0, int(n)) / self.sizes.hift.sample_rate for n in audio]
 
     def prepare(self) -> None:
         """Records every size of call, as the server does before it is ready: no figure holds a recording."""

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile
 
 from runtime.answer import Answer
 from runtime.checkpoint.config import ModelConfig
@@ -40,6 +39,8 @@ def prefill(name: str) -> dict[str, np.ndarray]:
 
 
 def wav(name: str) -> np.ndarray:
+    import soundfile  # ids and rows that come from files need no library for sound
+
     samples, rate = soundfile.read(FOLDER / "audio" / f"{name}.flac", dtype="float32")
     assert rate == 16000
     return samples

@@ -7,10 +7,13 @@ every kernel is compiled once, for the newest of the architectures.
 
 import json
 import os
+import re
+import subprocess
+import tempfile
 
 import torch
 import triton
-from gpubench import checks, rule_checks
+from gpubench import bed, checks, rule_checks
 from gpubench.sizes import full
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
@@ -20,6 +23,7 @@ from kernels.linear import Dense
 from kernels.quantised import quantise
 
 ARCHITECTURES = {"A100": 80, "H100": 90}
+NEWEST = "H100"
 WARP = 32
 TYPES = {
     torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16", torch.int32: "i32", torch.int64: "i64",
@@ -27,6 +31,21 @@ TYPES = {
 }  # fmt: skip
 DIVISIBLE = [["tt.divisibility", 16]]
 found = {}
+
+
+def facts(ptx):
+    """Which instructions a kernel has: products of cut float32, approximate sines, Hopper's own products."""
+    return {"tf32": ptx.count("tf32"), "approximate": ptx.count("sin.approx"), "wgmma": ptx.count("wgmma.mma_async")}
+
+
+def stack_bytes(cubin):
+    """Of a program: where registers are spilled to."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        command = [triton.knobs.nvidia.cuobjdump.path, "--dump-resource-usage", file.name]
+        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return max(map(int, re.findall(r"STACK:(\d+)", text)))
 
 
 def caught(kernel, *args, grid, warmup, **options):
@@ -58,38 +77,25 @@ def caught(kernel, *args, grid, warmup, **options):
         source = ASTSource(kernel, signature, constants, attrs)
         made = triton.compile(source, target=GPUTarget("cuda", architecture, WARP), options=settings)
         sizes = {"shared": made.metadata.shared, "bytes": len(made.asm["cubin"]), "warps": made.metadata.num_warps}
+        if name == NEWEST:
+            sizes |= facts(made.asm["ptx"]) | {"stack": stack_bytes(made.asm["cubin"])}
         found[f"{key} {kind} {name} {sorted(constants.values(), key=str)}"] = sizes
 
 
 def main():
     JITFunction.run = caught
-    # The tensors are small and on the CPU; only their types and the constants of the full sizes matter.
-    for dtype in (torch.bfloat16, torch.float32):  # float32 is what parity asks for, and needs twice the shared memory
-        for check in checks.run_checks(full(), torch.device("cpu"), dtype):
+    alone = [name for name in checks.COMPARISONS if name != checks.WHOLE_STACKS and name not in checks.VARIANTS]
+    # The tensors are small and on the CPU; only their types and the constants of the full sizes matter. In float32,
+    # which parity asks for, and which needs twice the shared memory, one variant of each is enough.
+    for dtype, names in ((torch.bfloat16, [*alone, *checks.VARIANTS]), (torch.float32, alone)):
+        for check in checks.run_checks(full(), torch.device("cpu"), dtype, names):
             assert not check.problem, f"{check.name}: {check.problem}"
-    # The flow's own type, and every tile of queries.
-    from gpubench.flow_checks import flow_results
+    # Codes in the model's type, first and last one of a group.
+    from kernels.gpu import accept, choice, fused
 
-    from kernels.gpu import flow_attention
-    from kernels.ops import kernel_ops, twin_ops
-
-    for dtype in (torch.float16, torch.float32):
-        flow_attention.processors = lambda device: 0  # then tiles are as wide as can be
-        flow_results(full(), torch.device("cpu"), dtype, kernel_ops(), twin_ops())
-        flow_attention.processors = lambda device: 1 << 20
-        flow_results(full(), torch.device("cpu"), dtype, kernel_ops(), twin_ops())
-    # Codes and text, first and last code of a group, and both stacks' heads with one split and with several.
-    from kernels.gpu import accept, choice, fused, rows_attention
-
-    slots = torch.zeros(3, dtype=torch.int32)
-    for ids in (6565, 151936):
-        choices = checks._choices(ids, torch.device("cpu"))
-        for count in (0, 4) if ids == 6565 else (0,):
-            choice.choose(torch.zeros(3, ids).bfloat16(), slots, choices, torch.zeros(3, count).long(), count)
-    pool = checks._pool(full(), [5, 9, 7], torch.device("cpu"), torch.bfloat16)
-    for heads in (16, 32):
-        for splits in (1, 16):
-            rows_attention.attend_rows(torch.zeros(3, heads, 128).bfloat16(), pool, slots, slots, 0, splits)
+    slots, choices = torch.zeros(3, dtype=torch.int32), bed.choices_of(6565, torch.device("cpu"))
+    for count in (0, 4):
+        choice.choose(torch.zeros(3, 6565).bfloat16(), slots, choices, torch.zeros(3, count).long(), count)
     answers, rules = rule_checks.answers(torch.device("cpu"))
     accept.accept(answers, rules, slots, torch.zeros(3, 6, dtype=torch.int64))
     # Narrow and wide tiles behind attention and SwiGLU, and the wide ones of SwiGLU itself.

@@ -57,7 +57,7 @@ def test_the_twin_is_plain_attention(device):
     k, v = pool.gather(0, 11, 1)
     q = torch.randn(1, 4, 16, device=device)
     expected = F.scaled_dot_product_attention(q[0, :, None], k.repeat_interleave(2, 0), v.repeat_interleave(2, 0))
-    close(paged_rows.attend_rows(q, pool, ints([0], device), ints([10], device), 1)[0], expected.flatten(), 1e-6)
+    close(paged_rows.attend_rows(q, pool, ints([0], device), ints([10], device), 1)[0], expected.flatten(), 1e-5)
     block = int(pool.tables[0, 0, 1]) // 4  # two layers, K and V
     assert torch.equal(k[:, 4:8], pool.memory[block, 1, 0])
 

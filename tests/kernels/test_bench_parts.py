@@ -22,7 +22,7 @@ from runtime.frames.executor import EagerExecutor
 
 GIVEN = {
     "device": "cpu", "tiny": True, "linear": "dense", "fused": False, "no_naive": False, "no_sound": False,
-    "window": 4, "parts": None, "profile": None,
+    "window": 4, "parts": None, "profile": None, "comparisons": None,
 }  # fmt: skip
 
 

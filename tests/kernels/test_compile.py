@@ -15,6 +15,8 @@ KERNELS = {
     "_mix_text", "_guided_step", "_snake", "_scaled_product", "_choose_short", "_choose_long", "_scan", "_accept",
     "_fused_linear", "_modulated_norm", "_pack_heads", "_attend_blocks",
 }  # fmt: skip
+HALF = ("*bf16", "*fp16")
+OF_HOPPER = {"_attend_blocks"}  # whose widest tile in 16 bit is multiplied by Hopper's own instructions
 
 
 def compile_all(cache, before=(), **variables):
@@ -38,12 +40,18 @@ def check(found):
     for name, sizes in found.items():
         gpu = next(gpu for gpu in SHARED if f" {gpu} " in name)
         assert sizes["bytes"] > 0 and sizes["shared"] <= SHARED[gpu], name
-    compiled = {name.split()[0].split(".")[1] for name in found}
-    assert compiled >= KERNELS, KERNELS - compiled
+    names = {name.split()[0].split(".")[1] for name in found}
+    assert names >= KERNELS, KERNELS - names
 
 
-def test_all_kernels_compile_for_ampere_and_hopper(tmp_path):
-    check(compile_all(tmp_path)["found"])
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory):
+    """By kernel, types, GPU and constants: what the compiler made."""
+    return compile_all(tmp_path_factory.mktemp("triton"))["found"]
+
+
+def test_all_kernels_compile_for_ampere_and_hopper(compiled):
+    check(compiled)
 
 
 @pytest.mark.parametrize("version", list(upstream.TRITONS))
@@ -53,3 +61,24 @@ def test_all_kernels_compile_with_an_older_triton(version, fetched, tmp_path):
     made = compile_all(tmp_path, [fetched(upstream.TRITONS[version])], **wanted)
     assert made["triton"] == version
     check(made["found"])
+
+
+def test_no_kernel_is_less_exact_than_it_says(compiled):
+    """No product of cut float32 and no approximate sine, in any variant."""
+    newest = {name: sizes for name, sizes in compiled.items() if "tf32" in sizes}
+    assert len(newest) > len(KERNELS)
+    assert not [name for name, sizes in newest.items() if sizes["tf32"] or sizes["approximate"]]
+
+
+def test_kernels_in_16_bit_spill_nothing(compiled):
+    """Their speed is what counts; float32 variants are for comparisons, and some spill."""
+    newest = {name: sizes["stack"] for name, sizes in compiled.items() if "stack" in sizes}
+    half = {name: size for name, size in newest.items() if any(kind in name for kind in HALF)}
+    assert len(half) > 20 and not {name: size for name, size in half.items() if size}
+
+
+def test_which_kernels_have_hoppers_products(compiled):
+    """Another code path of the compiler: what takes it must be compared with its twin at that very size."""
+    found = [name for name, sizes in compiled.items() if sizes.get("wgmma")]
+    assert {name.split()[0].split(".")[1] for name in found} == OF_HOPPER
+    assert all("*fp16" in name for name in found)

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import chat_data as data
 import numpy as np
-import pytest
 import torch
 from pools import ints, make_pool
 from test_kernel_frames import CPU, NEVER, Recorder, golden_stream
@@ -17,6 +16,7 @@ from kernels.paged_rows import TILE_ROWS
 from runtime.engines.options import EngineOptions
 from runtime.frames import recorded_prefill
 from runtime.frames.build import build_overlap_loop
+from runtime.frames.executor import EagerExecutor
 from runtime.frames.recorded_prefill import CHUNKS, PlacedRows, Places, RecordedPrefill, prompt_buckets, tiles_for
 
 UNTOUCHED = 7.0  # in every cache before a prompt comes
@@ -38,10 +38,10 @@ def cut(stream, length):
 
 
 @torch.inference_mode()
-def after_prompts(streams, chunk, ops=None):
+def after_prompts(streams, chunk, ops=None, device=CPU):
     """Both pools [blocks, layers, 2, KV heads, tokens, head size] after the streams' first chunks, and the loop."""
     options = EngineOptions(len(streams), 256, 256 * len(streams), chunk, tokens_per_block=16, lead_s=NEVER)
-    loop = build_overlap_loop(data.config(), options, CPU, ops=ops or twin_ops())
+    loop = build_overlap_loop(data.config(), options, device, ops=ops or twin_ops(), executor=EagerExecutor(device))
     pools = [stack.stack.memory for stack in (loop.model.steps.backbone_stack, loop.model.steps.speech_stack)]
     for pool in pools:
         pool[:-1] = UNTOUCHED
@@ -160,13 +160,12 @@ def test_tiles_without_rows_change_nothing(device):
     assert torch.equal(chunk_attention.attend_chunks(q, pool, slots, positions, more, 1), plain)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="the pass is on the CPU, in Triton's interpreter")
-def test_through_the_kernels(monkeypatch):
+def test_through_the_kernels(monkeypatch, device):
     """A chunk with rows of nobody behind it."""
     monkeypatch.setattr(recorded_prefill, "BUCKETS", (16,))
     found = []
     for ops in (twin_ops(), kernel_ops()):
-        pools, loop = after_prompts([golden_stream("s2s_chirp_0p5s")], 11, ops)
+        pools, loop = after_prompts([golden_stream("s2s_chirp_0p5s")], 11, ops, device)
         slots = [written(pool, cache, 0) for pool, cache in zip(pools, loop.model._caches, strict=True)]
         assert [int(lines.sum()) for lines in slots] == [11, 55]
         found.append([pool[:-1] for pool in pools])

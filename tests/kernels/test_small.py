@@ -50,7 +50,7 @@ def test_snake(device, shape):
     module.alpha.data += 0.3 * torch.randn(shape[1], device=device)
     expected = module(x)
     close(token2wav.snake(x, module.alpha), expected, 0.0)
-    close(gpu_token2wav.snake(x, module.alpha.detach()), expected)
+    close(gpu_token2wav.snake(x, module.alpha.detach()), expected, 1e-5)  # a GPU joins products and sums
 
 
 def test_both_sets_hold_every_operation():
