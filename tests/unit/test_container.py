@@ -170,12 +170,17 @@ def test_every_service_is_the_image_without_root(name):
     assert service["ulimits"]["memlock"] == -1 and int(service["shm_size"].removesuffix("gb")) >= 1
 
 
+def mounts(service):
+    """By path outside: path inside, whether it is read only."""
+    return {entry["source"]: (entry["target"], entry.get("read_only", False)) for entry in service["volumes"]}
+
+
 @pytest.mark.parametrize("name", [*SERVE, *BUILD, "parity"])
 def test_checkpoints_are_read_only_and_engines_are_kept(name):
-    volumes = dict(entry.split(":", 1) for entry in compose()["services"][name]["volumes"])
-    assert volumes["/data/chat"] == "/checkpoints/fun_audio_chat:ro"
-    assert volumes["/data/voice"] == "/checkpoints/cosyvoice3:ro"
-    assert volumes[f"./{makefile('OUT').replace('$(TARGET)', 'tensorrt')}"] == "/engines"
+    volumes = mounts(compose()["services"][name])
+    assert volumes["/data/chat"] == ("/checkpoints/fun_audio_chat", True)
+    assert volumes["/data/voice"] == ("/checkpoints/cosyvoice3", True)
+    assert volumes[f"./{makefile('OUT').replace('$(TARGET)', 'tensorrt')}"] == ("/engines", False)
     for missing in GIVEN:
         with pytest.raises(KeyError, match=missing):
             compose(**{missing: ""})
@@ -191,7 +196,7 @@ def test_engines_are_built_where_they_are_served(name, values, profile, voices):
     command = words(service)
     assert command[:3] == ["python3", "-m", "builders"]
     given = builders_parser().parse_args(command[3:])
-    inside = {entry.split(":")[1] for entry in service["volumes"]}
+    inside = {target for target, _ in mounts(service).values()}
     assert given.target == "tensorrt" and {str(given.out), str(given.model), str(given.cosyvoice)} <= inside
     assert (given.profile, given.voices and str(given.voices)) == (profile, voices)
     assert given.token2wav_apart == name.endswith("two-gpus")
@@ -271,4 +276,4 @@ def test_the_container_takes_the_options_of_the_server(name):
     service = compose(SERVE_ARGS=args, SECRETS="/data/secrets")["services"][name]
     given = server_parser().parse_args(words(service)[3:])
     assert (given.host, given.token_file, given.tls_cert) == ("0.0.0.0", "/secrets/token", "/secrets/server.crt")
-    assert "/data/secrets:/secrets:ro" in service["volumes"]
+    assert mounts(service)["/data/secrets"] == ("/secrets", True)
