@@ -25,12 +25,6 @@ MOST_LAYERS = 1024
 CONFIG_FILE, GENERATION_FILE = "config.json", "generation_config.json"
 
 
-def _check_ids(config: object, names: tuple[str, ...], size: int) -> None:
-    for name in names:
-        if not 0 <= getattr(config, name) < size:
-            raise ValueError(f"{name}: {getattr(config, name)} is no id of {size}")
-
-
 @dataclass(frozen=True, slots=True)
 class DecoderConfig:
     """A Qwen3 decoder stack (backbone or speech head).
@@ -124,7 +118,6 @@ class SpeechIds:
 
     def __post_init__(self) -> None:
         check_sizes(self, ("codebook_size", "group_size"))
-        _check_ids(self, ("bos", "eos", "pad"), self.codebook_size)
         if len({self.bos, self.eos, self.pad}) < 3 or not self.first_control:
             raise ValueError(f"bos, eos, pad: {self.bos}, {self.eos}, {self.pad} leave no codes for sound apart")
 
@@ -188,11 +181,12 @@ def _of_file(name: str) -> Iterator[None]:
 
 
 def _speech_ids(audio: Fields) -> SpeechIds:
+    codes = audio.get("codebook_size", int)
     return SpeechIds(
-        codebook_size=audio.get("codebook_size", int),
-        bos=audio.get("bos_token_id", int),
-        eos=audio.get("eos_token_id", int),
-        pad=audio.get("pad_token_id", int),
+        codebook_size=codes,
+        bos=_id(audio, "bos_token_id", codes),
+        eos=_id(audio, "eos_token_id", codes),
+        pad=_id(audio, "pad_token_id", codes),
         group_size=audio.get("group_size", int),
     )
 
@@ -229,5 +223,5 @@ def _text_ids(config: Fields, text: Fields, generation: Fields, vocabulary: int)
 def _id(fields: Fields, key: str, vocabulary: int) -> int:
     value: int = fields.get(key, int)
     if not 0 <= value < vocabulary:
-        raise fields.error(key, f"is {shown(value)}", f"an id below vocab_size, {vocabulary}, is needed")
+        raise fields.error(key, f"is {shown(value)}", f"an id below {vocabulary} is needed")
     return value

@@ -6,6 +6,7 @@ A serialised engine is the JSON of its inputs and outputs.
 import json
 import sys
 from dataclasses import dataclass, field
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -172,6 +173,7 @@ def install(monkeypatch):
     }
     for name, members in names.items():
         module = ModuleType(name)
+        module.__spec__ = ModuleSpec(name, loader=None)  # torch asks for it
         vars(module).update(members)
         monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.delitem(sys.modules, "builders.tensorrt.fac_engine", raising=False)

@@ -344,7 +344,7 @@ def test_a_step_without_room_or_with_a_lost_process_is_one_line(tmp_path):
         ("generation_config.json", None, "generation_config.json: not found"),
         ("generation_config.json", '{"eos_token_id": [true]}', "eos_token_id.0: is True"),
         ("generation_config.json", '{"eos_token_id": []}', r"eos_token_id: is \[\]"),
-        ("generation_config.json", '{"eos_token_id": 10000000}', "an id below vocab_size"),
+        ("generation_config.json", '{"eos_token_id": 10000000}', "an id below"),
         ("generation_config.json", '{"eos_token_id": 440}', "440 of generation_config.json is no token"),
         ("config.json", '{"a": 1, "a": 2}', "config.json: a: stands twice"),
         ("config.json", "\ufeff{}", "byte order mark"),
