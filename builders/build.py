@@ -48,8 +48,9 @@ VERSIONED = ("torch", "onnx", "onnxscript", "onnxruntime", "transformers", "nump
 TINY_CHAT, TINY_COSYVOICE = "tiny/fun_audio_chat", "tiny/cosyvoice3"
 COSYVOICE_FILES = ("cosyvoice3.yaml", "flow.pt", "hift.pt", "spk2info.pt")
 TEXT_FILES = (
-    "tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "chat_template.jinja",
+    "tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "chat_template.jinja", "chat_template.json",
     "special_tokens_map.json", "added_tokens.json", "generation_config.json", "preprocessor_config.json",
+    "processor_config.json",
 )  # fmt: skip
 
 
@@ -72,7 +73,7 @@ def build(request: BuildRequest, say: Callable[[str], None]) -> Manifest:
     opened = _open(request, model, cosyvoice, say)
     config = opened.config
     options, placement = portable_options(request, config, cosyvoice)
-    check_limits(config, opened.sound, options)
+    check_limits(opened, options)
     builder.run(weights_step(config, options.engine.dtype))
     _export_graphs(request, builder, config, cosyvoice)
     say(sound_capacity(options))

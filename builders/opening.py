@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -44,10 +43,14 @@ AGAIN = "run the build again; if it stays so, report this line"
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """What a build is made from, opened and found good. ``notes``: lines for the operator."""
+    """What a build is made from, opened and found good.
+
+    ``question``: positions of a short question. ``notes``: lines for the operator.
+    """
 
     config: ModelConfig
     sound: Token2WavConfig
+    question: int
     notes: tuple[str, ...]
 
 
@@ -60,7 +63,7 @@ def open_inputs(model: Path, cosyvoice: Path, voices: Path | None) -> Inputs:
     with naming("MODEL", WHOLE):
         config = ModelConfig.read(model)
         check_weights(model, all_shapes(config))
-    _open_text(config)
+    question = _open_text(config)
     with naming("preprocessor_config.json", WHOLE):
         log_mel(np.zeros(PROBE_S * config.features.sample_rate, np.float32), config.features)
     with naming("COSYVOICE", "give the downloaded CosyVoice3 directory"):
@@ -68,7 +71,7 @@ def open_inputs(model: Path, cosyvoice: Path, voices: Path | None) -> Inputs:
         _open_nets(sound)
     read_voices(cosyvoice, voices, sound.flow.speaker_dim)
     _check_pair(config, sound)
-    return Inputs(config, sound, tuple(_notes(model)))
+    return Inputs(config, sound, question, tuple(_notes(model)))
 
 
 def open_built(folder: Path) -> None:
@@ -90,12 +93,12 @@ def open_built(folder: Path) -> None:
             read_voice_vectors(sound / VOICES)
 
 
-def _open_text(config: ModelConfig) -> None:
-    """Tokenizer and template, with one question asked of them."""
-    vocabulary = _vocabulary(config.directory)
-    _check_tokens(config, vocabulary)
+def _open_text(config: ModelConfig) -> int:
+    """Tokenizer and template, with one question asked of them. Returns its positions."""
     with naming(TOKENIZER, WHOLE):
         tokenizer = ChatTokenizer(config.directory)
+        vocabulary = tokenizer.vocabulary
+    _check_tokens(config, vocabulary)
     samples = PROBE_S * config.features.sample_rate
     with naming(TEMPLATE, WHOLE):
         messages = single_turn("s2s", None, PROBE_TEXT, 1)
@@ -109,14 +112,7 @@ def _open_text(config: ModelConfig) -> None:
     found = int((ids == config.text_ids.audio).sum())
     if found != expected:
         raise BuildError(TEMPLATE, f"gives a clip {found} positions of sound instead of {expected}", WHOLE)
-
-
-def _vocabulary(directory: Path) -> dict[str, int]:
-    from transformers import AutoTokenizer  # late: slow to import, and every build imports this module
-
-    with naming(TOKENIZER, f"check the files of {directory}"):
-        loaded: Any = AutoTokenizer.from_pretrained(str(directory), local_files_only=True, trust_remote_code=False)
-        return dict(loaded.get_vocab())
+    return len(ids)
 
 
 def _check_tokens(config: ModelConfig, vocabulary: dict[str, int]) -> None:

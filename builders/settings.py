@@ -89,7 +89,8 @@ class Settings:
         """Raises BuildError for what no build of the target and of its sound could use: it may take an hour to ask."""
         encoder = self.apply("encoder", EncoderOptions("", 1, 1, 1, 1))
         sound = self.apply("token2wav", Token2WavOptions())
-        for section in ("engine", "limits", "serving"):
+        self.apply("engine", EngineOptions(max_positions=1))  # how many there are, the checkpoint decides
+        for section in ("limits", "serving"):
             self.apply(section, SECTIONS[section]())
         try:
             check_target(target, chosen_sound(target, engine), encoder, sound)

@@ -123,6 +123,10 @@ class Scheduler:
         speech = self._speech.blocks_for(positions * self._group) if speaks else 0
         return Amounts(1, self._backbone.blocks_for(positions), speech)
 
+    def room(self, prompt: int) -> int:
+        """Tokens of an answer for which a prompt of so many positions leaves room; 1 where it leaves none."""
+        return max(1, self.limits.max_positions - prompt)
+
     def check_size(self, prompt: int, answer: int, speaks: bool) -> None:
         """Raises InvalidRequest, naming the limit, when such a stream could not run even on an idle server.
 

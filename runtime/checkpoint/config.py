@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.checkpoint.features import FEATURES_FILE, LARGEST_SIZE, FeatureConfig, check_sizes, read_features
+from runtime.checkpoint.features import LARGEST_SIZE, FeatureConfig, check_sizes, features_of, read_features
 from runtime.checkpoint.fields import Fields
 from runtime.checkpoint.files import shown
 from runtime.checkpoint.keys import check_keys
@@ -159,13 +159,13 @@ class ModelConfig:
         config = Fields.read(directory / CONFIG_FILE)
         check_keys(config)
         text, audio = config.section("text_config"), config.section("audio_config")
-        features = Fields.read(directory / FEATURES_FILE)
+        features = features_of(directory)
         with _of_file(CONFIG_FILE):
             backbone = DecoderConfig.read(text, text.get("vocab_size", int))
             speech_ids = _speech_ids(audio)
             speech_head = DecoderConfig.read(audio.section("crq_transformer_config"), speech_ids.codebook_size)
             encoder = _encoder(audio, speech_ids.group_size)
-        with _of_file(FEATURES_FILE):
+        with _of_file(features.path.name):
             extractor = read_features(features, encoder.num_mel_bins)
         text_ids = _text_ids(config, text, Fields.read(directory / GENERATION_FILE), backbone.output_size)
         return cls(directory, backbone, speech_head, encoder, extractor, text_ids, speech_ids)

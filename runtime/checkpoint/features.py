@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 
 from runtime.checkpoint.fields import Fields
+from runtime.checkpoint.files import exists
 
 FEATURES_FILE = "preprocessor_config.json"
+PROCESSOR_FILE, EXTRACTOR = "processor_config.json", "feature_extractor"  # where transformers 5 puts it
 LARGEST_SIZE = 1 << 24  # far beyond any model of this kind
 LOWEST_RATE, HIGHEST_RATE = 16_000, 192_000  # the filters reach up to 8 kHz
 FRAME_HZ = 100  # of the log-mel: the encoder halves it twice to the 25 Hz of speech codes
@@ -50,6 +53,19 @@ class FeatureConfig:
     def seconds(self) -> Fraction:
         """Longest audio."""
         return Fraction(self.n_samples, self.sample_rate)
+
+
+def features_of(directory: Path) -> Fields:
+    """What a checkpoint says of its extractor, in a file of its own or in its processor's.
+
+    Raises:
+        BuildError: there is neither, or it cannot be read.
+    """
+    if not exists(directory / FEATURES_FILE) and exists(directory / PROCESSOR_FILE):
+        processor = Fields.read(directory / PROCESSOR_FILE)
+        if EXTRACTOR in processor.values:
+            return processor.section(EXTRACTOR)
+    return Fields.read(directory / FEATURES_FILE)
 
 
 def read_features(fields: Fields, num_mel_bins: int) -> FeatureConfig:

@@ -5,12 +5,23 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 
 from runtime.checkpoint.fields import Fields
-from runtime.checkpoint.files import exists, one_line, shown
+from runtime.checkpoint.files import exists, naming, one_line, shown
 from runtime.errors import BuildError
 
 INDEX_FILE = "model.safetensors.index.json"
 SINGLE_FILE = "model.safetensors"
-PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+# What other tools save weights as: pickles, shards of a training run, one file of another naming, quantized ones.
+OTHERS = (
+    "pytorch_model*",
+    "*.bin",
+    "*.pt",
+    "*.pth",
+    "*.ckpt",
+    "*.safetensors",
+    "*.gguf",
+    "global_step*",
+    "checkpoint-*",
+)
 
 
 def weight_files(directory: Path) -> list[Path]:
@@ -23,12 +34,13 @@ def weight_files(directory: Path) -> list[Path]:
         return [directory / SINGLE_FILE]
     if exists(directory / INDEX_FILE):
         return [directory / name for name in _shards(Fields.read(directory / INDEX_FILE))]
-    if any(exists(directory / name) for name in PICKLES):
-        problem = f"holds pytorch_model.bin, but neither {SINGLE_FILE} nor {INDEX_FILE}"
-        raise BuildError(str(directory), problem, "save it with save_pretrained(..., safe_serialization=True)")
-    raise BuildError(
-        str(directory), f"holds neither {INDEX_FILE} nor {SINGLE_FILE}", "give the downloaded checkpoint directory"
-    )
+    problem = f"holds neither {INDEX_FILE} nor {SINGLE_FILE}"
+    with naming(str(directory), "make it readable"):
+        other = next((path.name for kind in OTHERS for path in sorted(directory.glob(kind))), None)
+    if other is not None:
+        remedy = "give the checkpoint as save_pretrained(..., safe_serialization=True) writes it"
+        raise BuildError(str(directory), f"{problem}, but {one_line(other)}", remedy)
+    raise BuildError(str(directory), problem, "give the downloaded checkpoint directory")
 
 
 def _shards(index: Fields) -> list[str]:

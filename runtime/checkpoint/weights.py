@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
 
-from runtime.checkpoint.files import check_no_pointer, exists, reason
+from runtime.checkpoint.files import check_no_pointer, exists, one_line, reason
 from runtime.checkpoint.layout import Shapes
 from runtime.checkpoint.quantised import check_beside, check_dtype, check_folder
 from runtime.checkpoint.shards import INDEX_FILE, SINGLE_FILE, weight_files
@@ -30,14 +30,17 @@ def locate_weights(directory: Path, expected: Shapes) -> dict[str, Path]:
         BuildError: a tensor is missing, stored twice with two values, mis-shaped or not plain numbers.
     """
     found: dict[str, Path] = {}
+    others: list[str] = []
     for path in weight_files(directory):
         for name, shape, dtype in _entries(path):
-            if name in expected:
+            if name not in expected:
+                others.append(name)
+            else:
                 check_dtype(name, dtype, path.name)
                 _check_shape(path, name, shape, expected[name])
                 _check_same(name, found.get(name, path), path)
                 found[name] = path
-    _check_complete(directory, set(found), expected)
+    _check_complete(directory, set(found), others, expected)
     return found
 
 
@@ -127,12 +130,17 @@ def _entries(path: Path) -> Iterator[tuple[str, tuple[int, ...], str]]:
             yield name, tuple(part.get_shape()), part.get_dtype()
 
 
-def _check_complete(directory: Path, found: set[str], expected: Shapes) -> None:
-    for name, shape in expected.items():
-        if name not in found:
-            raise BuildError(
-                name, f"expected shape {list(shape)}, found no such tensor in {directory}", "check the checkpoint"
-            )
+def _check_complete(directory: Path, found: set[str], others: Iterable[str], expected: Shapes) -> None:
+    missing = next((name for name in expected if name not in found), None)
+    if missing is None:
+        return
+    # As training wrappers (DDP, FSDP, torch.compile, PEFT) save it.
+    longer = next((name for name in others if name.endswith(f".{missing}")), None)
+    problem = f"expected shape {list(expected[missing])}, found no such tensor in {directory}"
+    if longer is None:
+        raise BuildError(missing, problem, "check the checkpoint")
+    remedy = "save the model itself, without what wraps it: model.save_pretrained(...)"
+    raise BuildError(missing, f"{problem}, but {one_line(longer)}", remedy)
 
 
 def _check_shape(path: Path, name: str, found: tuple[int, ...], expected: tuple[int, ...]) -> None:

@@ -19,6 +19,7 @@ from tokenizers import pre_tokenizers
 from runtime.errors import BuildError, InvalidRequest
 from runtime.frontend.control import ControlTokens, without_control
 from runtime.frontend.stand_ins import StandIns
+from runtime.frontend.tokenizer_files import load_tokenizer
 
 PROBE = ({"role": "system", "content": "You listen."}, {"role": "user", "content": "Hello."})
 
@@ -31,13 +32,16 @@ class ChatTokenizer:
     """
 
     def __init__(self, directory: Path) -> None:
-        self._hf = _load(directory)
-        if not self._hf.chat_template:
-            raise BuildError("chat_template", f"not found in {directory}", "download the whole checkpoint")
+        self._hf = load_tokenizer(directory)
         self._plain = without_control(self._hf.backend_tokenizer)
         self._control = ControlTokens(self._hf.backend_tokenizer)
         self._bytes = _token_bytes(self._hf.get_vocab(), self._hf.added_tokens_decoder)
         self._probe(directory)
+
+    @property
+    def vocabulary(self) -> dict[str, int]:
+        """All tokens, added ones too, and their ids."""
+        return dict(self._hf.get_vocab())
 
     def stand_ins(self) -> StandIns:
         """An empty table for the texts of one conversation."""
@@ -91,19 +95,6 @@ class ChatTokenizer:
     def stream(self) -> TextStream:
         """A decoder for one answer."""
         return TextStream(self._bytes)
-
-
-def _load(directory: Path) -> Any:
-    from transformers import AutoTokenizer  # seconds, which only a loaded tokenizer is worth
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(str(directory), local_files_only=True)
-    except Exception as error:  # the libraries behind it raise whatever a wrong file led them to
-        problem = f"cannot be read: {_one_line(error)}"
-        raise BuildError("tokenizer", problem, f"check the files of {directory}") from None
-    if not getattr(tokenizer, "is_fast", False):
-        raise BuildError("tokenizer", "is not a fast one", f"put tokenizer.json into {directory}")
-    return tokenizer
 
 
 def _one_line(error: Exception) -> str:

@@ -6,7 +6,9 @@ between, so that a signal is obeyed while models load.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import subprocess
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,7 +26,7 @@ from runtime.server.hide import hide_arguments
 from runtime.server.load_watch import LoadWatch
 from runtime.server.process import children, end_group, guard_group, kill_group, start_group
 from runtime.server.repository import RepositoryApi
-from runtime.server.watch import Watch
+from runtime.server.watch import SETTLE_S, Watch
 from runtime.serving.inside import KEY_VARIABLE
 
 END_S = 3.0  # for the model to end what the grace period left
@@ -152,6 +154,10 @@ class Life:
             if loss is not None and not load.done():
                 raise StartFailed("tritonserver", loss, "see the server's log")
             time.sleep(self._config.patience.poll)
+        if load.exception() is not None:  # a server that crashed says less of itself than how it ended
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._server.wait(SETTLE_S)
+            self._check()
         load.result()
 
     def _check(self) -> None:

@@ -152,7 +152,7 @@ def _site_folders() -> Iterable[Path]:
 
 def _links_folder(out: Path) -> Path:
     """A private folder for the links of one built folder, the same at every start; what was in it goes."""
-    digest = hashlib.sha256(os.fsencode(out.resolve())).hexdigest()[:DIGEST_CHARACTERS]
+    digest = hashlib.sha256(os.fsencode(os.path.realpath(out))).hexdigest()[:DIGEST_CHARACTERS]
     name = f"{NAME_HEAD}-{os.getuid()}-{digest}"
     tried = dict.fromkeys([Path(tempfile.gettempdir()), *FALLBACK_FOLDERS])
     for parent in filter(is_plain, tried):

@@ -49,7 +49,9 @@ class RepositoryApi:
         except urllib.error.HTTPError as error:
             raise StartFailed(model, f"cannot be loaded: {_reason(error)}", "see the server's log") from error
         except (OSError, http.client.HTTPException) as error:
-            raise StartFailed(model, f"was not loaded within {timeout:g} s: {error}", "see the server's log") from error
+            late = isinstance(getattr(error, "reason", error), TimeoutError)
+            problem = f"was not loaded within {timeout:g} s" if late else f"was not loaded: {error}"
+            raise StartFailed(model, problem, "see the server's log") from error
         # While other models load, Triton may take a moment to say so.
         deadline = time.monotonic() + READY_S
         while not self.ready(model):

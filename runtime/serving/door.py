@@ -135,5 +135,6 @@ class Door:
         seen = outline(asked.parameters, asked.samples, self._rate)
         if seen.answer is not None:
             self._scheduler.check_size(seen.prompt, seen.answer, seen.speaks)
-        positions = seen.prompt + max(1, DEFAULT_MAX_TOKENS if seen.answer is None else seen.answer)
+        room = min(DEFAULT_MAX_TOKENS, self._scheduler.room(seen.prompt))
+        positions = seen.prompt + max(1, room if seen.answer is None else seen.answer)
         return self.admission.enter(seen.priority, self._scheduler.need(positions, seen.speaks), asked.timeout_s)

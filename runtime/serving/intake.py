@@ -112,7 +112,10 @@ class Intake:
         positions = np.flatnonzero(ids == config.text_ids.audio)
         rows = np.zeros((len(positions), config.backbone.hidden_size), np.float32)
         shared = shared_length(request.messages, ids, config.text_ids.stop)
-        answer = Answer(config.text_ids, config.speech_ids, request.params)
+        params = request.params
+        if request.any_length:
+            params = replace(params, max_tokens=min(params.max_tokens, self._scheduler.room(len(ids))))
+        answer = Answer(config.text_ids, config.speech_ids, params)
         return Stream(next(self._keys), Prompt(ids, rows, positions, shared), answer)
 
     def _voice(self, request: ChatRequest) -> str:

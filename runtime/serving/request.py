@@ -48,7 +48,8 @@ class ChatRequest:
     """A checked request.
 
     ``clips`` are at ``sample_rate``; ``voice`` and ``hops`` are None for the default. ``conversation``: ``messages``
-    are the client's own, not made of ``system`` and ``text``.
+    are the client's own, not made of ``system`` and ``text``. ``any_length``: it says nothing of ``max_tokens``, so
+    the default gives way to what fits behind the prompt.
     """
 
     clips: tuple[np.ndarray, ...]
@@ -58,6 +59,7 @@ class ChatRequest:
     voice: str | None
     hops: tuple[int, ...] | None = None
     conversation: bool = False
+    any_length: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +116,8 @@ def parse_request(
     values = parse_parameters(parameters)
     text, document = _string(arrays, "text"), _string(arrays, "messages")
     mode = values.get("mode", DEFAULT_MODE)
-    params = _answer_params(values, mode, arrays.get("warmup_tokens"))
+    warmup = arrays.get("warmup_tokens")
+    params = _answer_params(values, mode, warmup)
     if document is None:
         messages = single_turn(mode, values.get("system"), text, len(clips))
     elif text is not None or "system" in values:
@@ -131,6 +134,7 @@ def parse_request(
         voice=values.get("voice"),
         hops=_hops(values),
         conversation=document is not None,
+        any_length="max_tokens" not in values and warmup is None,
     )
 
 

@@ -60,11 +60,10 @@ def read_tensors(path: Path) -> Tensors:
         raise BuildError(
             path.name, f"holds a {type(state).__name__}, no tensors by name", "save the module's state_dict()"
         )
-    tensors = {
-        name.removeprefix(PREFIX): tensor.detach()
-        for name, tensor in state.items()
-        if isinstance(name, str) and isinstance(tensor, torch.Tensor)
-    }
+    named = {n: t.detach() for n, t in state.items() if isinstance(n, str) and isinstance(t, torch.Tensor)}
+    tensors = {name.removeprefix(PREFIX): tensor for name, tensor in named.items()}
+    if len(tensors) < len(named):
+        raise BuildError(path.name, f"holds tensors with and without {PREFIX!r} before one name", "keep one of them")
     if not tensors:
         keys = one_line(", ".join(map(str, list(state)[:KEYS_SHOWN]))) or "nothing"
         raise BuildError(path.name, f"holds no tensors by name, but {keys}", "save the module's state_dict() itself")

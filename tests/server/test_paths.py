@@ -7,6 +7,7 @@ import shutil
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -58,3 +59,22 @@ def test_an_interpreter_and_a_package_anywhere(triton, tmp_path):
 def _refused(out: Path) -> None:
     with pytest.raises(StartFailed, match="is being served by process"):
         ServerProcess(out, options=QUICK).start()
+
+
+@pytest.mark.parametrize(
+    ("before", "words"),
+    [
+        ("import json\n", "the stub of fun_audio_chat died while it was loading"),
+        ("        self.frozen = False\n", "not healthy"),
+        ("        for request in requests:\n", "killed by signal|not healthy|was not loaded: "),
+    ],
+)
+def test_a_stub_that_dies_at_any_time_of_its_load_ends_the_start(triton, tmp_path, before, words):
+    out = make_stub_repository(tmp_path / "out")
+    model = out / "model_repository" / "fun_audio_chat" / "1" / "model.py"
+    indent = " " * (len(before) - len(before.lstrip()))
+    model.write_text(model.read_text().replace(before, f"{indent}import os; os.kill(os.getpid(), 9)\n{before}", 1))
+    began = time.monotonic()
+    with pytest.raises(StartFailed, match=words) as caught:
+        ServerProcess(out, options=QUICK).start()
+    assert time.monotonic() - began < NOTICED_S and "1800 s" not in str(caught.value)

@@ -26,12 +26,14 @@ from builders.settings import Settings
 from builders.steps import Builder, prepare_folder, weights_step
 from builders.tiny_chat import write_tiny_chat
 from builders.tiny_cosyvoice import write_tiny_cosyvoice
+from builders.tiny_text import CHAT_TEMPLATE as TEMPLATE
 from runtime.checkpoint.config import ModelConfig
 from runtime.checkpoint.layout import all_shapes
 from runtime.checkpoint.weights import load_weights
 from runtime.errors import BuildError
+from runtime.frontend.prompt import PromptBuilder, single_turn
+from runtime.frontend.tokenizer import ChatTokenizer
 from runtime.manifest import Manifest, verify
-from runtime.token2wav.config import Token2WavConfig
 
 CHAT_FILES = ("config.json", "generation_config.json", "preprocessor_config.json", damage.INDEX)
 ORIGINAL = "give the checkpoint in bfloat16"
@@ -132,6 +134,25 @@ def test_a_configuration_of_quantization_is_refused_wherever_it_stands(chat, mad
 def test_a_quantizers_file_beside_the_weights_is_refused(chat, made, name):
     (chat / name).write_text("{}")
     refused(f"{name}: lies in .*quantized", chat, made / "voice")
+
+
+@pytest.mark.parametrize(
+    "prefix", ["_orig_mod.", "module.", "base_model.model.", "model.", "_fsdp_wrapped_module.module."]
+)
+def test_names_as_training_wrappers_save_them_are_told(chat, made, prefix):
+    damage.change_weights(lambda t: t.update({prefix + name: t.pop(name) for name in list(t)}))(chat)
+    refused(rf"found no such tensor in .*, but {prefix}language_model.*; save the model itself", chat, made / "voice")
+
+
+@pytest.mark.parametrize(
+    "name", ["consolidated.safetensors", "model-Q4_K_M.gguf", "pytorch_model.bin", "pytorch_model.bin.index.json",
+             "pytorch_model_fsdp_0", "global_step100", "checkpoint-500", "model.pth"],
+)  # fmt: skip
+def test_weights_of_other_tools_are_named(chat, made, name):
+    for path in chat.glob("*.safetensors*"):
+        path.unlink()
+    (chat / name).mkdir()
+    refused(rf"holds neither .*, but {name}; give the checkpoint as save_pretrained", chat, made / "voice")
 
 
 def test_an_adapter_is_refused(chat, made):
@@ -273,24 +294,51 @@ def test_keys_that_are_unknown_are_told(chat, made):
     assert "text_config.brand_new is unknown here" in note
 
 
-def test_defaults_are_what_the_checkpoint_bears(chat, made, tmp_path):
-    damage.edit(chat / "config.json", lambda c: damage.decoders(c)[1].update(max_position_embeddings=8192))
-    config = ModelConfig.read(chat)
-    options, _ = portable_options(BuildRequest("cpu", tmp_path), config, tmp_path)
-    sound = Token2WavConfig.read(made / "voice")
-    check_limits(config, sound, options)
-    assert options.engine.max_positions == most_positions(config, 4096) == 8192 // 5
-    asked = BuildRequest("cpu", tmp_path, settings=Settings.read(["engine.max_positions=1639"]))
-    with pytest.raises(BuildError, match=r"max_positions: 1639 x 5 exceeds the 8192 of the checkpoint; lower"):
-        check_limits(config, sound, portable_options(asked, config, tmp_path)[0])
+def limited(made, chat, *given):
+    """What a server would be started with, found good or refused."""
+    opened = open_inputs(chat, made / "voice", None)
+    asked = BuildRequest("cpu", chat.parent, settings=Settings.read(given))
+    options, _ = portable_options(asked, opened.config, chat.parent)
+    check_limits(opened, options)
+    return options
+
+
+def positions(chat, part, most):
+    damage.edit(chat / "config.json", lambda c: damage.decoders(c)[part].update(max_position_embeddings=most))
+
+
+@pytest.mark.parametrize(("part", "most", "expected"), [(1, 8192, 1638), (0, 512, 512), (0, 100, 100), (1, 500, 100)])
+def test_defaults_are_what_the_checkpoint_bears(chat, made, part, most, expected):
+    positions(chat, part, most)
+    assert limited(made, chat).engine.max_positions == most_positions(ModelConfig.read(chat), 4096) == expected
+    with pytest.raises(BuildError, match=r"max_positions: .* exceeds the \d+ of the checkpoint; lower"):
+        limited(made, chat, f"engine.max_positions={expected + 1}")
+
+
+@pytest.mark.parametrize(("part", "most"), [(0, 1), (0, 5), (0, 64), (1, 1), (1, 4), (1, 5), (1, 300)])
+def test_a_checkpoint_without_room_for_a_question_is_refused(chat, made, part, most):
+    positions(chat, part, most)
+    with pytest.raises(BuildError, match=r"engine.max_positions: \d+ are too few for a question of \d+ and an answer"):
+        limited(made, chat)
+
+
+def test_a_small_cache_for_a_short_checkpoint_is_taken(chat, made):
+    positions(chat, 0, 512)
+    assert limited(made, chat, "engine.kv_positions=1024").engine.kv_positions == 1024
+    with pytest.raises(BuildError, match="kv_positions: 500 is less than max_positions 512"):
+        limited(made, chat, "engine.kv_positions=500")
+
+
+@pytest.mark.parametrize("setting", ["limits.audio_s=0.5", "limits.clip_s=0.5"])
+def test_bounds_that_refuse_the_first_question_are_refused(chat, made, setting):
+    with pytest.raises(BuildError, match=r"set limits: the server could not ask its first question: audio: .*; raise"):
+        limited(made, chat, setting)
 
 
 @pytest.mark.parametrize("setting", ["token2wav.max_streams=9000000000", "token2wav.window=9000000000"])
-def test_more_than_the_memory_holds_is_refused_before_the_first_step(made, tmp_path, setting):
-    config, sound = ModelConfig.read(made / "chat"), Token2WavConfig.read(made / "voice")
-    asked = BuildRequest("cpu", tmp_path, settings=Settings.read([setting]))
+def test_more_than_the_memory_holds_is_refused_before_the_first_step(made, chat, setting):
     with pytest.raises(BuildError, match=r"set token2wav: max_streams .*; lower one of them"):
-        check_limits(config, sound, portable_options(asked, config, tmp_path)[0])
+        limited(made, chat, setting)
 
 
 @pytest.mark.parametrize("wrong", ["--model", "--cosyvoice", "--voices"])
@@ -360,6 +408,63 @@ def test_text_files_that_cannot_be_used_are_named(chat, made, file, change, word
     else:
         (chat / file).write_bytes(change if isinstance(change, bytes) else change.encode())
     refused(words, chat, made / "voice")
+
+
+LIST = [{"name": "default", "template": TEMPLATE}, {"name": "tool_use", "template": "x"}]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"tokenizer_class": "TokenizersBackend", "backend": "tokenizers", "extra_special_tokens": ["<|im_start|>"]},
+        {"extra_special_tokens": ["<|im_start|>", "<|im_end|>"]},
+        {"extra_special_tokens": {"image_token": "<|im_start|>"}},
+        {"tokenizer_class": "FunAudioChatTokenizer", "auto_map": {"AutoTokenizer": ["tokenization.Fun", None]}},
+        {"tokenizer_class": "Qwen2Tokenizer"},
+        {"chat_template": TEMPLATE},
+        {"chat_template": LIST},
+        None,
+    ],
+)
+def test_tokenizers_of_any_version_give_the_same_ids(chat, made, config):
+    messages = single_turn("s2s", None, "<think> 你好", 1)
+    expected = PromptBuilder(ModelConfig.read(chat), ChatTokenizer(chat)).build(messages, [16000])
+    if config is None:
+        (chat / "tokenizer_config.json").unlink()
+    else:
+        damage.edit(chat / "tokenizer_config.json", lambda values: values.update(config))
+        if "chat_template" in config:
+            (chat / "chat_template.jinja").unlink()
+    opened = open_inputs(chat, made / "voice", None)
+    assert (PromptBuilder(opened.config, ChatTokenizer(chat)).build(messages, [16000]) == expected).all()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (json.dumps({"chat_template": TEMPLATE}), None),
+        ("{}", "chat_template.json: holds no text under chat_template"),
+        ("[]", "chat_template.json: holds no text under chat_template"),
+        ("{", "chat_template.json: is not JSON"),
+    ],
+)
+def test_a_template_in_the_place_of_a_processors(chat, made, text, words):
+    (chat / "chat_template.jinja").unlink()
+    (chat / "chat_template.json").write_text(text)
+    if words is None:
+        open_inputs(chat, made / "voice", None)
+    else:
+        refused(words, chat, made / "voice")
+
+
+def test_an_extractor_inside_a_processors_file(chat, made):
+    expected = ModelConfig.read(chat).features
+    values = json.loads((chat / "preprocessor_config.json").read_text())
+    (chat / "preprocessor_config.json").unlink()
+    (chat / "processor_config.json").write_text(json.dumps({"feature_extractor": values | {"n_fft": 401}}))
+    refused(r"processor_config\.json: n_fft: 401 is odd", chat, made / "voice")
+    (chat / "processor_config.json").write_text(json.dumps({"feature_extractor": values}))
+    assert open_inputs(chat, made / "voice", None).config.features == expected
 
 
 @pytest.mark.parametrize("key", ["audio_token_index", "audio_bos_index", "audio_eos_index"])

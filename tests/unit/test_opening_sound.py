@@ -57,6 +57,7 @@ def spoiled(state, value):
         (lambda s: {}, "flow.pt: holds no tensors by name, but nothing"),
         (lambda s: 7, "flow.pt: holds a int"),
         (lambda s: dict(enumerate(s.values())), "flow.pt: holds no tensors by name, but 0, 1"),
+        (lambda s: s | {f"generator.{NAME}": s[NAME]}, "flow.pt: holds tensors with and without 'generator.'"),
         (lambda s: {f"module.{n}": t for n, t in s.items()}, "found no such tensor in flow.pt"),
         (lambda s: s | {NAME: s[NAME].to(torch.float8_e4m3fn)}, f"{NAME}: is stored as float8_e4m3fn in flow.pt"),
         (lambda s: s | {NAME: s[NAME].to(torch.int8)}, "is stored as int8"),

@@ -37,6 +37,14 @@ def test_defaults_are_the_authors():
     assert request.messages == (Message("system", (SYSTEM_PROMPTS["s2s"],)), Message("user", (None,)))
 
 
+@pytest.mark.parametrize(
+    ("arrays", "parameters", "expected"),
+    [({}, {}, True), ({}, {"max_tokens": 2048}, False), ({"warmup_tokens": np.array([8], np.int32)}, {}, False)],
+)
+def test_only_a_length_that_was_not_asked_for_gives_way(arrays, parameters, expected):
+    assert parse(arrays, parameters, [CLIP]).any_length is expected
+
+
 def test_text_mode_has_its_own_defaults():
     request = parse(text("hello"), {"mode": "s2t"}, [CLIP])
     assert not request.params.force_audio_start

@@ -35,6 +35,11 @@ def chunks(plan):
     return [(chunk.stream, chunk.begin, chunk.length, chunk.last) for chunk in plan.contexts]
 
 
+@pytest.mark.parametrize(("prompt", "room"), [(0, 256), (200, 56), (255, 1), (256, 1), (1000, 1)])
+def test_room_behind_a_prompt(prompt, room):
+    assert scheduler().room(prompt) == room
+
+
 def test_nothing_live_gives_no_plan():
     assert scheduler().plan() is None
 
