@@ -135,10 +135,9 @@ class AsyncChatStream(AsyncIterator[Chunk]):
 
     async def _begin(self) -> AsyncCall:
         """The next attempt. An error of its own, a server that stays away, is final."""
-        if self._cancelled:
-            self._ended = True
-            raise Cancelled("CANCELLED", "request", "it was cancelled before the answer was complete")
         try:
+            if self._cancelled:
+                raise Cancelled("CANCELLED", "request", "it was cancelled before the answer was complete")
             self._call = await self._start(self._attempts.left())
         except ChatError:
             self._ended = True
@@ -205,8 +204,7 @@ class AsyncChatClient:
         async def start(left: float | None) -> AsyncCall:
             await self.reconnect(left)
             set_deadline(request, left)
-            call = self._infer(request, timeout=left, metadata=self._metadata)
-            return AsyncCall(call, self.url, self._mark_lost)
+            return AsyncCall(self._infer(request, timeout=left, metadata=self._metadata), self.url, self._mark_lost)
 
         return AsyncChatStream(start, Attempts(self._retry, seconds("timeout", timeout)))
 

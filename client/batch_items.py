@@ -16,6 +16,13 @@ from client.sound.names import is_sound
 
 MOST_NAMED = 10  # of the files that are passed over
 FIELDS = ("id", "audio", "text", "messages", "parameters")
+KINDS: dict[str, tuple[type, ...]] = {  # what a request cannot be made of; the rest is looked at when it is sent
+    "id": (str, int, float),
+    "audio": (str,),
+    "messages": (str, list),
+    "parameters": (dict,),
+}
+LONGEST_NAME = 240  # bytes, so that a suffix still fits into the 255 of a file name
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +37,7 @@ class Item:
 
     def __post_init__(self) -> None:
         if not _is_file_name(self.id):
-            raise ValueError(f"id: {self.id!r} is no file name")
+            raise ValueError(f"id: {self.id!r:.80} is no file name of at most {LONGEST_NAME} bytes")
         if self.audio is None and self.text is None and self.messages is None:
             raise ValueError(f"{self.id}: has no audio, no text and no messages")
 
@@ -80,12 +87,15 @@ def read_items(source: Path, results: Path) -> list[Item]:
 
 
 def _folder(folder: Path, results: Path) -> list[Item]:
-    # A file of a subfolder keeps the way to it in its name.
-    return [
-        Item("__".join(path.relative_to(folder).with_suffix("").parts), path)
-        for path in _files(folder, results)
-        if is_sound(path)
-    ]
+    try:
+        # A file of a subfolder keeps the way to it in its name.
+        return [
+            Item("__".join(path.relative_to(folder).with_suffix("").parts), path)
+            for path in _files(folder, results)
+            if is_sound(path)
+        ]
+    except ValueError as error:
+        raise ChatError("INVALID_ARG", "batch", f"{folder}: {error}; rename the file") from None
 
 
 def passed_over(source: Path, results: Path) -> list[Path]:
@@ -113,7 +123,12 @@ def _files(folder: Path, results: Path) -> Iterator[Path]:
     for path in sorted(folder.rglob("*")):
         way = path.relative_to(folder)
         hidden = any(part.startswith(".") for part in way.parts)
-        if not hidden and path.is_file() and not (within and (top / way).is_relative_to(skipped)):
+        # A link that leads nowhere, or to a folder, is named; what is no file otherwise holds no question.
+        if (
+            not hidden
+            and (path.is_file() or path.is_symlink())
+            and not (within and (top / way).is_relative_to(skipped))
+        ):
             yield path
 
 
@@ -141,22 +156,25 @@ def _item(values: Any, folder: Path, number: int) -> Item:
     if unknown:
         raise ValueError(f"{unknown[0]!r} is none of {', '.join(FIELDS)}")
     given = {name: value for name, value in values.items() if value is not None}
+    for name, kinds in KINDS.items():
+        if name in given and not isinstance(given[name], kinds):
+            raise ValueError(f"{name} has type {type(given[name]).__name__}, which is none that it can have")
     messages = given.get("messages")
     return Item(
         id=str(given.get("id", f"{number:06d}")),
         audio=folder / given["audio"] if "audio" in given else None,
         text=given.get("text"),
-        messages=messages if isinstance(messages, str | None) else tuple(messages),
-        parameters=dict(given.get("parameters", {})),
+        messages=tuple(messages) if isinstance(messages, list) else messages,
+        parameters=given.get("parameters", {}),
     )
 
 
 def _is_file_name(text: str) -> bool:
     try:
-        os.fsencode(text)
+        size = len(os.fsencode(text))
     except UnicodeEncodeError:
         return False
-    return Path(text).name == text and not text.startswith(".") and "\0" not in text
+    return size <= LONGEST_NAME and Path(text).name == text and not text.startswith(".") and "\0" not in text
 
 
 def _hash(path: Path) -> str | None:

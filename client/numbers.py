@@ -25,7 +25,7 @@ def scalar(value: Any) -> Any:
     if isinstance(value, float | np.floating):
         return float(value)
     if isinstance(value, str):
-        return str(value)
+        return str.__str__(value)  # str() of an enumeration's member is its name
     if isinstance(value, Decimal | Fraction):
         return _of_exact(value)
     if hasattr(value, "item") and getattr(value, "shape", None) == ():  # an array or a tensor of no axes

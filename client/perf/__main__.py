@@ -2,8 +2,15 @@
 
 import sys
 
-from client.perf.cli import main
 from runtime.command_line import run_command
+
+
+def main() -> int:
+    """The command; it is loaded here, so that what goes wrong then is one line, too."""
+    from client.perf import cli
+
+    return cli.main()
+
 
 if __name__ == "__main__":
     sys.exit(run_command(main))

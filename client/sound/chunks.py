@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from client.sound.blocks import VOC, W64, voc_of_one_block, w64_to_the_end
+from client.sound.limits import SoundError
 from client.sound.mpeg import chain_at
 from client.sound.tags import skip_tags
 
@@ -38,19 +40,30 @@ LAYOUTS = {
     b"caff": Layout(8, "big", 8, b"data", pads=False),
 }
 _IFF_SOUND = {b"8SVX": b"BODY", b"16SV": b"BODY"}
+IFF_CHANNELS, IFF_STEREO = b"CHAN", b"\0\0\0\6"  # one channel behind the other, which the decoder does not know
 
 
 def mended(piece: bytes) -> tuple[bytes, int]:
-    """The file with sizes that hold all of its sound, and where it ends in the piece."""
+    """The file with sizes that hold all of its sound, and where it ends in the piece.
+
+    Raises:
+        SoundError: its sound lies in a way that the decoder does not know.
+    """
     if piece[:4] in (b".snd", b"dns."):
         made = bytearray(piece)
         made[AU_SIZE] = b"\xff" * 4  # unknown: up to the end
         return bytes(made), len(piece)
+    if piece.startswith(W64):
+        return w64_to_the_end(piece), len(piece)
+    if piece.startswith(VOC):
+        return voc_of_one_block(piece), len(piece)
     layout = LAYOUTS.get(piece[:4])
     if layout is None:
         return piece, len(piece)
     sound_id = _IFF_SOUND.get(piece[8:12], layout.data)
     for name, at, size in _chunks(piece, layout):
+        if name == IFF_CHANNELS and piece[at : at + len(IFF_STEREO)] == IFF_STEREO:
+            raise SoundError("is 8SVX with two channels, which are read wrongly; convert it (ffmpeg -i FILE new.wav)")
         if name == sound_id:
             return _with_size(piece, layout, at, _long_size(piece, size))
     return piece, len(piece)

@@ -10,6 +10,7 @@ import numpy as np
 import soundfile
 import soxr
 
+from client.sound.foreign import known
 from client.sound.limits import (
     FILE_RATES,
     LONGEST_S,
@@ -106,7 +107,8 @@ def _read(part: Part, before_s: float, name: Path | None) -> tuple[np.ndarray, i
         raise
     except _FAILURES as error:
         reason = getattr(error, "error_string", str(error)).rstrip(".")
-        raise SoundError(f"cannot be read, or not to its end ({reason}); it takes {FORMATS}") from error
+        unread = f"cannot be read, or not to its end ({reason}); it takes {FORMATS}"
+        raise SoundError(known(part.content) or unread) from error
     samples = np.concatenate(blocks) if blocks else np.zeros((0, channels), np.float32)
     if len(samples) < part.least:
         raise SoundError(f"stops after {len(samples) / rate:.1f} s though it goes on; write it again (ffmpeg)")

@@ -13,6 +13,7 @@ FIRST = 2  # flag of the first page of a stream
 UNKNOWN = -1  # position of a page on which no packet ends
 FLAC_HEAD, FLAC_HEAD_SIZE = b"\x7fFLAC", 9  # before the head of a FLAC file
 OPUS_HEAD, OPUS_RATE = b"OpusHead", 48_000
+SOUND_HEADS = (OPUS_HEAD, FLAC_HEAD, b"\x01vorbis")
 # Samples at 48 kHz of an Opus frame, by the upper five bits of its first byte.
 _OPUS_FRAMES = (480, 960, 1920, 2880) * 3 + (480, 960) * 2 + (120, 240, 480, 960) * 4
 MOST_TRIMMED = 2 * OPUS_RATE  # of a page that ends before its packets do
@@ -76,32 +77,42 @@ def link(data: bytes, at: int, limit: int) -> tuple[bytes, int]:
     found = list(pages(data, at, limit))
     if not found:
         raise SoundError("is cut off in its first page; record it again")
-    _check_positions(found)
-    _check_opus(data, found)
+    sound = _sound_pages(data, found)
+    _check_positions(sound)
+    _check_opus(data, sound)
     # The rest of a page that was cut off belongs to the link.
     cut = data.find(CAPTURE, found[-1].end, limit)
     end = limit if cut >= 0 else found[-1].end
-    if found[0].packets and data.startswith(FLAC_HEAD, found[0].packets[0][0]):
-        return _native_flac(data, found), end
-    return data[found[0].start : found[-1].end], end
+    if _begins_with(data, sound[0], FLAC_HEAD):
+        return _native_flac(data, sound), end
+    return b"".join(data[page.start : page.end] for page in sound), end
+
+
+def _sound_pages(data: bytes, found: list[Page]) -> list[Page]:
+    """Those of the first stream of sound. Video, an index or subtitles may lie between and before them."""
+    serial = next((page.serial for page in found if _begins_with(data, page, SOUND_HEADS)), found[0].serial)
+    return [page for page in found if page.serial == serial]
+
+
+def _begins_with(data: bytes, page: Page, head: bytes | tuple[bytes, ...]) -> bool:
+    return bool(page.packets) and data.startswith(head, page.packets[0][0])
 
 
 def _check_positions(found: list[Page]) -> None:
-    last: dict[bytes, int] = {}
+    last = UNKNOWN
     for page in found:
         if page.position == UNKNOWN:
             continue
-        if page.position < last.get(page.serial, UNKNOWN):
+        if page.position < last:
             raise SoundError("has positions that run backwards, so that its length is unknown; write it again (ffmpeg)")
-        last[page.serial] = page.position
+        last = page.position
     if found[-1].position == UNKNOWN and len(found) > 2:
         raise SoundError("does not say how long it is; write it again (ffmpeg)")
 
 
 def _check_opus(data: bytes, found: list[Page]) -> None:
     """Compares the length that is said with that of the packets."""
-    start = found[0].packets[0][0] if found[0].packets else 0
-    if not data.startswith(OPUS_HEAD, start) or len({page.serial for page in found}) > 1:
+    if not _begins_with(data, found[0], OPUS_HEAD):
         return
     sound = [page for page in found[2:] if page.position != UNKNOWN]
     if not sound:
@@ -122,5 +133,5 @@ def _opus_samples(packet: bytes) -> int:
 
 def _native_flac(data: bytes, found: list[Page]) -> bytes:
     """FLAC without its Ogg, which the decoder may not know; its length may be missing or wrong."""
-    bodies = [data[page.packets[0][0] : page.end] for page in found if page.packets and page.serial == found[0].serial]
+    bodies = [data[page.packets[0][0] : page.end] for page in found if page.packets]
     return without_length(b"".join(bodies)[FLAC_HEAD_SIZE:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,8 +22,8 @@ _SCALES = {"int8": (2.0**7, 0.0), "uint8": (2.0**7, 2.0**7), "int16": (2.0**15, 
 NARROW = 2**15  # wider integers that are all within it were 16 bits
 WANTED = "give float samples in [-1, 1] or int16"
 FORMS = "give an array, a path, or the bytes of a sound file"
-# A data set's way to hold sound.
-ARRAY_KEY, RATE_KEYS = "array", ("sampling_rate", "sample_rate")
+# How data sets and pipelines hold sound.
+ARRAY_KEYS, RATE_KEYS = ("array", "raw", "waveform"), ("sampling_rate", "sample_rate")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,19 +117,25 @@ def _clip(value: Any, sample_rate: int | None, read: Any) -> Clip:
 
 
 def _of_mapping(value: Mapping[str, Any]) -> tuple[Any, Any]:
-    rate = next((value[key] for key in RATE_KEYS if key in value), None)
-    if ARRAY_KEY not in value or rate is None:
-        raise SoundError(f"is a mapping without {ARRAY_KEY} and {RATE_KEYS[0]}; {FORMS}")
-    return value[ARRAY_KEY], rate
+    array, rate = (next((value[key] for key in keys if key in value), None) for keys in (ARRAY_KEYS, RATE_KEYS))
+    if array is None or rate is None:
+        raise SoundError(f"is a mapping without {ARRAY_KEYS[0]} and {RATE_KEYS[0]}; {FORMS}")
+    return array, rate
 
 
 def _read(file: Any) -> bytes:
-    data = file.read(MOST_FILE_BYTES + 1)
-    if not data and hasattr(file, "seek"):  # it was just written
-        file.seek(0)
-        data = file.read(MOST_FILE_BYTES + 1)
-    if not isinstance(data, bytes | bytearray):
+    if isinstance(file, io.TextIOBase):
         raise SoundError("is a file of text; open it as binary ('rb')")
+    try:
+        data = file.read(MOST_FILE_BYTES + 1)
+        if isinstance(data, bytes) and not data and hasattr(file, "seek"):  # it was just written
+            file.seek(0)
+            data = file.read(MOST_FILE_BYTES + 1)
+    except Exception as error:  # of whatever kind of file it is: closed, open for writing, damaged
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise SoundError(f"has type {type(file).__name__} and cannot be read ({reason}); {FORMS}") from error
+    if not isinstance(data, bytes | bytearray):
+        raise SoundError(f"has type {type(file).__name__}, which gives no bytes; {FORMS}")
     return bytes(data)
 
 
@@ -139,7 +146,7 @@ def _content(data: bytes) -> tuple[np.ndarray, int]:
         return decode(data)
     except SoundError as error:
         remedy = "give samples without a header as np.frombuffer(data, np.int16)"
-        raise SoundError(f"is bytes of which the sound {error}; {remedy}") from None
+        raise SoundError(f"is bytes; what they hold {error}; {remedy}") from None
 
 
 def _array_clip(value: Any, rate: int | None) -> Clip:

@@ -24,10 +24,8 @@ class ControlTokens:
     def __init__(self, tokenizer: Tokenizer) -> None:
         added = tokenizer.get_added_tokens_decoder()
         self.ids = {token.content: id_ for id_, token in added.items()}
-        # Such tokens match, or swallow, white space that a person wrote beside what the template writes.
-        self.takes_space = any(
-            token.lstrip or token.rstrip or any(map(str.isspace, token.content)) for token in added.values()
-        )
+        # White space that a person wrote could complete such a token beside what the template writes.
+        self.takes_space = any(any(map(str.isspace, token.content)) for token in added.values())
         self._finder = Tokenizer(models.BPE())
         if tokenizer.normalizer is not None:
             self._finder.normalizer = tokenizer.normalizer

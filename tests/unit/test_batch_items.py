@@ -7,7 +7,7 @@ import json
 import pytest
 
 from client import ChatError
-from client.batch_items import Item, read_items
+from client.batch_items import Item, passed_over, read_items
 
 
 def manifest(tmp_path, *lines):
@@ -87,3 +87,36 @@ def test_what_is_wrong_is_named(tmp_path, lines, words):
 def test_no_such_source(tmp_path):
     with pytest.raises(ChatError, match="neither a folder nor"):
         read(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("id", [1]), ("audio", 5), ("audio", ["a.wav"]), ("messages", 5), ("messages", {"role": "user"}),
+     ("parameters", [1]), ("parameters", "seed=1")],
+)  # fmt: skip
+def test_values_of_wrong_kinds_are_named(tmp_path, field, value):
+    with pytest.raises(ChatError, match=rf"line 1: {field} has type {type(value).__name__}"):
+        read(manifest(tmp_path, {"text": "x", field: value}))
+
+
+def test_a_name_that_no_result_file_can_have(tmp_path):
+    with pytest.raises(ChatError, match="is no file name of at most 240 bytes"):
+        read(manifest(tmp_path, {"id": "\u4f60" * 81, "text": "x"}))
+    folder = tmp_path / "questions"
+    for part in ("a" * 150, "b" * 150):
+        folder /= part
+    folder.mkdir(parents=True)
+    (folder / "x.wav").touch()
+    with pytest.raises(ChatError, match="rename the file"):
+        read(tmp_path / "questions")
+
+
+def test_links_that_lead_to_no_file_are_named(tmp_path):
+    folder, elsewhere = tmp_path / "questions", tmp_path / "elsewhere"
+    folder.mkdir()
+    elsewhere.mkdir()
+    (folder / "x.wav").touch()
+    (folder / "y.wav").symlink_to(folder / "gone.wav")
+    (folder / "more").symlink_to(elsewhere)
+    assert [item.id for item in read(folder)] == ["x", "y"], "the second one fails by its name"
+    assert [path.name for path in passed_over(folder, tmp_path / "results")] == ["more"]

@@ -222,3 +222,15 @@ def test_config_and_tokenizer_of_different_checkpoints_are_noticed(tmp_path):
     (folder / "tokenizer.json").write_text(json.dumps(spec))
     with pytest.raises(BuildError, match=r"tokenizer: gives .* where config.json has 410 for sound"):
         PromptBuilder(chat_data.config(), ChatTokenizer(folder))
+
+
+@pytest.mark.parametrize("flag", ["lstrip", "rstrip"])
+def test_a_template_trims_white_space_beside_tokens_that_swallow_it(tmp_path, flag):
+    folder = checkpoint(tmp_path / "checkpoint", [("<x>", {flag: True})])
+    own, theirs = ChatTokenizer(folder), AutoTokenizer.from_pretrained(folder)
+    template = "{% for m in messages %}<x>{{ m['content'] | trim }}<x>{% endfor %}"
+    own._hf.chat_template = template
+    for text in ("a", " a", "a\n", "\n\n", " a  b \n"):
+        texts = own.stand_ins()
+        ids = own.encode(own.render([{"role": "user", "content": texts.hide(text)}]), texts)
+        assert ids == theirs.encode(f"<x>{text.strip()}<x>", add_special_tokens=False)

@@ -6,6 +6,8 @@ import array
 import asyncio
 import collections
 import dataclasses
+import enum
+import gzip
 import io
 import math
 import pathlib
@@ -25,6 +27,15 @@ from client.request import make_request
 
 TONE = tone()
 INT16 = (TONE * 32767).astype(np.int16)
+
+
+class Mode(str, enum.Enum):  # noqa: UP042 - a StrEnum is the easy one
+    TEXT = "s2t"
+
+
+def closed(file):
+    file.close()
+    return file
 
 
 def request(audio=None, sample_rate=RATE, text="x", messages=None, outputs=None, **parameters):
@@ -114,6 +125,8 @@ TAKEN = {
     "rate and samples": (RATE, INT16),
     "torchaudio": (torch.from_numpy(TONE)[None], RATE),
     "data set": {"array": TONE, "sampling_rate": RATE, "path": None},
+    "pipeline": {"raw": TONE, "sampling_rate": RATE},
+    "waveform": {"waveform": torch.from_numpy(TONE)[None], "sample_rate": RATE},
     "bytes": written(),
     "bytearray": bytearray(written()),
     "memoryview of bytes": memoryview(written(kind="FLAC")),
@@ -164,7 +177,11 @@ REFUSED = {
     "no bytes": b"",
     "file of text": io.StringIO("x"),
     "empty file": io.BytesIO(),
-    "closed file": open(__file__).close() or io.BytesIO(b"x"),
+    "text that is no UTF-8": io.TextIOWrapper(io.BytesIO(b"RIFF\xff\x83"), "utf-8"),
+    "closed file": closed(io.BytesIO(written())),
+    "file to write": io.BufferedWriter(io.BytesIO()),
+    "damaged gzip": gzip.GzipFile(fileobj=io.BytesIO(b"RIFF")),
+    "decoder": soundfile.SoundFile(io.BytesIO(written())),
     "folder": pathlib.Path("/"),
     "no file": "http://none/x.wav",
     "object": object(),
@@ -245,6 +262,10 @@ def test_what_is_no_rate_is_refused(rate):
 def test_whole_numbers_of_any_type(value):
     slot = request(max_tokens=value).parameters["max_tokens"]
     assert slot.int64_param == 3 or slot.string_param == "3"
+
+
+def test_members_of_enumerations_are_their_values():
+    assert request(mode=Mode.TEXT).parameters["mode"].string_param == "s2t"
 
 
 @pytest.mark.parametrize("value", [0.5, np.float16(0.5), Decimal("0.5"), Fraction(1, 2), torch.tensor(0.5)])
