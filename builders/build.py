@@ -11,7 +11,7 @@ from typing import Any
 from builders.cuda import MAX_STREAMS, cuda_engine, cuda_placement
 from builders.export_encoder import export_encoder
 from builders.export_token2wav import export_token2wav
-from builders.limits import check_limits, most_positions
+from builders.limits import check_limits, check_question, most_positions
 from builders.opening import Inputs, open_built, open_inputs
 from builders.placement import CPU_ONLY, ONE_GPU, TWO_GPUS, Placement
 from builders.render import render_repository
@@ -138,8 +138,10 @@ def _build_tensorrt(request: BuildRequest, say: Callable[[str], None]) -> Manife
     prepare_folder(out)
     builder = Builder(out, earlier, say)
     model, cosyvoice = _checkpoints(request, builder)
-    config = _open(request, model, cosyvoice, say).config
+    opened = _open(request, model, cosyvoice, say)
+    config = opened.config
     profile = replace(profile, max_positions=most_positions(config, profile.max_positions))
+    check_question(opened, profile.max_positions)
     chosen = request.settings
     sound = SoundBuild.plan(out, cosyvoice, profile.max_streams, machine, request.token2wav_apart, chosen)
     language = LanguageBuild.plan(out, config, profile, machine, sound.reserve)

@@ -6,8 +6,10 @@ from types import SimpleNamespace
 
 import library_double
 import network_double
+import numpy as np
 import pytest
 import recorded
+import torch
 from trace_double import ContractViolation, Trace
 
 import builders.tensorrt.convert_config as convert_config
@@ -25,7 +27,10 @@ from runtime.engines.trtllm_check import EngineMismatch
 from runtime.engines.trtllm_files import TENSORRT_LLM, check_config
 from runtime.errors import BuildError
 from runtime.options import Options
-from runtime.token2wav.layout import FRONT_GRAPH, STEP_GRAPHS, VOCODER_GRAPH
+from runtime.token2wav.config import Token2WavConfig
+from runtime.token2wav.layout import FRONT_GRAPH, STEP_GRAPHS, VOCODER_GRAPH, VOICES
+from runtime.token2wav.sizes import sizes_of
+from runtime.token2wav.voices import read_voices
 
 GPU_BYTES = 80 << 30
 GRAPHS = ["audio encoder", "token2wav"]
@@ -61,7 +66,12 @@ def write(path):
 
 
 def export_nothing(cosyvoice, out, voices, say):
-    return [write(out / name) for name in (FRONT_GRAPH, *STEP_GRAPHS.values(), VOCODER_GRAPH)]
+    """Graphs that hold nothing, and what a build opens beside them."""
+    graphs = [write(out / name) for name in (FRONT_GRAPH, *STEP_GRAPHS.values(), VOCODER_GRAPH)]
+    config = Token2WavConfig.read(cosyvoice)
+    table = read_voices(cosyvoice, voices, config.flow.speaker_dim)
+    np.savez(out / VOICES, names=np.array(list(table)), embeddings=torch.stack(list(table.values())).numpy())
+    return [*graphs, out / VOICES, sizes_of(config, tuple(table)).write(out)]
 
 
 def run(out, profile=None, apart=False):
@@ -307,7 +317,7 @@ def test_plans_are_built_beside_the_language_engines_of_cuda(monkeypatch, log, t
     build(BuildRequest("cuda", tmp_path, sound="tensorrt"), lines.append)
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     plans = [f"plan {name}" for name in PLANS]
-    assert list(manifest["steps"]) == ["tiny checkpoints", *GRAPHS, *plans, "model repository"]
+    assert list(manifest["steps"]) == ["tiny checkpoints", "weights", *GRAPHS, *plans, "model repository"]
     assert "tensorrt_llm" not in manifest["versions"] and manifest["versions"]["tensorrt"] == "10.14.1.48"
     assert manifest["gpu"] == machine().gpu and not log.builds
     options = Options.read(tmp_path)
