@@ -38,7 +38,7 @@ from runtime.options import Options
 
 STREAMS = (1, 8, 16, 32)
 FRAMES, MID_FRAMES = 200, 50  # of each stream
-MID_RUNS = 3
+MID_RUNS = 2
 SYSTEM = 200
 CROWD = 8  # streams of the figures of one iteration
 
@@ -80,7 +80,7 @@ def main() -> int:
     """Prints a table and the JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("build/cpu"), help="built folder")
-    parser.add_argument("--runs", type=int, default=5, help="of the tiny checkpoint; the other one has fewer")
+    parser.add_argument("--runs", type=int, default=3, help="of the tiny checkpoint; the other one has fewer")
     parser.add_argument("--no-server", action="store_true", help=f"leave server_ms_{CROWD} out")
     parser.add_argument("--json", type=Path, help="also write the result here")
     arguments = parser.parse_args()
