@@ -31,8 +31,10 @@ from bench_result import finish
 from bench_server import server_ms
 
 from builders.tiny_chat import MID, write_tiny_chat
+from client.perf.machine import describe
 from runtime.checkpoint.config import ModelConfig
 from runtime.checkpoint.layout import all_shapes
+from runtime.command_line import run_command
 from runtime.frontend.tokenizer import ChatTokenizer
 from runtime.options import Options
 
@@ -88,7 +90,7 @@ def main() -> int:
     options = Options.read(arguments.out)
     config = ModelConfig.read(options.path(options.model))
     bench = LoopBench(config, options.engine, max(STREAMS), FRAMES)
-    result: dict[str, Any] = {"torch_threads": 1, "torch": torch.__version__}
+    result: dict[str, Any] = {"machine": describe(), "torch_threads": 1, "torch": torch.__version__}
     result |= speeds("tiny", bench, arguments.runs)
     first = result[f"first_frame_ms_system_{SYSTEM}"] = bench.first_frames(SYSTEM, 5 * arguments.runs)
     print(f"first frame behind a system message of {SYSTEM}: new {first['new']} ms, known {first['known']} ms")
@@ -101,4 +103,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

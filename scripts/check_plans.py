@@ -23,6 +23,8 @@ from typing import Any
 import upstream
 from plancheck import exporters, rtx
 
+from runtime.command_line import run_command
+
 SIZES = ("smallest", "full")
 KIB = 1024
 
@@ -137,4 +139,4 @@ def _child(arguments: list[str]) -> dict[str, Any]:
 COMMANDS = {"built": built, "full": full, "export": export, "compile": compile_one}
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

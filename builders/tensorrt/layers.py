@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from runtime.command_line import run_command
 from runtime.engines.trt_plan import Plan, load_tensorrt
 from runtime.errors import ServeError
 from runtime.plan_graph import PLAN_SUFFIX
@@ -42,4 +43,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))
