@@ -16,7 +16,8 @@ def filled(x: torch.Tensor) -> torch.Tensor:
     """[rows, ...] to at least LEAST_ROWS of them, with zeros behind.
 
     A row of ``F.linear`` on a CPU is then the same to the last bit, whatever rows stand beside it. Measured for
-    Intel's MKL with one thread per process, which is how the ``cpu`` target runs; tests assert it.
+    Intel's MKL with one thread per process and the variables of ``runtime.products``, which is how the ``cpu`` target
+    runs; tests assert it.
     """
     missing = LEAST_ROWS - len(x)
     if missing <= 0 or x.is_cuda:

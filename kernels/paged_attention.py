@@ -23,7 +23,8 @@ import torch.nn.functional as F
 from runtime.engines.base import CONTEXT, EngineShape
 
 COLUMNS, TILE = 512, 32
-FEW_QUERIES = 4  # products of fewer rows are the same for every number of columns
+FEW_QUERIES = 4  # products of fewer rows are the same for every number of columns up to FEW_COLUMNS
+FEW_COLUMNS = 128  # longer sums are cut by the CPU library at places that depend on their length
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +122,11 @@ def _own_planes(tables: np.ndarray, ends: np.ndarray, blocks: int, shape: Engine
 
 def _columns(end: int, shape: EngineShape, whole: bool) -> int:
     """Columns for so many positions: whole blocks of the cache and whole ones of ``TILE`` or ``COLUMNS``."""
-    unit = max(COLUMNS if whole else TILE, shape.tokens_per_block)
+    unit = max(TILE, shape.tokens_per_block)
+    few = -(-end // unit) * unit
+    if not whole and few <= FEW_COLUMNS:
+        return few
+    unit = max(COLUMNS, shape.tokens_per_block)
     return -(-end // unit) * unit
 
 

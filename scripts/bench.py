@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -37,6 +38,7 @@ from runtime.checkpoint.layout import all_shapes
 from runtime.command_line import run_command
 from runtime.frontend.tokenizer import ChatTokenizer
 from runtime.options import Options
+from runtime.products import exact_products
 
 STREAMS = (1, 8, 16, 32)
 FRAMES, MID_FRAMES = 200, 50  # of each stream
@@ -87,6 +89,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="also write the result here")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    os.environ.update(exact_products())  # as the supervisor does; read at the first product
     options = Options.read(arguments.out)
     config = ModelConfig.read(options.path(options.model))
     bench = LoopBench(config, options.engine, max(STREAMS), FRAMES)

@@ -11,9 +11,11 @@ import pytest
 import torch
 import upstream
 
+from runtime.products import exact_products
 from runtime.server.bundle import find_install
 from runtime.server.errors import InstallError
 
+os.environ.update(exact_products())  # as the supervisor does; read at the first product
 if not torch.cuda.is_available():
     # Triton reads it when it is imported, which is later and only where kernels are used.
     os.environ.setdefault("TRITON_INTERPRET", "1")

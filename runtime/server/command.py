@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from runtime.errors import BuildError
 from runtime.keepalive import KEEPALIVE_MS, KEEPALIVE_TIMEOUT_MS, MIN_PING_INTERVAL_MS
+from runtime.products import exact_products
 from runtime.server.bundle import TritonInstall
 from runtime.server.config import ServerConfig, bracketed
 
@@ -41,7 +42,7 @@ def environment(install: TritonInstall, options: Mapping[str, object]) -> dict[s
     threads = options.get("threads", DEFAULT_THREADS)
     if not isinstance(threads, int) or isinstance(threads, bool) or threads < 1:
         raise BuildError("threads", f"{threads!r} is not a whole number above 0", "run `make build-engines` again")
-    return {**install.environment, **{name: str(threads) for name in THREAD_VARIABLES}}
+    return {**exact_products(), **install.environment, **{name: str(threads) for name in THREAD_VARIABLES}}
 
 
 def command(

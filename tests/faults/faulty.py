@@ -40,7 +40,7 @@ SNIPPET = """
 import sys
 from pathlib import Path
 
-sys.path.insert(0, {folder!r})
+sys.path.insert(0, str(Path(__file__).parent))  # a path that the interpreter of a stub can spell
 from injected import arm
 
 _Sound = TritonPythonModel
@@ -50,7 +50,7 @@ class TritonPythonModel(_Sound):
     def initialize(self, args):
         super().initialize(args)
         name = args["model_name"]
-        arm(self, name, Path({run!r}) / ("fault_" + name), globals())
+        arm(self, name, Path(__file__).parents[3] / "run" / ("fault_" + name), globals())
 """
 assert set(MODELS) <= {contract.name for contract in ALL_MODELS}
 
@@ -79,7 +79,8 @@ def faulty_copy(built: Path, out: Path, **serving) -> Path:
     for name in MODELS:
         model = out / "model_repository" / name / "1" / "model.py"
         with model.open("a") as file:
-            file.write(SNIPPET.format(folder=str(Path(__file__).parent), run=str(out / "run")))
+            file.write(SNIPPET)
+        shutil.copy2(Path(__file__).with_name("injected.py"), model.parent)
     options = json.loads((out / "options.json").read_text())
     options["serving"] |= serving
     (out / "options.json").write_text(json.dumps(options))
