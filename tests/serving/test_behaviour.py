@@ -9,7 +9,7 @@ import chat_data
 import numpy as np
 import pytest
 from awaiting import until
-from harness import check, collect, gauges, request_of
+from harness import check, collect, gauges, request_of, unchecked
 from robust.watching import still_held
 from tritonclient.grpc import InferenceServerClient, InferInput
 from tritonclient.utils import InferenceServerException
@@ -128,7 +128,8 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_input_names_the_field_and_the_remedy(client, name):
+def test_bad_input_names_the_field_and_the_remedy(client, name, monkeypatch):
+    unchecked(monkeypatch)
     request, field = BAD[name]
     with pytest.raises(ServerError) as caught:
         collect(client, **request)
@@ -137,7 +138,8 @@ def test_bad_input_names_the_field_and_the_remedy(client, name):
     assert ";" in str(caught.value), "the remedy follows the problem"
 
 
-def test_failing_requests_disturb_nobody(client):
+def test_failing_requests_disturb_nobody(client, monkeypatch):
+    unchecked(monkeypatch)
     names = ["s2s_chirp_0p5s", "s2s_tones_7s", "s2t_noise_2p3s"]
     with ThreadPoolExecutor(8) as pool:
         good = [pool.submit(collect, client, **request_of(name)) for name in names]

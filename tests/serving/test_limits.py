@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from awaiting import until
 from faulty import faulty_copy
-from harness import KEY_STREAMS, collect, gauges, rejects, settled
+from harness import KEY_STREAMS, collect, gauges, rejects, settled, unchecked
 
 from client import NO_RETRY, ChatClient, ServerError
 from runtime.errors import InvalidRequest, Overloaded
@@ -204,7 +204,8 @@ TOO_LARGE = {
 
 
 @pytest.mark.parametrize("name", TOO_LARGE)
-def test_the_server_refuses_what_is_too_large(client, name):
+def test_the_server_refuses_what_is_too_large(client, name, monkeypatch):
+    unchecked(monkeypatch)
     request, field = TOO_LARGE[name]
     with pytest.raises(ServerError) as caught:
         collect(client, **request)

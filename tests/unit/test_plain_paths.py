@@ -52,7 +52,10 @@ def built_folder(out: Path, model: str = "tiny") -> Path:
     return out
 
 
-def test_plain_paths_are_left_alone(own_temporary_folder):
+def test_plain_paths_are_left_alone(own_temporary_folder, monkeypatch):
+    for name in ("prefix", "base_prefix"):  # wherever this checkout lies
+        monkeypatch.setattr(sys, name, "/usr")
+    monkeypatch.setattr(module, "PACKAGE_ROOT", Path("/opt/package"))
     out = built_folder(own_temporary_folder / "build")
     found = plain_paths(out, TritonInstall(("tritonserver",), out / "backends"))
     assert (found.out, found.links, found.install.environment) == (out, None, {})
