@@ -36,7 +36,7 @@ def _open(directory: Path) -> Any:
 
     try:
         return AutoTokenizer.from_pretrained(str(directory), local_files_only=True, trust_remote_code=False)
-    except Exception:
+    except Exception:  # whatever a file of another version led the library to; raised again unless one file has it all
         if not (directory / TOKENIZER_FILE).is_file():
             raise
     # Transformers 5 names classes and writes a list of extra tokens that version 4 does not know.
