@@ -142,14 +142,14 @@ class Life:
         try:
             loads = {name: pool.submit(self._api.load, name, self._config.patience.load) for name in names}
             for name, load in loads.items():
-                self._await(load)
+                self._await(name, load)
                 logger.info("loaded %s", name)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _await(self, load: Future[None]) -> None:
+    def _await(self, name: str, load: Future[None]) -> None:
         while not load.done():
-            self._check()
+            self._check(f"loading {name}")
             loss = self._loads.loss()
             if loss is not None and not load.done():
                 raise StartFailed("tritonserver", loss, "see the server's log")
@@ -157,12 +157,12 @@ class Life:
         if load.exception() is not None:  # a server that crashed says less of itself than how it ended
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._server.wait(SETTLE_S)
-            self._check()
+            self._check(f"loading {name}")
         load.result()
 
-    def _check(self) -> None:
+    def _check(self, doing: str = "starting") -> None:
         if self._stopping.is_set():
             raise StopRequested
         loss = self.watch.loss_of_server()
         if loss is not None:
-            raise StartFailed("tritonserver", f"{loss} while starting", "see the server's log")
+            raise StartFailed("tritonserver", f"{loss} while {doing}", "see the server's log")
