@@ -105,7 +105,7 @@ serve: $(READY) ## Supervised Triton server on OUT; ready when it prints its URL
 ifeq ($(TARGET),tensorrt)
 	$(COMPOSE) up serve$(GPUS)
 else
-	$(BIN)/python -m runtime.server --out="$$OUT" --host $(HOST) --grpc-port $(GRPC_PORT) \
+	$(BIN)/python -m runtime.supervisor --out="$$OUT" --host $(HOST) --grpc-port $(GRPC_PORT) \
 		--http-port $(HTTP_PORT) --metrics-port $(METRICS_PORT) $(SERVE_ARGS)
 endif
 
@@ -114,11 +114,11 @@ ifeq ($(TARGET),tensorrt)
 	$(if $(UPSTREAM)$(VECTORS),$(error parity with the authors' code is for TARGET=cpu and TARGET=cuda; leave out UPSTREAM and VECTORS))
 	$(COMPOSE) run --rm parity
 else ifneq ($(UPSTREAM)$(VECTORS),)
-	$(if $(UPSTREAM),$(UPSTREAM_PYTHON) runtime/parity/upstream.py --upstream="$$UPSTREAM" --model="$$MODEL" \
+	$(if $(UPSTREAM),$(UPSTREAM_PYTHON) builders/parity/upstream.py --upstream="$$UPSTREAM" --model="$$MODEL" \
 		--out="$$RECORDED" $(UPSTREAM_ARGS))
-	$(BIN)/python -m runtime.parity.authors --model="$$MODEL" --vectors="$$RECORDED" --device $(TARGET) $(PARITY_ARGS)
+	$(BIN)/python -m builders.parity.authors --model="$$MODEL" --vectors="$$RECORDED" --device $(TARGET) $(PARITY_ARGS)
 else
-	$(BIN)/python -m runtime.parity --out="$$OUT" --target $(TARGET) $(PARITY_ARGS)
+	$(BIN)/python -m builders.parity --out="$$OUT" --target $(TARGET) $(PARITY_ARGS)
 endif
 
 demo: $(if $(filter tensorrt,$(TARGET)),built) build-engines ## One spoken question to a fresh server; answer in output/
@@ -134,10 +134,10 @@ check-tensorrt: upstream ## Real bindings, a real builder, older exporters and c
 	UPSTREAM_REQUIRED=1 EVERY_VARIANT=1 $(BIN)/python -m pytest tests/contracts tests/kernels/test_compile.py $(TEST_ARGS)
 
 check-tensorrt-full: upstream ## Plans of the released sizes with random weights: time and memory; 10 GB of memory, minutes
-	$(BIN)/python scripts/check_plans.py full --save benchmarks/results/plans_full.json $(CHECK_ARGS)
+	$(BIN)/python builders/tensorrt/check/__main__.py full --save benchmarks/results/plans_full.json $(CHECK_ARGS)
 
 upstream: setup ## Real packages that tests load beside ours, into .venv/upstream; 350 MB, once
-	@$(BIN)/python scripts/upstream.py
+	@$(BIN)/python builders/upstream.py
 
 check: setup ## Lint, format and types
 	$(BIN)/ruff check .
@@ -145,24 +145,24 @@ check: setup ## Lint, format and types
 	$(BIN)/mypy
 
 bench: built ## Load test, tables and one JSON line
-	$(BIN)/python scripts/bench.py --out="$$OUT" $(BENCH_ARGS)
+	$(BIN)/python benchmarks/__main__.py --out="$$OUT" $(BENCH_ARGS)
 
 bench-gpu: ## Full-size model with random weights on a GPU; needs torch >= 2.11 and Triton >= 3.6, no .venv
-	$(GPU_PYTHON) scripts/bench_gpu.py $(BENCH_ARGS)
+	$(GPU_PYTHON) benchmarks/gpu/__main__.py $(BENCH_ARGS)
 
 bench-gpu-report: setup ## Page and plots from all results of bench-gpu in benchmarks/results
 	$(if $(wildcard benchmarks/results/gpu_*.json),,$(error no result of make bench-gpu in benchmarks/results))
-	$(BIN)/python scripts/bench_gpu_report.py $(sort $(wildcard benchmarks/results/gpu_*.json)) --to benchmarks/results
+	$(BIN)/python benchmarks/gpu/report.py $(sort $(wildcard benchmarks/results/gpu_*.json)) --to benchmarks/results
 
 first-gpu: ## All first checks and figures on a bare GPU machine, 13 minutes; results in OUT_DIR, no .venv needed
 	$(if $(OUT_DIR),,$(error name a folder for the results: make first-gpu OUT_DIR=...))
-	$(GPU_PYTHON) scripts/first_gpu.py --out="$$OUT_DIR" $(FIRST_GPU_ARGS)
+	$(GPU_PYTHON) benchmarks/first_gpu/__main__.py --out="$$OUT_DIR" $(FIRST_GPU_ARGS)
 
 bench-token2wav: setup ## Cost of token2wav chunks and of batches; last line is JSON
-	$(BIN)/python scripts/bench_token2wav.py $(BENCH_ARGS)
+	$(BIN)/python benchmarks/token2wav.py $(BENCH_ARGS)
 
 bench-hops: built ## Silence that a listener hears with each hop policy; last line is JSON
-	$(BIN)/python scripts/bench_hops.py --out="$$OUT" $(BENCH_ARGS)
+	$(BIN)/python benchmarks/hops.py --out="$$OUT" $(BENCH_ARGS)
 
 # A running server at the address is measured as it is; else one is started on OUT, which is built when it is missing.
 PERF_AT = --out="$$OUT" --host $(HOST) --grpc-port $(GRPC_PORT) --http-port $(HTTP_PORT) --metrics-port $(METRICS_PORT)
@@ -174,13 +174,13 @@ built: perf-out
 	$(if $(filter tensorrt,$(TARGET)),$(error engines of TARGET=tensorrt run in their container only; leave TARGET out))
 
 perf: perf-out ## Sweep with NVIDIA's perf_analyzer (fetched when missing); last line is JSON
-	$(BIN)/python -m client.perf analyzer $(PERF_AT) --save="$$PERF_DIR"/perf_analyzer.json $(PERF_ARGS)
+	$(BIN)/python -m benchmarks.perf analyzer $(PERF_AT) --save="$$PERF_DIR"/perf_analyzer.json $(PERF_ARGS)
 
 perf-load: perf-out ## Sweep with our generator: listeners, Poisson, mixed modes, cancels; last line is JSON
-	$(BIN)/python -m client.perf load $(PERF_AT) --save="$$PERF_DIR"/load.json $(PERF_ARGS)
+	$(BIN)/python -m benchmarks.perf load $(PERF_AT) --save="$$PERF_DIR"/load.json $(PERF_ARGS)
 
 perf-agree: perf-out ## Do both see the same server? First-audio p50 of 200 requests each, in turns
-	$(BIN)/python -m client.perf agree $(PERF_AT) --save="$$PERF_DIR"/agree.json $(PERF_ARGS)
+	$(BIN)/python -m benchmarks.perf agree $(PERF_AT) --save="$$PERF_DIR"/agree.json $(PERF_ARGS)
 
 # FAULTS_ARGS picks tests; rows of faults that a run leaves out stay in the result.
 faults: setup ## Everything that can break, done to real servers; writes docs/failures.md's table; last line is JSON
@@ -188,17 +188,17 @@ faults: setup ## Everything that can break, done to real servers; writes docs/fa
 	$(BIN)/python scripts/faults_report.py benchmarks/results/faults_cpu.json docs/failures.md
 
 perf-report: setup ## Markdown page and plots from all JSON files in PERF_DIR
-	$(BIN)/python -m client.perf report "$$PERF_DIR"/*.json --to="$$PERF_DIR"
+	$(BIN)/python -m benchmarks.perf report "$$PERF_DIR"/*.json --to="$$PERF_DIR"
 
 # Long proofs on a server of their own; docs/soak.md. Results go to ROBUST_DIR.
 soak: built ## Mixed traffic for MINUTES: does anything grow, hang, crash or differ? Last line is JSON
-	$(BIN)/python scripts/soak.py --out="$$OUT" --minutes $(MINUTES) --save="$$ROBUST_DIR"/soak.json $(ROBUST_ARGS)
+	$(BIN)/python tests/endurance/soak.py --out="$$OUT" --minutes $(MINUTES) --save="$$ROBUST_DIR"/soak.json $(ROBUST_ARGS)
 
 fuzz: built ## CASES of right and wrong requests: always a clear error or a correct answer? Last line is JSON
-	$(BIN)/python scripts/fuzz.py --out="$$OUT" --cases $(CASES) --save="$$ROBUST_DIR"/fuzz.json $(ROBUST_ARGS)
+	$(BIN)/python tests/endurance/fuzz.py --out="$$OUT" --cases $(CASES) --save="$$ROBUST_DIR"/fuzz.json $(ROBUST_ARGS)
 
 storm: built ## CANCELS at every stage: is everything free again, and how soon? Last line is JSON
-	$(BIN)/python scripts/storm.py --out="$$OUT" --cancels $(CANCELS) --save="$$ROBUST_DIR"/storm.json $(ROBUST_ARGS)
+	$(BIN)/python tests/endurance/storm.py --out="$$OUT" --cancels $(CANCELS) --save="$$ROBUST_DIR"/storm.json $(ROBUST_ARGS)
 
 # Without .venv any Python can say so: the checks themselves need no library.
 DOCTOR_PYTHON = $(or $(wildcard $(BIN)/python),$(PYTHON))

@@ -18,10 +18,10 @@ from runtime.token2wav.config import POSITION_KERNEL, SMOOTHING_KERNEL, Token2Wa
 from runtime.token2wav.context import DECODER_LOOKAHEAD, PITCH_LOOKAHEAD
 from runtime.token2wav.flow import EulerStep, Flow, FlowFront
 from runtime.token2wav.layout import FRONT_GRAPH, NO_BLOCK, STEP_GRAPHS, VOCODER_GRAPH, VOICES
-from runtime.token2wav.noise_recipe import SECONDS, write_noise
-from runtime.token2wav.sizes import sizes_of
+from builders.noise_recipe import SECONDS, write_noise
+from builders.sound_sizes import sizes_of
 from runtime.token2wav.vocoder import Vocoder
-from runtime.token2wav.voices import read_voices
+from builders.voices import read_voices
 from runtime.token2wav.weights import load_module
 
 FLOW_FILE, VOCODER_FILE = "flow.pt", "hift.pt"

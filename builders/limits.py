@@ -19,7 +19,7 @@ from runtime.options import CPU, Options, Token2WavOptions
 from runtime.scheduler import Scheduler
 from runtime.token2wav.config import Token2WavConfig
 from runtime.token2wav.flow_cache import FlowCache
-from runtime.token2wav.sizes import sizes_of
+from builders.sound_sizes import sizes_of
 
 WARMUP_TOKENS = PACKAGE_ROOT / REPOSITORY / "fun_audio_chat" / "warmup" / "warmup_tokens"  # little-endian int32
 

@@ -31,7 +31,7 @@ from runtime.token2wav.flow import Flow
 from runtime.token2wav.flow_stage import read_voice_vectors
 from runtime.token2wav.layout import VOICES, Sizes
 from runtime.token2wav.vocoder import Vocoder
-from runtime.token2wav.voices import read_voices
+from builders.voices import read_voices
 from runtime.token2wav.weights import fitting_tensors
 
 TOKENIZER, TEMPLATE = "tokenizer", "chat_template"

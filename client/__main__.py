@@ -18,7 +18,7 @@ def main(arguments: list[str]) -> int:
 
         return batch.main(arguments[1:])
     if command == "doctor":
-        from client.doctor import cli as doctor
+        from scripts.doctor import __main__ as doctor
 
         return doctor.main(arguments[1:])
     from client import cli

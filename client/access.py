@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from runtime.headers import token_headers
+from runtime.wire import token_headers
 
 _NAME, _VALUE = re.compile(r"[0-9a-z_.-]+"), re.compile(r"[ -~]*")
 TOKEN_VARIABLE = "FUN_AUDIO_CHAT_TOKEN"

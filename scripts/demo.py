@@ -18,7 +18,7 @@ from client.audio_file import write_wav
 from client.cli import main as ask
 from runtime.command_line import run_command
 from runtime.errors import ServeError
-from runtime.server.launch import ServerProcess
+from runtime.supervisor.launch import ServerProcess
 
 MAX_TOKENS = 60
 RESULTS = ("request_0.txt", "request_0.wav", "request_0.json")

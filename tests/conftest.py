@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
-import upstream
+from builders import upstream
 
 from runtime.products import exact_products
-from runtime.server.bundle import find_install
-from runtime.server.errors import InstallError
+from runtime.supervisor.bundle import find_install
+from runtime.supervisor.errors import InstallError
 
 os.environ.update(exact_products())  # as the supervisor does; read at the first product
 if not torch.cuda.is_available():
@@ -73,7 +73,7 @@ def server(triton, built):
     """A tritonserver on the golden checkpoints, shared by all tests that leave it alive."""
     from harness import gauges
 
-    from runtime.server.launch import ServerProcess
+    from runtime.supervisor.launch import ServerProcess
 
     with ServerProcess(built) as running:
         time.sleep(1.0)  # the gauges are set at every poll; nobody else has asked anything yet

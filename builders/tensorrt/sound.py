@@ -22,7 +22,7 @@ from runtime.token2wav.build import plan_profiles
 from runtime.token2wav.config import Token2WavConfig
 from runtime.token2wav.flow_cache import block_bytes, stream_bytes
 from runtime.token2wav.layout import Sizes
-from runtime.token2wav.sizes import sizes_of
+from builders.sound_sizes import sizes_of
 
 PRECISION = "float16"  # of the flow's products and caches; its norms, softmax and residuals are float32
 MAX_BATCH = 16  # chunks of one call: beyond about 40 mel frames a call is bound by arithmetic

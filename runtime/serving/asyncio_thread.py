@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any
 
-from runtime.faults import log_fault
+from runtime.logs import log_fault
 
 logger = logging.getLogger(__name__)
 

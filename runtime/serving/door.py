@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from runtime.errors import Draining, ServeError
-from runtime.faults import log_fault
+from runtime.logs import log_fault
 from runtime.options import Options
 from runtime.params import DEFAULT_MAX_TOKENS
 from runtime.scheduler import Scheduler

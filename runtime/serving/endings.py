@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from runtime.answer import FAULT
 from runtime.errors import Draining, EngineFault, ServeError
-from runtime.faults import kind, log_fault
+from runtime.logs import kind, log_fault
 from runtime.frame_loop import StreamFrame
 from runtime.serving.asyncio_thread import AsyncioThread
 from runtime.serving.door import Door, Incoming

@@ -12,7 +12,7 @@ import numpy as np
 
 from runtime.contracts import AUDIO_ENCODER, SPEECH_ENCODER, TOKEN2WAV
 from runtime.errors import MEMORY_FULL, EngineFault, ServeError, stage_fault
-from runtime.faults import kind, log_fault
+from runtime.logs import kind, log_fault
 from runtime.serving.stages import SpeechChunk, Spoken, Stages
 
 logger = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from runtime.errors import InvalidRequest, Overloaded
-from runtime.headers import KEY_HEADER
+from runtime.wire import KEY_HEADER
 from runtime.serving.limits import RequestLimits
 from runtime.serving.session import Reply
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from runtime.faults import log_fault
+from runtime.logs import log_fault
 from runtime.frame_loop import FrameLoop, StreamFrame
 from runtime.stream import Stream
 

@@ -6,7 +6,7 @@ import contextlib
 import time
 from pathlib import Path
 
-from runtime.server.control import DRAIN_FILE, HEARTBEAT_FILE, LIVE_FILE, replace_text
+from runtime.run_folder import DRAIN_FILE, HEARTBEAT_FILE, LIVE_FILE, replace_text
 
 
 class Orders:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from runtime.faults import log_fault
+from runtime.logs import log_fault
 from runtime.serving.session import Reply
 
 logger = logging.getLogger(__name__)

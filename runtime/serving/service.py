@@ -17,7 +17,7 @@ from runtime.frontend.mel import position_hz
 from runtime.frontend.tokenizer import ChatTokenizer
 from runtime.heap import HeapTrim
 from runtime.options import Options
-from runtime.server.control import RUN_FOLDER
+from runtime.run_folder import RUN_FOLDER
 from runtime.serving.admission import Ticket
 from runtime.serving.asyncio_thread import AsyncioThread
 from runtime.serving.door import Door, Incoming

@@ -15,7 +15,7 @@ from runtime.answer import FAULT, Frame
 from runtime.checkpoint.config import SpeechIds
 from runtime.contracts import FUN_AUDIO_CHAT
 from runtime.errors import MEMORY_FULL, EngineFault, stage_fault
-from runtime.faults import kind, log_fault
+from runtime.logs import kind, log_fault
 from runtime.frontend.tokenizer import TextStream
 from runtime.serving.sound import Sound
 from runtime.stream import Stream

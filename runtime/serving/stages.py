@@ -20,8 +20,8 @@ from runtime.contracts import (
     ModelContract,
 )
 from runtime.errors import EngineFault, stage_fault
-from runtime.serving.inside import stage_parameters
-from runtime.serving.pb import tensors
+from runtime.tritonserver.stage_key import stage_parameters
+from runtime.tritonserver.backend import tensors
 
 _FAILED = "failed at this answer, or made sound that is not finite"
 _LOST = {

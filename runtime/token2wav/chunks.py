@@ -12,7 +12,7 @@ import numpy as np
 
 from runtime.contracts import LOST_STREAM, ChunkFlag
 from runtime.errors import InvalidRequest, Overloaded
-from runtime.faults import log_fault
+from runtime.logs import log_fault
 
 Arrays = dict[str, Any]  # by name; numpy at the stages' doors, ``runtime.memory.Array`` at their graphs
 Graph = Callable[[Arrays], Arrays]

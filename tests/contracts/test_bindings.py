@@ -9,7 +9,7 @@ import bindings_double
 import plan_double
 import pytest
 import tensorrt_double
-import upstream
+from builders import upstream
 
 from builders.tensorrt.plans import PlanSpec, compile_plan
 from runtime.engines.trt_plan import TRT_DTYPES, Plan

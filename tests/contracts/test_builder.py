@@ -29,8 +29,8 @@ from runtime.errors import BuildError
 from runtime.options import Options
 from runtime.token2wav.config import Token2WavConfig
 from runtime.token2wav.layout import FRONT_GRAPH, STEP_GRAPHS, VOCODER_GRAPH, VOICES
-from runtime.token2wav.sizes import sizes_of
-from runtime.token2wav.voices import read_voices
+from builders.sound_sizes import sizes_of
+from builders.voices import read_voices
 
 GPU_BYTES = 80 << 30
 GRAPHS = ["audio encoder", "token2wav"]

@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import upstream
-from plancheck.graphs import GRAPHS
+from builders import upstream
+from builders.tensorrt.check.graphs import GRAPHS
 
 COMMAND = Path(upstream.__file__).with_name("check_plans.py")
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-import upstream
+from builders import upstream
 
 COMMAND = Path(upstream.__file__).with_name("check_plans.py")
 REFUSED = """
@@ -14,8 +14,8 @@ import sys
 from collections import Counter
 from pathlib import Path
 from dataclasses import replace
-from plancheck import rtx
-from plancheck.graphs import built_profiles
+from builders.tensorrt.check import rtx
+from builders.tensorrt.check.graphs import built_profiles
 from builders.tensorrt.plans import PlanSpec, compile_plan
 rtx.install(Counter())
 graph, profile = next((g, p) for g, p in built_profiles(Path(sys.argv[1])).items() if g.name == "flow_front.onnx")

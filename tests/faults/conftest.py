@@ -10,7 +10,7 @@ import pytest
 from faulty import QUICK, SPOKEN, attempt, faulty_copy
 from record import Record
 
-from runtime.server.launch import ServerProcess
+from runtime.supervisor.launch import ServerProcess
 
 SAVE = os.environ.get("FAULTS_SAVE")  # where `make faults` wants the record; with it the long tests run too
 _record = Record()

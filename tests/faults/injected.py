@@ -150,7 +150,7 @@ def _arm_vocoder(model, order, module):
 def _arm_chat(model, order, module):
     import threading
 
-    from runtime.serving.triton import TritonReply
+    from runtime.tritonserver.chat_model import TritonReply
 
     service = model._door._service
     loop = service._loop_thread._loop

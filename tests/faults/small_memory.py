@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.server.launch import ServerProcess
+from runtime.supervisor.launch import ServerProcess
 
 MOUNT = 'mount -t tmpfs -o size="$0" tmpfs /dev/shm && exec "$@"'
 PAGE = 4096

@@ -13,10 +13,10 @@ from harness import gauges
 
 from client import ServerError, ServerLost
 from client.connection import KeepAlive
-from runtime.server.config import PUBLIC_MODEL
-from runtime.server.launch import ServerProcess
-from runtime.server.process import children
-from runtime.server.watch import is_stub, model_of
+from runtime.supervisor.config import PUBLIC_MODEL
+from runtime.supervisor.launch import ServerProcess
+from runtime.supervisor.process import children
+from runtime.supervisor.watch import is_stub, model_of
 
 TOLD_S = 40.0  # within this time a client in flight knows; a host that is gone takes KeepAlive's 20 to 30 s
 BACK_S = 180.0  # a start on a machine that others use too

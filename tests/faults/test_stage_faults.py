@@ -8,7 +8,7 @@ import pytest
 from awaiting import until
 from faulty import ENDLESS, SPOKEN, attempt, ordered
 from harness import gauges
-from robust.watching import still_held
+from tests.endurance.watching import still_held
 
 from client import ServerError
 from runtime.frontend.mel import speech_frames

@@ -8,9 +8,9 @@ import pytest
 from faulty import CLIP, QUICK, SPOKEN, attempt, faulty_copy, ordered, plain_copy
 
 from client import ServerError
-from runtime.server.config import PUBLIC_MODEL
-from runtime.server.errors import StartFailed
-from runtime.server.launch import ServerProcess
+from runtime.supervisor.config import PUBLIC_MODEL
+from runtime.supervisor.errors import StartFailed
+from runtime.supervisor.launch import ServerProcess
 
 ENGINES = ("engines/audio_encoder.onnx", "token2wav/voices.npz", "options.json")
 START_S = 120.0

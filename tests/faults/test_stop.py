@@ -11,9 +11,9 @@ from faulty import ENDLESS, QUICK, SPOKEN, attempt, faulty_copy
 from harness import scrape
 
 from client import ServerError
-from runtime.server import shared_memory
-from runtime.server.launch import ServerProcess
-from runtime.server.process import children, members
+from runtime.supervisor import shared_memory
+from runtime.supervisor.launch import ServerProcess
+from runtime.supervisor.process import children, members
 
 GRACE_S = 8.0
 

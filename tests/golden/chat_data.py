@@ -13,7 +13,7 @@ from runtime.answer import Answer
 from runtime.checkpoint.config import ModelConfig
 from runtime.frontend.prompt import Message, shared_length
 from runtime.params import AnswerParams, SamplingParams
-from runtime.parity.questions import messages_of
+from builders.parity.questions import messages_of
 from runtime.stream import Prompt, Stream
 
 FOLDER = Path(__file__).parent / "fun_audio_chat"

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from runtime.models.speech_head import Projections
-from runtime.parity.cases import GENERATED
-from runtime.parity.play import Trace
+from builders.parity.cases import GENERATED
+from builders.parity.play import Trace
 from runtime.stream import Prompt
 
 CLIPS = ("noise_2p3s", "chirp_0p5s", "tones_7s", "mix_31s")

@@ -8,8 +8,8 @@ import soundfile
 from test_parity_command import built, last_json  # noqa: F401 - a fixture
 
 from runtime.engines.stack import DecoderStack
-from runtime.parity import authors
-from runtime.parity.__main__ import main
+from builders.parity import authors
+from builders.parity.__main__ import main
 
 pytestmark = pytest.mark.golden
 ON_CPU = ["--device", "cpu"]

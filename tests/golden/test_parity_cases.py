@@ -11,8 +11,8 @@ from rigs import PROFILES, golden_weights, torch_engine
 from tensorrt_double import double_engine
 
 from runtime.engines.trtllm_step import check_step
-from runtime.parity.cases import five_cases
-from runtime.parity.play import Player
+from builders.parity.cases import five_cases
+from builders.parity.play import Player
 
 pytestmark = pytest.mark.golden
 HIDDEN, LOGITS = 1e-4, 2e-4

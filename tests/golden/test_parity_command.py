@@ -16,12 +16,12 @@ from runtime.engines.options import EngineOptions
 from runtime.engines.trt_plan import Plan
 from runtime.engines.trtllm_engine import TrtLlmEngine
 from runtime.options import EncoderOptions, Options
-from runtime.parity import engines
-from runtime.parity.__main__ import main
-from runtime.parity.cases import Piece
-from runtime.parity.play import Output
-from runtime.parity.report import BOUNDS, Bounds, compare, table
-from runtime.parity.traces import PROMPTS, prompt_lengths
+from builders.parity import engines
+from builders.parity.__main__ import main
+from builders.parity.cases import Piece
+from builders.parity.play import Output
+from builders.parity.report import BOUNDS, Bounds, compare, table
+from builders.parity.traces import PROMPTS, prompt_lengths
 
 pytestmark = pytest.mark.golden
 

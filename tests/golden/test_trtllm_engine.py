@@ -12,7 +12,7 @@ from runtime.engines.trtllm_check import EngineMismatch
 from runtime.errors import BuildError, EngineFault
 from runtime.kv_cache import KvCache
 from runtime.packer import Packer, Row, advance
-from runtime.parity.cases import GENERATED
+from builders.parity.cases import GENERATED
 
 pytestmark = pytest.mark.golden
 STACK = "backbone"

@@ -11,7 +11,7 @@ import torch
 from runtime.engines.options import EngineOptions
 from runtime.frames.build import build_overlap_loop
 from runtime.frames.executor import CudaExecutor, EagerExecutor, gpu_device
-from runtime.parity import authors
+from builders.parity import authors
 from runtime.stream import Prompt, Stream
 
 pytestmark = [

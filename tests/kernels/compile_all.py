@@ -13,8 +13,10 @@ import tempfile
 
 import torch
 import triton
-from gpubench import bed, checks, rule_checks
-from gpubench.sizes import full
+from benchmarks.gpu import bed
+from benchmarks.gpu import checks
+from benchmarks.gpu import rule_checks
+from benchmarks.gpu.sizes import full
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction

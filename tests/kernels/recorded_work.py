@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import watched
-from gpubench.sizes import full
+from benchmarks.gpu.sizes import full
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
@@ -35,7 +35,7 @@ from runtime.token2wav.config import Token2WavConfig
 from runtime.token2wav.device_build import assemble_flow, vocoder_graph
 from runtime.token2wav.flow import Flow
 from runtime.token2wav.shapes import vocoder_profile
-from runtime.token2wav.sizes import sizes_of
+from builders.sound_sizes import sizes_of
 from runtime.token2wav.vocoder import Vocoder
 
 PROCESSORS, LAYERS = 132, 2

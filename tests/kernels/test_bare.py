@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from firstgpu.cuda import test_files as files_of
+from benchmarks.first_gpu.cuda import test_files as files_of
 
 ROOT = Path(__file__).parents[2]
 MISSING = (

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from bench_gpu_report import write
-from gpubench.checks import run_checks
-from gpubench.floor import Floor
-from gpubench.measure import Clock, Measured, floor_of, table
-from gpubench.parts import ASKED_FOR, PARTS
-from gpubench.plots import PLOTS, draw
-from gpubench.sizes import full, tiny
+from benchmarks.gpu.report import write
+from benchmarks.gpu.checks import run_checks
+from benchmarks.gpu.floor import Floor
+from benchmarks.gpu.measure import Clock, Measured, floor_of, table
+from benchmarks.gpu.parts import ASKED_FOR, PARTS
+from benchmarks.gpu.plots import PLOTS, draw
+from benchmarks.gpu.sizes import full, tiny
 
 from client.errors import ChatError
-from client.perf.plots import pyplot
+from benchmarks.perf.plots import pyplot
 from kernels.gpu import decoder
 
 SOME = ["norm with residual", "SwiGLU", "norm, matrix, SwiGLU", "sampler, ids"]  # comparisons; all take a minute

@@ -7,14 +7,18 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from gpubench import answers, lab, language_rows, ledger, run
-from gpubench.checks import Check
-from gpubench.floor import Floor, maker_figures
-from gpubench.language import LanguageBench
-from gpubench.ledger import Fact, Ledger
-from gpubench.measure import Clock, Measured, record
-from gpubench.naive import NaiveFrames, baseline
-from gpubench.sizes import full, tiny
+from benchmarks.gpu import answers
+from benchmarks.gpu import lab
+from benchmarks.gpu import language_rows
+from benchmarks.gpu import ledger
+from benchmarks.gpu import run
+from benchmarks.gpu.checks import Check
+from benchmarks.gpu.floor import Floor, maker_figures
+from benchmarks.gpu.language import LanguageBench
+from benchmarks.gpu.ledger import Fact, Ledger
+from benchmarks.gpu.measure import Clock, Measured, record
+from benchmarks.gpu.naive import NaiveFrames, baseline
+from benchmarks.gpu.sizes import full, tiny
 
 from kernels.ops import twin_ops
 from runtime.errors import EngineFault

@@ -5,12 +5,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from gpubench import profiles, together
-from gpubench.answers import AnswersBeside
-from gpubench.measure import Clock
-from gpubench.sizes import tiny
-from gpubench.sound_child import SoundChild
-from gpubench.together import company
+from benchmarks.gpu import profiles
+from benchmarks.gpu import together
+from benchmarks.gpu.answers import AnswersBeside
+from benchmarks.gpu.measure import Clock
+from benchmarks.gpu.sizes import tiny
+from benchmarks.gpu.sound_child import SoundChild
+from benchmarks.gpu.together import company
 from test_bench_parts import bench  # noqa: F401
 
 from runtime.contracts import ChunkFlag

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-import upstream
+from builders import upstream
 
 SHARED = {"A100": 163 << 10, "H100": 227 << 10}  # bytes that a program may have
 KERNELS = {

@@ -9,15 +9,16 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from firstgpu.container import container_plan
-from firstgpu.cuda import BUDGET_S, cuda_plan
-from firstgpu.plan import Part, Step, single
-from firstgpu.processes import KILLED, run_parts
-from firstgpu.rest import rest_of
-from firstgpu.run import LOG, RESULT, FirstRun, budget
-from gpubench import checks, run
-from gpubench.checks import DeviceLost, run_checks
-from gpubench.sizes import tiny
+from benchmarks.first_gpu.container import container_plan
+from benchmarks.first_gpu.cuda import BUDGET_S, cuda_plan
+from benchmarks.first_gpu.plan import Part, Step, single
+from benchmarks.first_gpu.processes import KILLED, run_parts
+from benchmarks.first_gpu.rest import rest_of
+from benchmarks.first_gpu.run import LOG, RESULT, FirstRun, budget
+from benchmarks.gpu import checks
+from benchmarks.gpu import run
+from benchmarks.gpu.checks import DeviceLost, run_checks
+from benchmarks.gpu.sizes import tiny
 from test_bare import ROOT
 from test_bench_parts import command
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from gpubench.sizes import full
+from benchmarks.gpu.sizes import full
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves

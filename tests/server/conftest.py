@@ -8,9 +8,9 @@ from secured import ADMIN_KEY, TOKEN, own_server
 from stub_repository import QUICK, make_stub_repository
 
 from client import Tls
-from runtime.server.config import Addresses
-from runtime.server.launch import ServerProcess
-from runtime.server.ports import free_addresses
+from runtime.supervisor.config import Addresses
+from runtime.supervisor.launch import ServerProcess
+from runtime.supervisor.ports import free_addresses
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,8 @@ from stub_repository import QUICK, make_stub_repository
 from tritonclient.grpc import service_pb2_grpc
 
 from client.connection import open_channel
-from runtime.server.config import PUBLIC_MODEL
-from runtime.server.launch import ServerProcess
+from runtime.supervisor.config import PUBLIC_MODEL
+from runtime.supervisor.launch import ServerProcess
 
 ADMIN_KEY, TOKEN = "an-admin-key-of-some-length", "t0ken+/=.~_-with-all-signs=="
 AT_MODEL = f"/v2/models/{PUBLIC_MODEL}"

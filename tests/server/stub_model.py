@@ -19,7 +19,7 @@ import triton_python_backend_utils as pb_utils
 
 from runtime import errors
 from runtime.contracts import FUN_AUDIO_CHAT
-from runtime.serving import pb
+from runtime.tritonserver import backend as pb
 
 HEARTBEAT_S = 0.2
 

@@ -13,8 +13,8 @@ from awaiting import until
 from stub_repository import QUICK, make_stub_repository
 
 from client import NO_RETRY, Cancelled, ChatClient, DeadlineExceeded, ServerError, ServerLost
-from runtime.server.launch import ServerProcess
-from runtime.server.process import children
+from runtime.supervisor.launch import ServerProcess
+from runtime.supervisor.process import children
 
 RESTART_S = 120.0
 LONG = {"chunks": 200, "delay_s": 0.05}

@@ -10,7 +10,7 @@ import pytest
 from stub_repository import QUICK, make_stub_repository
 
 from client import NO_RETRY, AsyncChatClient, ChatClient, RetryPolicy, ServerError, ServerLost
-from runtime.server.launch import ServerProcess
+from runtime.supervisor.launch import ServerProcess
 
 QUICKLY = RetryPolicy(attempts=3, first_s=0.05, most_s=0.1)
 SLOWLY = RetryPolicy(attempts=2, first_s=600, most_s=600)

@@ -13,8 +13,8 @@ import pytest
 from awaiting import until
 
 from client import ChatError, write_wav
-from client.perf.analyzer_install import find_analyzer
-from client.perf.clips import made_question
+from benchmarks.perf.analyzer_install import find_analyzer
+from benchmarks.perf.clips import made_question
 
 ROOT = Path(__file__).parents[2]
 DEFAULT_URL = "127.0.0.1:8001"
@@ -96,7 +96,7 @@ def perf_analyzer():
 
 def test_a_sweep_with_the_real_perf_analyzer(stub_server, perf_analyzer, tmp_path):
     saved = tmp_path / "run.json"
-    words = ["-m", "client.perf", "analyzer", "--out", str(stub_server.out), *ports(stub_server)]
+    words = ["-m", "benchmarks.perf", "analyzer", "--out", str(stub_server.out), *ports(stub_server)]
     levels = ["--concurrency", "2", "--rates", "6", "--requests", "8", "--save", str(saved)]
     sets = ["--parameters", "seed=1,top_p=0.5", "--parameters", "mode=s2t"]
     done = run(*words, *levels, *sets)
@@ -112,6 +112,6 @@ def test_a_sweep_with_the_real_perf_analyzer(stub_server, perf_analyzer, tmp_pat
 
 def test_a_server_that_cannot_be_reached_is_one_line(perf_analyzer, tmp_path, stub_server):
     addresses = stub_server.addresses
-    words = ["-m", "client.perf", "analyzer", "--out", str(tmp_path / "none"), "--grpc-port", "1"]
+    words = ["-m", "benchmarks.perf", "analyzer", "--out", str(tmp_path / "none"), "--grpc-port", "1"]
     done = run(*words, "--http-port", str(addresses.http_port), "--metrics-port", str(addresses.metrics_port))
     assert done.returncode == 1 and done.stderr.splitlines()[-1].startswith("UNAVAILABLE: server")

@@ -8,8 +8,8 @@ import pytest
 from stub_repository import QUICK, make_stub_repository
 
 from client import ChatClient
-from runtime.server.launch import ServerProcess
-from runtime.server.process import children
+from runtime.supervisor.launch import ServerProcess
+from runtime.supervisor.process import children
 
 
 @pytest.fixture

@@ -14,10 +14,10 @@ import pytest
 from stub_repository import QUICK, make_stub_repository
 
 from client import ChatClient
-from runtime.server.errors import StartFailed
-from runtime.server.launch import ServerProcess
-from runtime.server.process import children
-from runtime.server.watch import is_stub
+from runtime.supervisor.errors import StartFailed
+from runtime.supervisor.launch import ServerProcess
+from runtime.supervisor.process import children
+from runtime.supervisor.watch import is_stub
 
 NOTICED_S = 40.0  # a stub's death while loading: 10 s without one, and a busy machine
 PATHS = ["sp ace 模型é", "par(en) $HOME", "a$(touch ran)b;'\"&|", "new\nline*"]

@@ -15,13 +15,13 @@ import pytest
 from awaiting import until
 from stub_repository import QUICK, make_stub_repository
 
-from runtime.server import shared_memory
-from runtime.server.config import PUBLIC_MODEL
-from runtime.server.errors import StartFailed
-from runtime.server.launch import ServerProcess
-from runtime.server.ports import free_addresses
-from runtime.server.process import children, members
-from runtime.server.watch import is_stub, model_of
+from runtime.supervisor import shared_memory
+from runtime.supervisor.config import PUBLIC_MODEL
+from runtime.supervisor.errors import StartFailed
+from runtime.supervisor.launch import ServerProcess
+from runtime.supervisor.ports import free_addresses
+from runtime.supervisor.process import children, members
+from runtime.supervisor.watch import is_stub, model_of
 
 RESTART_S = 120.0
 
@@ -97,7 +97,7 @@ def test_a_stop_during_the_start_is_obeyed(out):
     model.write_text("import time\ntime.sleep(60)\n")
     addresses = free_addresses()
     supervisor = subprocess.Popen(
-        [sys.executable, "-m", "runtime.server", f"--out={out}", *QUICK, "--stop=1"]
+        [sys.executable, "-m", "runtime.supervisor", f"--out={out}", *QUICK, "--stop=1"]
         + [f"--{name.replace('_', '-')}={port}" for name, port in addresses.ports().items()],
         stderr=subprocess.DEVNULL,
     )

@@ -13,9 +13,9 @@ from secured import AT_MODEL, TOKEN, http, own_server
 
 from client import NO_RETRY, AccessDenied, AsyncChatClient, ChatClient, ChatError, ServerLost, Tls, token_headers
 from client.access import Access
-from client.doctor.deployment import check_server
-from client.perf.analyzer_install import find_analyzer
-from runtime.server.errors import StartFailed
+from scripts.doctor.deployment import check_server
+from benchmarks.perf.analyzer_install import find_analyzer
+from runtime.supervisor.errors import StartFailed
 
 
 def ask(server, tls=None, headers=None, url=None):
@@ -147,7 +147,7 @@ def test_both_load_generators_go_in(guarded, secrets_, tool):
         except ChatError as error:
             pytest.skip(str(error))
     levels = ["--rates", "", "--concurrency", "2", "--requests", "4", *(["--listeners", ""] if tool == "load" else [])]
-    done = run("client.perf", tool, "--out", str(guarded.out), *ports(guarded), *levels, *options_of(secrets_))
+    done = run("benchmarks.perf", tool, "--out", str(guarded.out), *ports(guarded), *levels, *options_of(secrets_))
     assert done.returncode == 0, done.stderr
     (level,) = json.loads(done.stdout.splitlines()[-1])["levels"]
     assert (level["requests"], level["errors"]) == (4, 0), level["error_kinds"]

@@ -10,7 +10,7 @@ from awaiting import until
 from stub_repository import QUICK, make_stub_repository
 
 from client import ChatClient
-from runtime.server.launch import ServerProcess
+from runtime.supervisor.launch import ServerProcess
 
 
 @pytest.fixture

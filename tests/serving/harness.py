@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import chat_data
 import numpy as np
 
-from runtime.serving.gauges import PREFIX
+from runtime.tritonserver.metrics import PREFIX
 from runtime.token2wav.build import build_flow, build_vocoder
 from runtime.token2wav.hops import DEFAULT_HOPS, ChunkCutter, HopPolicy
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from awaiting import until
 from harness import check, collect, gauges, request_of, unchecked
-from robust.watching import still_held
+from tests.endurance.watching import still_held
 from tritonclient.grpc import InferenceServerClient, InferInput
 from tritonclient.utils import InferenceServerException
 

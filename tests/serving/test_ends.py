@@ -11,7 +11,7 @@ from awaiting import until
 from runtime.answer import Frame
 from runtime.errors import Draining, EngineFault
 from runtime.frame_loop import LOST_FRAME, StreamFrame
-from runtime.server.control import RUN_FOLDER
+from runtime.run_folder import RUN_FOLDER
 from runtime.serving.door import Asked
 from runtime.serving.guarded import MANY_FAILURES, Trouble
 from runtime.serving.service import ChatService

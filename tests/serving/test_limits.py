@@ -15,7 +15,7 @@ from client import NO_RETRY, ChatClient, ServerError
 from runtime.errors import InvalidRequest, Overloaded
 from runtime.frontend.audio import HIGHEST_RATE, to_model_rate
 from runtime.frontend.prompt import Message, parse_messages
-from runtime.server.launch import ServerProcess
+from runtime.supervisor.launch import ServerProcess
 from runtime.serving.keys import KEY_HEADER, KeyCounts, key_name
 from runtime.serving.limits import BYTES_PER_POSITION, PARAMETER_BYTES, RequestLimits, depth
 

@@ -6,7 +6,7 @@ import time
 import chat_data
 import pytest
 
-from client.perf.load import LoadSpec, loaded, measure
+from benchmarks.perf.load import LoadSpec, loaded, measure
 
 CLIPS = [chat_data.wav("chirp_0p5s"), chat_data.wav("noise_2p3s")]
 PARAMETERS = {"max_tokens": 12, "seed": 1}

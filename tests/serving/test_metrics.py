@@ -6,7 +6,7 @@ import chat_data
 import pytest
 from awaiting import until
 from harness import SETTLE_S, collect, scrape, settled
-from robust.watching import still_held
+from tests.endurance.watching import still_held
 
 from client import ServerError
 from runtime.serving.metrics import FAMILIES, HISTOGRAM

@@ -19,7 +19,7 @@ import chat_data
 import pytest
 from awaiting import until
 from harness import collect, gauges, rejects
-from robust.watching import still_held
+from tests.endurance.watching import still_held
 
 from client import NO_RETRY, ChatClient, RetryPolicy, ServerError
 from client.request import DEFAULT_RATE, make_request, set_deadline

@@ -11,7 +11,7 @@ from awaiting import until
 from test_ends import Ends, in_process, send
 
 from runtime.errors import Overloaded
-from runtime.headers import KEY_HEADER
+from runtime.wire import KEY_HEADER
 from runtime.serving import intake
 
 NOTICED_S = 5.0  # usually some polls of 50 ms; who is waited for needs twice as long

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from harness import collect, gauges, render_offline
-from robust.watching import still_held
+from tests.endurance.watching import still_held
 
 from runtime.options import Options
 from runtime.token2wav.build import build_flow

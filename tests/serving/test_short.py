@@ -6,7 +6,7 @@ import pytest
 from faulty import plain_copy
 
 from client import ChatClient, ServerError
-from runtime.server.launch import ServerProcess
+from runtime.supervisor.launch import ServerProcess
 
 POSITIONS = 256
 

@@ -13,15 +13,15 @@ from dockerfile_lint import arguments, base_image, ignored, lint, parse
 
 from builders.__main__ import parser as builders_parser
 from runtime.engines.pins import TENSORRT_LLM
-from runtime.parity.__main__ import parser as parity_parser
-from runtime.server.__main__ import parser as server_parser
-from runtime.server.config import Addresses, Patience
+from builders.parity.__main__ import parser as parity_parser
+from runtime.supervisor.__main__ import parser as server_parser
+from runtime.supervisor.config import Addresses, Patience
 
 ROOT = Path(__file__).parents[2]
 CONTRACT = json.loads((ROOT / "tests/contracts/tensorrt_llm_1_2_1.json").read_text())
 DOCKERFILE = (ROOT / "docker/Dockerfile").read_text("utf-8")
 IGNORE = [s for s in (ROOT / ".dockerignore").read_text("utf-8").splitlines() if s and not s.startswith("#")]
-KILL_S = 5.0  # what is left of the group after its patience is killed within this (runtime.server.process)
+KILL_S = 5.0  # what is left of the group after its patience is killed within this (runtime.supervisor.process)
 GIVEN = {"MODEL": "/data/chat", "COSYVOICE": "/data/voice"}
 
 
@@ -77,7 +77,7 @@ def test_everything_that_the_package_needs_is_copied_and_nothing_else_is_sent():
 
 def test_the_default_command_is_one_of_the_server():
     (command,) = [json.loads(i.text) for i in parse(DOCKERFILE) if i.name == "CMD"]
-    assert command[:3] == ["python3", "-m", "runtime.server"]
+    assert command[:3] == ["python3", "-m", "runtime.supervisor"]
     assert str(server_parser().parse_args(command[3:]).out) == "/engines"
     (exposed,) = [i.text.split() for i in parse(DOCKERFILE) if i.name == "EXPOSE"]
     assert sorted(map(int, exposed)) == sorted(Addresses().ports().values())
@@ -238,7 +238,7 @@ def test_the_makefile_gives_compose_every_variable():
     ("arguments", "command"),
     [
         (["parity", "TARGET=tensorrt"], "docker compose run --rm parity"),
-        (["parity", "PARITY_ARGS=--graphs 2"], '-m runtime.parity --out="$OUT" --target cpu --graphs 2'),
+        (["parity", "PARITY_ARGS=--graphs 2"], '-m builders.parity --out="$OUT" --target cpu --graphs 2'),
         (["serve", "TARGET=tensorrt", "TWO_GPUS=1"], "docker compose up serve-two-gpus"),
         (["build-engines", "TARGET=tensorrt", "OUT=some/where"], "docker compose run --rm build"),
     ],

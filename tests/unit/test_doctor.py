@@ -13,10 +13,12 @@ from pathlib import Path
 import pytest
 
 from client.access import OPEN
-from client.doctor import cli, deployment, machine
-from client.doctor.finding import FAIL, OK, WARN, Finding
-from runtime.server.config import Addresses
-from runtime.server.ports import free_addresses
+from scripts.doctor import __main__ as cli
+from scripts.doctor import deployment
+from scripts.doctor import machine
+from scripts.doctor.finding import FAIL, OK, WARN, Finding
+from runtime.supervisor.config import Addresses
+from runtime.supervisor.ports import free_addresses
 
 
 def test_a_fault_without_a_remedy_cannot_be_written():

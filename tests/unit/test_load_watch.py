@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from runtime.server.load_watch import STUB_S, LoadWatch
-from runtime.server.process import Child
+from runtime.supervisor.load_watch import STUB_S, LoadWatch
+from runtime.supervisor.process import Child
 
 
 class World:

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from runtime.errors import OVERLOADS, BuildError, Draining, InvalidRequest, Overloaded
-from runtime.serving.gauges import PREFIX, MetricBoard, StageGauges
+from runtime.tritonserver.metrics import PREFIX, MetricBoard, StageGauges
 from runtime.serving.metrics import COUNTER, FAMILIES, GAUGE, HISTOGRAM, Metrics, reason
 
 DASHBOARD = Path(__file__).parents[2] / "dashboards" / "fun_audio_chat.json"

@@ -17,7 +17,7 @@ from runtime.errors import BuildError
 from runtime.token2wav.config import Token2WavConfig
 from runtime.token2wav.flow import Flow
 from runtime.token2wav.vocoder import Vocoder
-from runtime.token2wav.voices import read_voices
+from builders.voices import read_voices
 from runtime.token2wav.weights import fitting_tensors
 
 WIDTH = 192

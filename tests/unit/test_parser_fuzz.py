@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from robust.outcome import typed
-from robust.strategies import DOCUMENTS, NEAR, UNKNOWN, VALUES
-from robust.texts import spelled, texts
+from tests.endurance.outcome import typed
+from tests.endurance.strategies import DOCUMENTS, NEAR, UNKNOWN, VALUES
+from tests.endurance.texts import spelled, texts
 
 from client.errors import ChatError
 from client.request import make_request

@@ -3,7 +3,7 @@
 import pytest
 
 from runtime.errors import MEMORY_FULL, InvalidRequest, NotFound
-from runtime.serving import pb
+from runtime.tritonserver import backend as pb
 
 
 class TritonError:

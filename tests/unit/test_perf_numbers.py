@@ -14,14 +14,16 @@ import pytest
 from client import ChatError
 from client.chunks import Chunk
 from client.parameters import parameter_set
-from client.perf import cli, load, report
-from client.perf.analyzer import Point, parameter_option
-from client.perf.clips import LENGTHS_S, load_clips, write_input_data
-from client.perf.level import failed_level, level, percentiles
-from client.perf.load import LoadSpec, jobs
-from client.perf.outcome import Arrival, outcome_of
-from client.perf.profile import TruncatedExport, read_export
-from client.perf.run import add_level, document, save
+from benchmarks.perf import cli
+from benchmarks.perf import load
+from benchmarks.perf import report
+from benchmarks.perf.analyzer import Point, parameter_option
+from benchmarks.perf.clips import LENGTHS_S, load_clips, write_input_data
+from benchmarks.perf.level import failed_level, level, percentiles
+from benchmarks.perf.load import LoadSpec, jobs
+from benchmarks.perf.outcome import Arrival, outcome_of
+from benchmarks.perf.profile import TruncatedExport, read_export
+from benchmarks.perf.run import add_level, document, save
 from runtime.playback import Playback
 
 RATE = 24_000
@@ -170,7 +172,7 @@ def stored(tmp_path):
     """Two stored runs, the second of a server that takes twice as long."""
     paths = []
     for factor in (1, 2):
-        run = document("load", "python -m client.perf load", "closed loop", load_clips(None), server="x", note="")
+        run = document("load", "python -m benchmarks.perf load", "closed loop", load_clips(None), server="x", note="")
         for value in (1, 2):
             outcomes = [spoken(0.1 * factor, 0.7, n) for n in range(5)]
             made = level("concurrency", value, outcomes, 3.0, {"seed": 1}) | {"gpu_memory_bytes": 2**30}

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtime.server import plain_paths as module
-from runtime.server.bundle import TritonInstall
-from runtime.server.errors import UnusablePath
-from runtime.server.plain_paths import is_plain, plain_paths
+from runtime.supervisor import plain_paths as module
+from runtime.supervisor.bundle import TritonInstall
+from runtime.supervisor.errors import UnusablePath
+from runtime.supervisor.plain_paths import is_plain, plain_paths
 
 NAMES = st.text(st.characters(exclude_characters="/\0", exclude_categories=("Cs",)), min_size=1, max_size=20).filter(
     lambda name: name not in (".", "..") and len(name.encode()) < 200
@@ -114,8 +114,8 @@ def test_an_odd_interpreter_is_found_by_plain_links(own_temporary_folder, monkey
     odd.mkdir()
     (odd / "venv").symlink_to(sys.prefix)
     program = (
-        "import sys; from pathlib import Path; from runtime.server.bundle import TritonInstall;"
-        "from runtime.server.plain_paths import plain_paths; import json;"
+        "import sys; from pathlib import Path; from runtime.supervisor.bundle import TritonInstall;"
+        "from runtime.supervisor.plain_paths import plain_paths; import json;"
         f"found = plain_paths(Path({str(own_temporary_folder / 'out')!r}), TritonInstall(('x',)));"
         "print(json.dumps(dict(found.install.environment)))"
     )

@@ -8,7 +8,7 @@ from builders.render import render_repository
 from runtime.contracts import ALL_MODELS
 from runtime.errors import BuildError
 from runtime.manifest import PACKAGE_ROOT, REPOSITORY
-from runtime.server.config import LOAD_ORDER, PUBLIC_MODEL
+from runtime.supervisor.config import LOAD_ORDER, PUBLIC_MODEL
 
 model_config_pb2 = pytest.importorskip("tritonclient.grpc.model_config_pb2")
 CONTRACTS = {contract.name: contract for contract in ALL_MODELS}

@@ -10,9 +10,9 @@ from client.address import DEFAULT_URL
 from client.connection import channel_options
 from client.retry import NO_RETRY, Attempts, Replay, worth_repeating
 from runtime.keepalive import KEEPALIVE_MS, KEEPALIVE_TIMEOUT_MS, MIN_PING_INTERVAL_MS
-from runtime.server.bundle import TritonInstall
-from runtime.server.command import command
-from runtime.server.config import ServerConfig
+from runtime.supervisor.bundle import TritonInstall
+from runtime.supervisor.command import command
+from runtime.supervisor.config import ServerConfig
 
 LOST = ServerLost("UNAVAILABLE", "server", "gone")
 SOUND = np.zeros(10, np.float32)

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from robust.case import Case, Expect, Verdict, draft, judge
-from robust.freeing import summary
-from robust.outcome import End, Outcome, flaw, refused_by_triton, typed
-from robust.traffic import ALL_OUTPUTS
-from robust.verdict import Bounds, growth_of, rise, slope, warm
-from robust.watching import Sample, Use, held
+from tests.endurance.case import Case, Expect, Verdict, draft, judge
+from tests.endurance.freeing import summary
+from tests.endurance.outcome import End, Outcome, flaw, refused_by_triton, typed
+from tests.endurance.traffic import ALL_OUTPUTS
+from tests.endurance.verdict import Bounds, growth_of, rise, slope, warm
+from tests.endurance.watching import Sample, Use, held
 
 SILENT = {"audio_samples": 0, "text_tokens": 2, "prompt_positions": 9}
 

@@ -12,12 +12,12 @@ import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from client import ChatError
-from client.doctor import deployment
-from client.doctor.finding import FAIL, OK
-from client.perf import target
-from client.perf.machine import scrape
-from runtime.server.config import Addresses
-from runtime.server.ports import free_addresses, is_local
+from scripts.doctor import deployment
+from scripts.doctor.finding import FAIL, OK
+from benchmarks.perf import target
+from benchmarks.perf.machine import scrape
+from runtime.supervisor.config import Addresses
+from runtime.supervisor.ports import free_addresses, is_local
 
 
 class Metadata(service_pb2_grpc.GRPCInferenceServiceServicer):

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from runtime.headers import ADMIN_HEADER, KEY_HEADER
-from runtime.server.__main__ import config_of, parser
-from runtime.server.access import Access, exposure, is_loopback, read_secret
-from runtime.server.errors import BadAccess
-from runtime.server.hide import hide_arguments
+from runtime.wire import ADMIN_HEADER, KEY_HEADER
+from runtime.supervisor.__main__ import config_of, parser
+from runtime.supervisor.access import Access, exposure, is_loopback, read_secret
+from runtime.supervisor.errors import BadAccess
+from runtime.supervisor.hide import hide_arguments
 
 TOKEN = "0123456789abcdef"
 

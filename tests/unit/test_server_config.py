@@ -12,16 +12,16 @@ from pathlib import Path
 import pytest
 
 from runtime.errors import BuildError
-from runtime.server import shared_memory
-from runtime.server.__main__ import config_of, parser
-from runtime.server.bundle import TritonInstall, find_install
-from runtime.server.command import command, environment, read_options
-from runtime.server.config import Addresses, Patience, ServerConfig
-from runtime.server.control import RunFolder
-from runtime.server.errors import AlreadyServed, InstallError
-from runtime.server.flag import Flag
-from runtime.server.process import children, end_group, members, start_group
-from runtime.server.watch import Watch
+from runtime.supervisor import shared_memory
+from runtime.supervisor.__main__ import config_of, parser
+from runtime.supervisor.bundle import TritonInstall, find_install
+from runtime.supervisor.command import command, environment, read_options
+from runtime.supervisor.config import Addresses, Patience, ServerConfig
+from runtime.run_folder import RunFolder
+from runtime.supervisor.errors import AlreadyServed, InstallError
+from runtime.supervisor.flag import Flag
+from runtime.supervisor.process import children, end_group, members, start_group
+from runtime.supervisor.watch import Watch
 from runtime.serving.orders import Orders
 
 STAMP_S = 0.05  # stamps of files move in steps, of 10 ms at most
@@ -171,7 +171,7 @@ def test_a_group_ends_with_its_grandchildren():
 def test_fork_handlers_of_other_libraries_do_not_reach_the_child():
     """gRPC's abort it now and then, when the process that starts a server has channels open."""
     program = (
-        "import os; from runtime.server.process import start_group; "
+        "import os; from runtime.supervisor.process import start_group; "
         "os.register_at_fork(after_in_child=os.abort); "
         "raise SystemExit(start_group(['sh', '-c', 'exit 7'], {}, None).wait())"
     )

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from runtime.server import bundle
-from runtime.server.__main__ import config_of, parser
-from runtime.server.bundle import TritonInstall, find_install
-from runtime.server.errors import InstallError
+from runtime.supervisor import bundle
+from runtime.supervisor.__main__ import config_of, parser
+from runtime.supervisor.bundle import TritonInstall, find_install
+from runtime.supervisor.errors import InstallError
 
 
 def binary(folder, backends=()):

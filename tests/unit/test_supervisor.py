@@ -12,17 +12,17 @@ from types import SimpleNamespace
 
 import pytest
 
-from runtime.server import life as life_module
-from runtime.server import supervisor as supervisor_module
-from runtime.server.bundle import TritonInstall
-from runtime.server.config import Patience, ServerConfig
-from runtime.server.control import RunFolder
-from runtime.server.errors import ServerDown, StartFailed
-from runtime.server.flag import Flag
-from runtime.server.life import Life
-from runtime.server.ports import free_addresses
-from runtime.server.process import members, start_group
-from runtime.server.supervisor import Supervisor
+from runtime.supervisor import life as life_module
+from runtime.supervisor import supervisor as supervisor_module
+from runtime.supervisor.bundle import TritonInstall
+from runtime.supervisor.config import Patience, ServerConfig
+from runtime.run_folder import RunFolder
+from runtime.supervisor.errors import ServerDown, StartFailed
+from runtime.supervisor.flag import Flag
+from runtime.supervisor.life import Life
+from runtime.supervisor.ports import free_addresses
+from runtime.supervisor.process import members, start_group
+from runtime.supervisor.supervisor import Supervisor
 
 QUICK_S = 0.2
 INSTALL = TritonInstall(("tritonserver",), Path("backends"))
@@ -127,7 +127,7 @@ def test_an_error_during_a_drain_is_a_stop_all_the_same(supervise):
 def test_an_announcement_that_nobody_reads_is_no_failure():
     read, write = os.pipe()
     os.close(read)
-    program = "from runtime.server.__main__ import announce; from runtime.server.config import Addresses; "
+    program = "from runtime.supervisor.__main__ import announce; from runtime.supervisor.config import Addresses; "
     try:
         command = [sys.executable, "-c", program + "announce(Addresses())"]
         done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, check=False)

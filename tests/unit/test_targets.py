@@ -12,7 +12,7 @@ from runtime.options import CUDA, TENSORRT, EncoderOptions, Options, Token2WavOp
 from runtime.serving.encoder import EncoderStage
 from runtime.token2wav.build import open_flow, open_vocoder
 from runtime.token2wav.config import Token2WavConfig
-from runtime.token2wav.sizes import sizes_of
+from builders.sound_sizes import sizes_of
 
 FEATURES = FeatureConfig(sample_rate=16000, num_mel_bins=128, n_fft=400, hop_length=160, n_samples=480_000)
 ENCODER = EncoderOptions(graph="encoder.onnx", frames=200, groups=10, group_size=5, hidden=8)

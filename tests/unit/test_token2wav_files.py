@@ -13,9 +13,9 @@ from runtime.token2wav.config import Token2WavConfig
 from runtime.token2wav.context import PITCH_LEFT, RIGHT, left_frames
 from runtime.token2wav.flow import Flow
 from runtime.token2wav.noise import Noise
-from runtime.token2wav.noise_recipe import draw_noise
+from builders.noise_recipe import draw_noise
 from runtime.token2wav.vocoder import Vocoder
-from runtime.token2wav.voices import read_voices
+from builders.voices import read_voices
 from runtime.token2wav.weights import expected_shapes, fold_weight_norm, load_module, read_tensors
 
 LAYOUT = Path(__file__).parents[1] / "golden" / "token2wav" / "real_layout.json"

@@ -18,7 +18,7 @@ from runtime.engines.trtllm_plugin import NAMESPACE, load_plugins, plugin_librar
 from runtime.engines.trtllm_spec import HOST, EngineProfile
 from runtime.errors import BuildError
 from runtime.kv_cache import KvCache
-from runtime.parity.cases import FIRST_CHUNK, Join, Leave, Step, five_cases
+from builders.parity.cases import FIRST_CHUNK, Join, Leave, Step, five_cases
 
 SHAPE = EngineShape(
     hidden_size=8,

@@ -8,7 +8,7 @@ import triton_python_backend_utils as pb_utils
 
 from runtime.contracts import AUDIO_ENCODER
 from runtime.options import Options
-from runtime.serving import pb
+from runtime.tritonserver import backend as pb
 from runtime.serving.encoder import EncoderStage
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import triton_python_backend_utils as pb_utils
 
 from runtime.contracts import FUN_AUDIO_CHAT
-from runtime.serving import pb
+from runtime.tritonserver import backend as pb
 
 
 class TritonPythonModel:
@@ -21,7 +21,7 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         """Loads the engines and starts the service's threads."""
         # Imported here, because the process that only asks for the configuration imports this file too.
-        from runtime.serving.triton import FrontDoor
+        from runtime.tritonserver.chat_model import FrontDoor
 
         self._door = FrontDoor(pb_utils, pb.built_folder(args))
 

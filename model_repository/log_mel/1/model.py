@@ -8,7 +8,7 @@ import triton_python_backend_utils as pb_utils
 
 from runtime.contracts import LOG_MEL
 from runtime.options import Options
-from runtime.serving import pb
+from runtime.tritonserver import backend as pb
 from runtime.serving.encoder import log_mel_batch
 
 

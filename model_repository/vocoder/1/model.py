@@ -8,8 +8,8 @@ import triton_python_backend_utils as pb_utils
 
 from runtime.contracts import VOCODER
 from runtime.options import Options
-from runtime.serving import pb
-from runtime.serving.gauges import StageGauges
+from runtime.tritonserver import backend as pb
+from runtime.tritonserver.metrics import StageGauges
 from runtime.token2wav.build import open_vocoder
 
 

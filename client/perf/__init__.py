@@ -1,1 +1,0 @@
-"""Measuring a running server: perf_analyzer, our own load generator, reports. `python -m client.perf --help`."""
