@@ -16,7 +16,7 @@ from runtime.engines.build import build_frame_loop
 from runtime.engines.options import EngineOptions
 from runtime.frontend.tokenizer import ChatTokenizer
 from runtime.params import AnswerParams, SamplingParams
-from runtime.stream import Prompt, Stream
+from runtime.scheduling.stream import Prompt, Stream
 
 PROMPT, PLACEHOLDERS = 43, 12
 POSITIONS = 512  # of one stream at most: system message, prompt and answer

@@ -12,13 +12,13 @@ from runtime.engines.sizes import engine_shape
 from runtime.errors import BuildError, InvalidRequest
 from runtime.frontend.audio import to_model_rate
 from runtime.frontend.mel import position_hz
-from runtime.kv_cache import KvCache
+from runtime.engines.kv_cache import KvCache
 from runtime.manifest import PACKAGE_ROOT, REPOSITORY
-from runtime.memory import HostMemory
+from runtime.graphs.memory import HostMemory
 from runtime.options import CPU, Options, Token2WavOptions
-from runtime.scheduler import Scheduler
+from runtime.scheduling.scheduler import Scheduler
 from runtime.token2wav.config import Token2WavConfig
-from runtime.token2wav.flow_cache import FlowCache
+from runtime.token2wav.flow.cache import FlowCache
 from builders.sound_sizes import sizes_of
 
 WARMUP_TOKENS = PACKAGE_ROOT / REPOSITORY / "fun_audio_chat" / "warmup" / "warmup_tokens"  # little-endian int32

@@ -13,7 +13,7 @@ import torch.fx.experimental._config
 from torch import nn
 
 from runtime.errors import BuildError
-from runtime.onnx_session import OnnxGraph
+from runtime.graphs.onnx import OnnxGraph
 
 OPSET = 20  # the newest that every TensorRT which we support parses
 TOLERANCE = 2e-4  # absolute, float32, on outputs of order one

@@ -27,10 +27,10 @@ from runtime.options import CPU, CUDA, Options
 from runtime.serving.encoder import EncoderStage
 from runtime.token2wav.build import open_flow, open_vocoder
 from runtime.token2wav.config import YAML_FILE, Token2WavConfig
-from runtime.token2wav.flow import Flow
-from runtime.token2wav.flow_stage import read_voice_vectors
+from runtime.token2wav.flow.net import Flow
+from runtime.token2wav.flow.stage import read_voice_vectors
 from runtime.token2wav.layout import VOICES, Sizes
-from runtime.token2wav.vocoder import Vocoder
+from runtime.token2wav.vocoder.net import Vocoder
 from builders.voices import read_voices
 from runtime.token2wav.weights import fitting_tensors
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from runtime.token2wav.config import EULER_STEPS, POSITION_KERNEL, SMOOTHING_KERNEL, Token2WavConfig
-from runtime.token2wav.context import left_frames
+from runtime.token2wav.vocoder.context import left_frames
 from runtime.token2wav.layout import Sizes
 
 

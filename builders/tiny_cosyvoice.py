@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from runtime.token2wav.config import YAML_FILE, Token2WavConfig
-from runtime.token2wav.flow import Flow
-from runtime.token2wav.vocoder import Vocoder
+from runtime.token2wav.flow.net import Flow
+from runtime.token2wav.vocoder.net import Vocoder
 from builders.voices import PREFERRED, VOICES_FILE
 
 # What is not a size is as released.

@@ -27,7 +27,7 @@ from client.request import Scalar
 from client.retry import RetryPolicy
 from client.screen import Screen, screens
 from client.sound.quiet import quiet_decoder
-from runtime.waiting import PRIORITIES
+from runtime.scheduling.waiting import PRIORITIES
 
 FAILURES = "failed.jsonl"
 DIGEST = "request_sha256"  # among the parameters in an answer's JSON

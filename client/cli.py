@@ -18,7 +18,7 @@ from client.request import DEFAULT_RATE
 from client.screen import Screen, screens
 from client.sinks import ChunkFolder, Loudspeaker, Sink, TextSink
 from client.sound.quiet import quiet_decoder
-from runtime.waiting import PRIORITIES
+from runtime.scheduling.waiting import PRIORITIES
 
 OTHERS = "Many questions: python -m client batch --help. What is wrong here: python -m client doctor."
 FAILED, USAGE, INTERRUPTED = 1, 2, 130  # 130 = 128 + SIGINT, as shells count

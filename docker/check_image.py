@@ -16,7 +16,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[1]
-# The library whose engines are built and run here, exactly as runtime/engines/pins.py says.
+# The library whose engines are built and run here, exactly as runtime/engines/trtllm/pins.py says.
 LIBRARY = "tensorrt_llm"
 Version = Callable[[str], str | None]
 
@@ -82,7 +82,7 @@ def main(arguments: list[str]) -> int:
         print("\n".join(missing(lines(file))))
         return 0
     sys.path.insert(0, str(ROOT))
-    from runtime.engines.pins import TENSORRT_LLM
+    from runtime.engines.trtllm.pins import TENSORRT_LLM
 
     found = check(ROOT / "pyproject.toml", file, TENSORRT_LLM)
     print("\n".join(found) or "the image fits", file=sys.stderr if found else sys.stdout)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from runtime.token2wav.past import GUIDANCE_ROWS, gather_blocks
+from runtime.token2wav.flow.past import GUIDANCE_ROWS, gather_blocks
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Rows over a paged pool with everything in tensors: what a captured graph can run. Plain torch twins.
 
-Where ``kernels.paged_attention`` reads the contract's host arrays, here each row names a slot and a
+Where ``runtime.engines.torch_attention`` reads the contract's host arrays, here each row names a slot and a
 position, and the block tables of all slots lie in one tensor beside the pool.
 """
 

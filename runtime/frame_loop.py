@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from runtime.answer import FAULT, Frame
 from runtime.lockstep import Lockstep
 from runtime.sampling import Sampler
-from runtime.scheduler import Scheduler
-from runtime.stream import Stream
+from runtime.scheduling.scheduler import Scheduler
+from runtime.scheduling.stream import Stream
 
 LOST_FRAME = Frame(text_id=-1, codes=(), speech_ended=False, finish=FAULT)
 

@@ -13,12 +13,12 @@ import torch
 
 from runtime.checkpoint.config import SpeechIds
 from runtime.engines.base import Engine
-from runtime.kv_cache import KvCache
+from runtime.engines.kv_cache import KvCache
 from runtime.models.speech_head import Projections
-from runtime.packer import Bindings, Packer, Row, advance
+from runtime.engines.packer import Bindings, Packer, Row, advance
 from runtime.sampling import Sampler
-from runtime.scheduler import Chunk, Plan
-from runtime.stream import Stream
+from runtime.scheduling.scheduler import Chunk, Plan
+from runtime.scheduling.stream import Stream
 
 
 @dataclass(frozen=True, slots=True)

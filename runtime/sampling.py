@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from kernels.sampler import draw, penalise, philox_uniforms, probabilities
-from runtime.stream import Stream
+from runtime.scheduling.stream import Stream
 
 NOT_FINITE = -1  # in place of an id whose scores hold no finite largest one: the engine failed for this row
 Uniforms = Callable[[Sequence[Stream], int], np.ndarray]

@@ -14,7 +14,7 @@ from benchmarks.gpu.sound import MOST_IN_CALL, SoundBench
 from benchmarks.gpu.sound_child import SoundChild
 from runtime.contracts import ChunkFlag
 from runtime.errors import EngineFault
-from runtime.stream import FRAME_S, Stream
+from runtime.scheduling.stream import FRAME_S, Stream
 from runtime.token2wav.hops import ChunkCutter, Cut, HopPolicy
 
 SILENT_GROUPS = 2  # the trained model begins every answer with them

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from runtime.engines.stack import StackLayer
+from runtime.engines.kernel_stack import StackLayer
 from runtime.frames.steps import FrameSteps, StackTables
 
 OPERATIONS = 2  # of a number of a matrix and a row: multiply and add

@@ -7,8 +7,8 @@ import torch
 from benchmarks.gpu.sizes import BenchSizes
 from kernels.flow import FlowPages
 from kernels.ops import Ops
-from runtime.token2wav.dit import NORM_EPS
-from runtime.token2wav.past import rotary
+from runtime.token2wav.flow.dit import NORM_EPS
+from runtime.token2wav.flow.past import rotary
 
 STREAMS, BLOCKS, SLOTS = 2, 2, 3
 NONE = -1  # no block lies in a slot

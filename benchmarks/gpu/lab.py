@@ -18,7 +18,7 @@ from benchmarks.gpu.sizes import BenchSizes
 from benchmarks.gpu.sound import SoundBench, sound_executor, streams_that_fit
 from benchmarks.gpu.sound_child import SoundChild
 from kernels.ops import ops_for
-from runtime.frames.executor import executor_for
+from runtime.graphs.executor import executor_for
 
 Made = TypeVar("Made")
 LEAST_SOUND_STREAMS = 8  # of the rows of chunks

@@ -17,13 +17,13 @@ from runtime.answer import Answer
 from runtime.checkpoint.layout import all_shapes
 from runtime.engines.options import EngineOptions
 from runtime.frames.build import assemble_overlap, build_steps, matrix_for
-from runtime.frames.executor import Executor
+from runtime.graphs.executor import Executor
 from runtime.frames.loop import OverlapLoop
 from runtime.frames.model import FrameModel
 from runtime.frames.recordings import RecordedFrames
-from runtime.kv_cache import KvCache
+from runtime.engines.kv_cache import KvCache
 from runtime.params import AnswerParams, SamplingParams
-from runtime.stream import Prompt, Stream
+from runtime.scheduling.stream import Prompt, Stream
 
 NEVER = 1e9  # seconds: no stream stands back
 SEED = 0

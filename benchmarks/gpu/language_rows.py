@@ -11,7 +11,7 @@ from benchmarks.gpu.language import LanguageBench
 from benchmarks.gpu.measure import NAIVE_RUNS, RUNS_TOGETHER, WARM_UPS, Clock, Measured
 from benchmarks.gpu.naive import NaiveFrames
 from runtime.frames.build import assemble_overlap
-from runtime.frames.executor import Executor
+from runtime.graphs.executor import Executor
 from runtime.frames.loop import OverlapLoop
 from runtime.frames.model import FrameModel
 from runtime.frames.recordings import RecordedFrames

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from kernels.decoder import rms_norm, swiglu
-from runtime.engines.stack import DecoderStack
+from runtime.engines.kernel_stack import DecoderStack
 from runtime.frames.steps import FrameSteps
 
 TEMPERATURE, TOP_P, PENALTY = 0.8, 0.9, 1.2

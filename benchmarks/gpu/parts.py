@@ -14,7 +14,7 @@ from benchmarks.gpu.ledger import Fact, Item
 from benchmarks.gpu.measure import Measured
 from benchmarks.gpu.profiles import flow_profile, profiled, store_rows
 from benchmarks.gpu.together import company, joining_rows
-from runtime.frames.executor import EagerExecutor
+from runtime.graphs.executor import EagerExecutor
 
 HOPS = {"hop 15": (15, 10, 10, 15, 25), "earliest": (7, 5, 5, 8, 10, 15, 25)}
 NAIVE_STREAMS = 32  # more would need too much memory for caches that are copied in every layer

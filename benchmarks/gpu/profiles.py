@@ -13,7 +13,7 @@ from benchmarks.gpu.language_rows import speaking
 from benchmarks.gpu.measure import Clock, Measured
 from benchmarks.gpu.sound import MOST_IN_CALL, SoundBench
 from runtime.contracts import ChunkFlag
-from runtime.token2wav.device_flow import wide
+from runtime.token2wav.flow.device_stage import wide
 
 STREAMS = (1, 64)
 FRAMES, WARM_UPS = 4, 3

@@ -15,7 +15,7 @@ from benchmarks.gpu.measure import card, floor_of
 from benchmarks.gpu.naive import baseline
 from benchmarks.gpu.parts import ASKED_FOR, PARTS, PROFILES, SOUND
 from benchmarks.gpu.sizes import full, tiny
-from runtime.frames.executor import exact_sums
+from runtime.graphs.executor import exact_sums
 
 TOOL = "bench_gpu"  # marks its results
 

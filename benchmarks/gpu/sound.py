@@ -17,20 +17,20 @@ from benchmarks.gpu.measure import Clock, Measured
 from benchmarks.gpu.sizes import BenchSizes
 from kernels.ops import ops_for
 from runtime.contracts import ChunkFlag
-from runtime.device_graphs import DeviceGraph
-from runtime.device_sizes import encoder_rule, vocoder_calls
+from runtime.graphs.recorded import DeviceGraph
+from runtime.graphs.recorded_sizes import encoder_rule, vocoder_calls
 from runtime.errors import EngineFault
-from runtime.frames.executor import Executor, executor_for
+from runtime.graphs.executor import Executor, executor_for
 from runtime.models.audio_encoder import AudioEncoder
 from runtime.token2wav.config import Token2WavConfig
 from runtime.token2wav.device_build import assemble_flow, vocoder_graph
-from runtime.token2wav.flow import Flow
-from runtime.token2wav.flow_cache import block_bytes, stream_bytes
+from runtime.token2wav.flow.net import Flow
+from runtime.token2wav.flow.cache import block_bytes, stream_bytes
 from runtime.token2wav.layout import Sizes
 from runtime.token2wav.shapes import vocoder_profile
 from builders.sound_sizes import sizes_of
-from runtime.token2wav.vocoder import Vocoder
-from runtime.token2wav.vocoder_stage import VocoderStage
+from runtime.token2wav.vocoder.net import Vocoder
+from runtime.token2wav.vocoder.stage import VocoderStage
 
 VOICE = "voice"
 TOKEN_HZ = 25

@@ -14,7 +14,7 @@ from benchmarks.gpu.sizes import full, tiny
 from benchmarks.gpu.sound import SoundBench, sound_executor
 from runtime.contracts import ChunkFlag
 from runtime.errors import EngineFault
-from runtime.frames.executor import exact_sums
+from runtime.graphs.executor import exact_sums
 
 START_S, CALL_S, END_S = 120.0, 20.0, 5.0
 Row = tuple[int, ChunkFlag, Sequence[int]]

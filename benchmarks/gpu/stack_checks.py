@@ -15,7 +15,7 @@ from kernels.quantised import WeightOnly, knows_fp8, quantise, scaled_product
 from runtime.checkpoint.config import DecoderConfig
 from runtime.checkpoint.layout import decoder_shapes
 from runtime.engines.base import EngineShape
-from runtime.engines.stack import DecoderStack, MakeMatrix, Rows, StackLayer
+from runtime.engines.kernel_stack import DecoderStack, MakeMatrix, Rows, StackLayer
 
 STACKS = ("backbone", "speech_head")
 LAYERS, PREFIX = 2, "stack."

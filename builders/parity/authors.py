@@ -26,7 +26,7 @@ from runtime.command_line import run_command
 from runtime.engines.options import DTYPES, LINEARS, EngineOptions
 from runtime.errors import ServeError
 from runtime.frames.build import build_overlap_loop
-from runtime.frames.executor import EagerExecutor, gpu_device
+from runtime.graphs.executor import EagerExecutor, gpu_device
 from runtime.frames.loop import OverlapLoop
 from builders.parity.questions import Asked, FrontEnd, ask, same
 from builders.parity.report import BOUNDS

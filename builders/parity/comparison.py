@@ -12,8 +12,8 @@ from runtime.checkpoint.layout import backbone_shapes, speech_shapes
 from runtime.checkpoint.weights import load_weights
 from runtime.engines.base import Engine
 from runtime.engines.options import DENSE, DTYPES
-from runtime.engines.trtllm_files import BACKBONE_ENGINE, SPEECH_ENGINE
-from runtime.engines.trtllm_spec import EngineProfile
+from runtime.engines.trtllm.files import BACKBONE_ENGINE, SPEECH_ENGINE
+from runtime.engines.trtllm.spec import EngineProfile
 from runtime.errors import BuildError
 from runtime.models.speech_head import Projections
 from runtime.options import Options

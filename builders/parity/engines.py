@@ -13,13 +13,13 @@ from kernels.ops import ops_for
 from runtime.checkpoint.config import ModelConfig
 from runtime.checkpoint.layout import BACKBONE, CODEBOOK, SPEECH_STACK
 from runtime.engines.base import Engine
-from runtime.engines.device import CudaDevice
+from runtime.graphs.device import CudaDevice
 from runtime.engines.kernel_engine import KernelEngine
 from runtime.engines.sizes import backbone_profile, speech_profile
-from runtime.engines.stack import DecoderStack
+from runtime.engines.kernel_stack import DecoderStack
 from runtime.engines.torch_engine import TorchEngine
-from runtime.engines.trtllm_files import BACKBONE_ENGINE, CONFIG_FILE, ENGINES, load_engine
-from runtime.engines.trtllm_spec import EngineProfile
+from runtime.engines.trtllm.files import BACKBONE_ENGINE, CONFIG_FILE, ENGINES, load_engine
+from runtime.engines.trtllm.spec import EngineProfile
 from runtime.frames.build import matrix_for
 from runtime.options import Options
 from builders.parity.cases import TRACES

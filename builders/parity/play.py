@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 
 from runtime.engines.base import Engine
-from runtime.kv_cache import KvCache
-from runtime.packer import Packer, Row
+from runtime.engines.kv_cache import KvCache
+from runtime.engines.packer import Packer, Row
 from builders.parity.cases import Case, Join, Leave, Piece, Step
 
 SHUFFLE_SEED = 5

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from runtime.checkpoint.config import ModelConfig
-from runtime.device_graphs import DeviceGraph
+from runtime.graphs.recorded import DeviceGraph
 from runtime.errors import BuildError
 from runtime.frontend.mel import log_mel, speech_frames
 from runtime.frontend.prompt import AUDIO_TURN, Message, PromptBuilder
@@ -22,7 +22,7 @@ from runtime.models.device_encoder import device_encoder
 from runtime.options import TORCH, EncoderOptions
 from builders.parity.report import BOUNDS
 from runtime.serving.encoder import encoder_profile
-from runtime.stream import Prompt
+from runtime.scheduling.stream import Prompt
 
 AUDIO_FOLDER = "audio"
 

@@ -17,7 +17,7 @@ from runtime.checkpoint.config import ModelConfig
 from runtime.errors import BuildError
 from runtime.params import AnswerParams, SamplingParams
 from builders.parity.questions import Question, read_question
-from runtime.stream import Prompt, Stream
+from runtime.scheduling.stream import Prompt, Stream
 
 MANIFEST = "manifest.json"
 

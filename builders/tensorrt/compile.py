@@ -8,8 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from builders.tensorrt.precision import Precision, compiled_names
-from runtime.engines.trtllm_files import CONFIG_FILE, ENGINE_FILE
-from runtime.engines.trtllm_spec import BEAM_WIDTH, EngineProfile
+from runtime.engines.trtllm.files import CONFIG_FILE, ENGINE_FILE
+from runtime.engines.trtllm.spec import BEAM_WIDTH, EngineProfile
 from runtime.errors import BuildError
 
 GEMM_PLUGIN = "auto"  # of the engine's own type

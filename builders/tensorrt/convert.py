@@ -19,7 +19,7 @@ from builders.tensorrt.convert_plan import CheckpointPlan, Target
 from builders.tensorrt.precision import Precision
 from builders.tensorrt.tensor_file import TensorFile
 from runtime.checkpoint.weights import locate_weights, read_rows
-from runtime.engines.trtllm_files import CONFIG_FILE
+from runtime.engines.trtllm.files import CONFIG_FILE
 
 WEIGHTS_FILE = "rank0.safetensors"
 BLOCK_BYTES = 64 << 20  # large enough for the disk, small beside a tensor of the released model

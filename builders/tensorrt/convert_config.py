@@ -6,7 +6,7 @@ from typing import Any
 
 from builders.tensorrt.convert_plan import CheckpointPlan
 from builders.tensorrt.precision import Precision
-from runtime.engines.trtllm_spec import LOGITS_DTYPE
+from runtime.engines.trtllm.spec import LOGITS_DTYPE
 
 # The library finds the configuration class by this name; its own model of that name is not used.
 ARCHITECTURE, QWEN_TYPE = "Qwen3ForCausalLM", "qwen3"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from runtime.checkpoint.config import DecoderConfig, ModelConfig
 from runtime.checkpoint.layout import BACKBONE, CODEBOOK, SPEECH_STACK, Shapes, backbone_shapes, speech_shapes
-from runtime.engines.trtllm_files import BACKBONE_ENGINE, SPEECH_ENGINE
+from runtime.engines.trtllm.files import BACKBONE_ENGINE, SPEECH_ENGINE
 
 BACKBONE_HEAD = "language_model.lm_head.weight"
 SPEECH_MATCHING = "audio_invert_tower.output_matching.weight"

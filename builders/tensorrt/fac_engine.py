@@ -26,7 +26,7 @@ from tensorrt_llm.models.modeling_utils import DecoderLayerList, PretrainedModel
 from tensorrt_llm.models.qwen.config import QWenConfig
 from tensorrt_llm.module import Module
 
-from runtime.engines.trtllm_spec import BEAM_WIDTH, HIDDEN_STATES, INPUT_EMBEDS, LOGITS
+from runtime.engines.trtllm.spec import BEAM_WIDTH, HIDDEN_STATES, INPUT_EMBEDS, LOGITS
 
 ONE_RANK = 1
 

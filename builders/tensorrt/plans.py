@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from builders.steps import BuildStep
-from runtime.engines.trt_plan import load_tensorrt
+from runtime.graphs.tensorrt import load_tensorrt
 from runtime.errors import BuildError
-from runtime.shapes import Profile
+from runtime.graphs.shapes import Profile
 
 WORKSPACE_BYTES = 4 << 30
 OPTIMIZATION_LEVEL = 3  # of 5; the default, written down because the timing cache depends on it
-SOURCES = ("builders/tensorrt/plans.py", "runtime/shapes.py")
+SOURCES = ("builders/tensorrt/plans.py", "runtime/graphs/shapes.py")
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,11 +16,11 @@ from builders.tensorrt.toolchain import Toolchain
 from runtime.checkpoint.config import FeatureConfig
 from runtime.errors import BuildError
 from runtime.options import TOKEN2WAV_FOLDER, EncoderOptions, Options, Token2WavOptions
-from runtime.plan_graph import PLAN_SUFFIX
+from runtime.graphs.plan import PLAN_SUFFIX
 from runtime.serving.encoder import encoder_profile
 from runtime.token2wav.build import plan_profiles
 from runtime.token2wav.config import Token2WavConfig
-from runtime.token2wav.flow_cache import block_bytes, stream_bytes
+from runtime.token2wav.flow.cache import block_bytes, stream_bytes
 from runtime.token2wav.layout import Sizes
 from builders.sound_sizes import sizes_of
 

@@ -22,8 +22,8 @@ from runtime.checkpoint.config import ModelConfig
 from runtime.checkpoint.weights import weight_files
 from runtime.engines.options import EngineOptions
 from runtime.engines.sizes import backbone_profile, speech_profile
-from runtime.engines.trtllm_files import ENGINE_FILE, ENGINES, check_config
-from runtime.engines.trtllm_spec import EngineProfile
+from runtime.engines.trtllm.files import ENGINE_FILE, ENGINES, check_config
+from runtime.engines.trtllm.spec import EngineProfile
 
 CHECKPOINTS = "checkpoints"
 CONVERTER = (
@@ -38,7 +38,7 @@ COMPILER = (
     "builders/tensorrt/compile.py",
     "builders/tensorrt/fac_engine.py",
     "runtime/engines/sizes.py",
-    "runtime/engines/trtllm_spec.py",
+    "runtime/engines/trtllm/spec.py",
 )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from runtime.engines.trtllm_files import TENSORRT_LLM
+from runtime.engines.trtllm.files import TENSORRT_LLM
 from runtime.errors import BuildError
 
 IMAGE = "tritonserver:26.04-trtllm-python-py3"

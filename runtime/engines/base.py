@@ -87,7 +87,7 @@ class Engine(Protocol):
 
         Args:
             inputs_embeds: [rows, hidden], contexts first, then one row per generating sequence.
-            bindings: every other input of the contract, as packed by ``runtime.packer``.
+            bindings: every other input of the contract, as packed by ``runtime.engines.packer``.
 
         Returns:
             Outputs that may lie in the engine's own memory: they hold until its next ``run``.

@@ -12,11 +12,11 @@ from runtime.engines.options import CUDA, EngineOptions
 from runtime.engines.sizes import engine_shape
 from runtime.engines.torch_engine import TorchEngine
 from runtime.frame_loop import FrameLoop
-from runtime.kv_cache import KvCache
+from runtime.engines.kv_cache import KvCache
 from runtime.lockstep import Lockstep
 from runtime.models.speech_head import Projections
 from runtime.sampling import Sampler
-from runtime.scheduler import Scheduler
+from runtime.scheduling.scheduler import Scheduler
 
 
 def build_frame_loop(config: ModelConfig, options: EngineOptions, sampler: Sampler | None = None) -> FrameLoop:
@@ -44,7 +44,7 @@ def build_frame_loop(config: ModelConfig, options: EngineOptions, sampler: Sampl
 
 def _on_gpu(config: ModelConfig, options: EngineOptions) -> FrameLoop:
     from runtime.frames.build import build_overlap_loop  # not needed elsewhere, and slow to import
-    from runtime.frames.executor import gpu_device
+    from runtime.graphs.executor import gpu_device
 
     loop = build_overlap_loop(config, options, gpu_device(0))
     loop.prepare()

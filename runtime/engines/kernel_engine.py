@@ -14,7 +14,7 @@ import torch
 from kernels.linear import Matrix
 from kernels.paged_rows import cut_tiles
 from runtime.engines.base import CONTEXT, EngineOutputs
-from runtime.engines.stack import DecoderStack, Rows
+from runtime.engines.kernel_stack import DecoderStack, Rows
 
 
 class KernelEngine:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from runtime.scheduler import Limits
+from runtime.scheduling.scheduler import Limits
 
 DTYPES = ("float32", "bfloat16", "float16")
 CPU, CUDA = "cpu", "cuda"
@@ -18,7 +18,7 @@ class EngineOptions:
     """Capacity of the language side.
 
     ``kv_positions`` backbone positions are shared by all streams; the speech head's cache holds
-    ``group_size`` times as many. ``lead_s``: see ``runtime.scheduler.Limits``. ``device``: ``cuda`` decides
+    ``group_size`` times as many. ``lead_s``: see ``runtime.scheduling.scheduler.Limits``. ``device``: ``cuda`` decides
     its frames on the device and runs one ahead (``runtime.frames``). ``linear``: how the stacks' matrices are
     stored, ``int8`` and ``fp8`` are weight-only and for ``cuda``. ``fused``: see ``kernels.fused``.
     ``graphs``: captured CUDA graphs that a compiled engine may keep, 0 for none (target ``tensorrt``).

@@ -5,7 +5,7 @@ from __future__ import annotations
 from runtime.checkpoint.config import DecoderConfig, ModelConfig
 from runtime.engines.base import EngineShape
 from runtime.engines.options import EngineOptions
-from runtime.engines.trtllm_spec import EngineProfile
+from runtime.engines.trtllm.spec import EngineProfile
 from runtime.errors import BuildError
 
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from kernels.linear import filled
-from kernels.paged_attention import attend, plan_last_rows, plan_pages, write_kv
+from runtime.engines.torch_attention import attend, plan_last_rows, plan_pages, write_kv
 from runtime.checkpoint.config import DecoderConfig
 from runtime.engines.base import EngineOutputs, EngineShape
 

@@ -13,20 +13,20 @@ from kernels.ops import Ops, ops_for
 from kernels.quantised import knows_fp8, matrix_maker
 from runtime.checkpoint.config import ModelConfig
 from runtime.checkpoint.layout import BACKBONE, CODEBOOK, SPEECH_STACK, backbone_shapes, speech_shapes
-from runtime.engines.device import give_back
+from runtime.graphs.device import give_back
 from runtime.engines.options import FP8, EngineOptions
 from runtime.engines.sizes import engine_shape
-from runtime.engines.stack import DecoderStack, MakeMatrix
+from runtime.engines.kernel_stack import DecoderStack, MakeMatrix
 from runtime.errors import BuildError
 from runtime.frames.decisions import frame_tables
-from runtime.frames.executor import Executor, executor_for
+from runtime.graphs.executor import Executor, executor_for
 from runtime.frames.loop import OverlapLoop
 from runtime.frames.model import FrameModel
 from runtime.frames.state import SlotState, StateSizes
 from runtime.frames.steps import FrameSteps, FrameWeights, StackTables
-from runtime.kv_cache import KvCache
+from runtime.engines.kv_cache import KvCache
 from runtime.models.speech_head import Projections
-from runtime.scheduler import Scheduler
+from runtime.scheduling.scheduler import Scheduler
 
 LAYERS = ".layers."  # in the names of what only the stacks need
 SPARE_BLOCKS = 1  # of each pool: where rows that belong to nobody write

@@ -12,13 +12,13 @@ import torch
 
 from runtime.engines.base import Engine
 from runtime.frames.decisions import Decisions
-from runtime.frames.executor import Executor, Ticket
+from runtime.graphs.executor import Executor, Ticket
 from runtime.frames.recordings import PlacedSlots
-from runtime.kv_cache import KvCache
+from runtime.engines.kv_cache import KvCache
 from runtime.lockstep import Lockstep
 from runtime.models.speech_head import Projections
-from runtime.packer import Row, advance
-from runtime.scheduler import Chunk, Plan
+from runtime.engines.packer import Row, advance
+from runtime.scheduling.scheduler import Chunk, Plan
 
 
 class EngineModel(Lockstep):

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from runtime.frame_loop import FrameLoop, StreamFrame
-from runtime.frames.executor import Ticket
+from runtime.graphs.executor import Ticket
 from runtime.frames.state import check_stream
-from runtime.scheduler import Plan, Scheduler
-from runtime.stream import Stream
+from runtime.scheduling.scheduler import Plan, Scheduler
+from runtime.scheduling.stream import Stream
 
 
 @dataclass(frozen=True, slots=True)

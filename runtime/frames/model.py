@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 import torch
 
-from runtime.frames.executor import Executor, Ticket
+from runtime.graphs.executor import Executor, Ticket
 from runtime.frames.prefill import Prefill
 from runtime.frames.recordings import RecordedFrames
 from runtime.frames.steps import FrameSteps
-from runtime.kv_cache import KvCache
+from runtime.engines.kv_cache import KvCache
 from runtime.models.speech_head import Projections
-from runtime.scheduler import Plan
-from runtime.stream import Stream
+from runtime.scheduling.scheduler import Plan
+from runtime.scheduling.stream import Stream
 
 
 class FrameModel:

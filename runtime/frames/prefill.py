@@ -12,13 +12,13 @@ import numpy as np
 import torch
 
 from kernels.paged_rows import cut_tiles
-from runtime.engines.device import bring
-from runtime.engines.stack import Rows
-from runtime.frames.executor import Executor
+from runtime.graphs.device import bring
+from runtime.engines.kernel_stack import Rows
+from runtime.graphs.executor import Executor
 from runtime.frames.recorded_prefill import Places, RecordedPrefill, speech_rows
 from runtime.frames.steps import FrameSteps
 from runtime.models.speech_head import Projections
-from runtime.scheduler import Chunk
+from runtime.scheduling.scheduler import Chunk
 
 Part = tuple[Chunk, int]  # and how many of its rows are prefilled
 

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from kernels.paged_rows import TILE_ROWS, cut_tiles
-from runtime.engines.stack import Rows
-from runtime.frames.executor import Executor, Work
+from runtime.engines.kernel_stack import Rows
+from runtime.graphs.executor import Executor, Work
 from runtime.frames.steps import FrameSteps
 from runtime.models.speech_head import Projections
 

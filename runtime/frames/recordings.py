@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from runtime.frames.executor import Executor, Work
+from runtime.graphs.executor import Executor, Work
 from runtime.frames.steps import FrameSteps
 
 SMALL = (1, 2, 4)

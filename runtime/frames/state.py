@@ -15,10 +15,10 @@ import torch
 from kernels.accept import Answers, Rules
 from kernels.choice import Choices, Draws
 from runtime.checkpoint.config import SpeechIds, TextIds
-from runtime.engines.device import bring
+from runtime.graphs.device import bring
 from runtime.errors import InvalidRequest
 from runtime.sampling import NOT_FINITE
-from runtime.stream import Stream
+from runtime.scheduling.stream import Stream
 
 MAX_BANNED_PAIRS = 4
 NO_PAIR = -1

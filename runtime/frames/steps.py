@@ -12,7 +12,7 @@ import torch
 
 from kernels.linear import Matrix
 from kernels.ops import Ops
-from runtime.engines.stack import DecoderStack, Rows
+from runtime.engines.kernel_stack import DecoderStack, Rows
 from runtime.frames.decisions import Decisions, FrameTables
 from runtime.frames.state import SlotState
 

@@ -9,13 +9,13 @@ import torch
 from runtime.checkpoint.config import ModelConfig
 from runtime.checkpoint.layout import encoder_shapes
 from runtime.checkpoint.weights import load_weights
-from runtime.device_graphs import DeviceGraph
-from runtime.device_sizes import encoder_calls, encoder_rule
-from runtime.frames.executor import executor_for
+from runtime.graphs.recorded import DeviceGraph
+from runtime.graphs.recorded_sizes import encoder_calls, encoder_rule
+from runtime.graphs.executor import executor_for
 from runtime.models.audio_encoder import AudioEncoder
-from runtime.onnx_device import onnx_graph, prefers_onnx
+from runtime.graphs.onnx_cuda import onnx_graph, prefers_onnx
 from runtime.options import TORCH
-from runtime.shapes import Profile
+from runtime.graphs.shapes import Profile
 
 
 def device_encoder(

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from kernels.linear import product
 from runtime.checkpoint.config import ModelConfig
 from runtime.checkpoint.layout import BACKBONE, CODEBOOK
-from runtime.engines.device import bring
-from runtime.stream import Prompt
+from runtime.graphs.device import bring
+from runtime.scheduling.stream import Prompt
 
 # In the order of the attributes below.
 TABLES = (

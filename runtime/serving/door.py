@@ -17,7 +17,7 @@ from runtime.errors import Draining, ServeError
 from runtime.logs import log_fault
 from runtime.options import Options
 from runtime.params import DEFAULT_MAX_TOKENS
-from runtime.scheduler import Scheduler
+from runtime.scheduling.scheduler import Scheduler
 from runtime.serving.admission import Admission, Bounds, Ticket
 from runtime.serving.keys import KeyCounts
 from runtime.serving.limits import RequestLimits

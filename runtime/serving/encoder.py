@@ -10,10 +10,10 @@ import numpy as np
 from runtime.checkpoint.config import FeatureConfig
 from runtime.frontend.mel import log_mel, speech_frames
 from runtime.frontend.windows import WindowShape, encode_clips
-from runtime.memory import HostMemory, Memory, TorchMemory
-from runtime.onnx_session import OnnxGraph
+from runtime.graphs.memory import HostMemory, Memory, TorchMemory
+from runtime.graphs.onnx import OnnxGraph
 from runtime.options import TENSORRT, TORCH, EncoderOptions, Options
-from runtime.shapes import Profile, Span, profile_of
+from runtime.graphs.shapes import Profile, Span, profile_of
 
 Arrays = dict[str, Any]
 
@@ -71,13 +71,13 @@ def encoder_profile(encoder: EncoderOptions, features: FeatureConfig) -> Profile
 def _open(options: Options, memory: Memory, gpu: int) -> Callable[[Arrays], Arrays]:
     path = options.path(options.encoder.graph)
     if options.sound_engine == TORCH:
-        from runtime.frames.executor import gpu_device  # late: it needs torch
+        from runtime.graphs.executor import gpu_device  # late: it needs torch
         from runtime.models.device_encoder import device_encoder
 
         profile, engine = encoder_profile(options.encoder, options.features), options.encoder.engine
         return device_encoder(options.path(options.model), path, gpu_device(gpu), profile, engine).run
     if not isinstance(memory, TorchMemory):
         return OnnxGraph(path, options.threads).run
-    from runtime.plan_graph import PLAN_SUFFIX, open_plan  # late: it needs torch
+    from runtime.graphs.plan import PLAN_SUFFIX, open_plan  # late: it needs torch
 
     return open_plan(path.with_suffix(PLAN_SUFFIX), encoder_profile(options.encoder, options.features), memory).run

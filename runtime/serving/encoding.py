@@ -10,7 +10,7 @@ import numpy as np
 
 from runtime.serving.guarded import StageHangs
 from runtime.serving.stages import Stages
-from runtime.waiting import DEFAULT_PRIORITY, Priority, WaitingQueue
+from runtime.scheduling.waiting import DEFAULT_PRIORITY, Priority, WaitingQueue
 
 Clips = Sequence[np.ndarray]
 Encoded = asyncio.Future[list[np.ndarray]]
@@ -25,7 +25,7 @@ class Job:
 
 
 class EncodeQueue:
-    """One encoder call at a time, in the order of ``runtime.waiting``. Lives in the asyncio thread.
+    """One encoder call at a time, in the order of ``runtime.scheduling.waiting``. Lives in the asyncio thread.
 
     Only requests that were admitted come here, each once: admission is the bound of this queue.
 

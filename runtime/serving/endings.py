@@ -16,7 +16,7 @@ from runtime.serving.asyncio_thread import AsyncioThread
 from runtime.serving.door import Door, Incoming
 from runtime.serving.guarded import Trouble
 from runtime.serving.session import Reply, Session
-from runtime.stream import Stream
+from runtime.scheduling.stream import Stream
 
 logger = logging.getLogger(__name__)
 

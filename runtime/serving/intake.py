@@ -19,14 +19,14 @@ from runtime.frontend.audio import split_clips, to_model_rate
 from runtime.frontend.prompt import PromptBuilder, shared_length
 from runtime.frontend.tokenizer import ChatTokenizer
 from runtime.options import Options
-from runtime.scheduler import Scheduler
+from runtime.scheduling.scheduler import Scheduler
 from runtime.serving.admission import Ticket
 from runtime.serving.door import Incoming
 from runtime.serving.encoding import EncodeQueue
 from runtime.serving.limits import RequestLimits
 from runtime.serving.request import ChatRequest, parse_request
 from runtime.serving.stages import Stages
-from runtime.stream import Prompt, Stream
+from runtime.scheduling.stream import Prompt, Stream
 from runtime.token2wav.hops import HopPolicy
 from runtime.token2wav.layout import Sizes
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from runtime.logs import log_fault
 from runtime.frame_loop import FrameLoop, StreamFrame
-from runtime.stream import Stream
+from runtime.scheduling.stream import Stream
 
 logger = logging.getLogger(__name__)
 

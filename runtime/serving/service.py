@@ -30,9 +30,9 @@ from runtime.serving.orders import Orders, Pulse
 from runtime.serving.session import CANCELLED, Session
 from runtime.serving.sound import Dispatcher, Sound, stream_ids
 from runtime.serving.stages import Stages
-from runtime.stream import Stream
+from runtime.scheduling.stream import Stream
 from runtime.token2wav.layout import Sizes
-from runtime.waiting import Priority
+from runtime.scheduling.waiting import Priority
 
 
 class ChatService:

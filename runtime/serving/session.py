@@ -18,7 +18,7 @@ from runtime.errors import MEMORY_FULL, EngineFault, stage_fault
 from runtime.logs import kind, log_fault
 from runtime.frontend.tokenizer import TextStream
 from runtime.serving.sound import Sound
-from runtime.stream import Stream
+from runtime.scheduling.stream import Stream
 
 logger = logging.getLogger(__name__)
 FAILED, CANCELLED = "error", "cancelled"

@@ -37,6 +37,6 @@ def start_service(folder: Path, stages: Stages) -> ChatService:
 def _frame_loop(options: Options, config: ModelConfig) -> FrameLoop:
     if options.target != TENSORRT:
         return build_frame_loop(config, options.engine)
-    from runtime.engines.trtllm_loop import compiled_loop  # late: no other target needs it
+    from runtime.engines.trtllm.loop import compiled_loop  # late: no other target needs it
 
     return compiled_loop(options, config)

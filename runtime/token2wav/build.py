@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from runtime.memory import HostMemory, Memory, TorchMemory
-from runtime.onnx_session import OnnxGraph
+from runtime.graphs.memory import HostMemory, Memory, TorchMemory
+from runtime.graphs.onnx import OnnxGraph
 from runtime.options import ONNX, TORCH, Options, Token2WavOptions
-from runtime.shapes import Profile
+from runtime.graphs.shapes import Profile
 from runtime.token2wav.chunks import Graph
-from runtime.token2wav.flow_stage import FlowStage, read_voice_vectors
+from runtime.token2wav.flow.stage import FlowStage, read_voice_vectors
 from runtime.token2wav.layout import (
     DEFAULT_WINDOW,
     FRONT_GRAPH,
@@ -22,7 +22,7 @@ from runtime.token2wav.layout import (
 )
 from runtime.token2wav.noise import Noise, Windows
 from runtime.token2wav.shapes import front_profile, step_profile, vocoder_profile
-from runtime.token2wav.vocoder_stage import VocoderStage
+from runtime.token2wav.vocoder.stage import VocoderStage
 
 
 def open_flow(options: Options, gpu: int = 0) -> FlowStage:
@@ -39,7 +39,7 @@ def open_flow(options: Options, gpu: int = 0) -> FlowStage:
     if options.sound_engine == ONNX:
         return build_flow(folder, sound.threads, sound.max_streams, sound.window, sound.full_attention, sound.precision)
     if options.sound_engine == TORCH:
-        from runtime.frames.executor import gpu_device  # late: it needs torch
+        from runtime.graphs.executor import gpu_device  # late: it needs torch
         from runtime.token2wav.device_build import device_flow
 
         weights = options.path(options.cosyvoice)
@@ -57,7 +57,7 @@ def open_vocoder(options: Options, gpu: int = 0) -> VocoderStage:
     if options.sound_engine == ONNX:
         return build_vocoder(folder, sound.threads, sound.max_streams)
     if options.sound_engine == TORCH:
-        from runtime.frames.executor import gpu_device  # late: it needs torch
+        from runtime.graphs.executor import gpu_device  # late: it needs torch
         from runtime.token2wav.device_build import device_vocoder
 
         weights, device = options.path(options.cosyvoice), gpu_device(gpu)
@@ -133,7 +133,7 @@ def _source_noise(folder: Path, memory: Memory) -> Windows:
     noise = Noise(folder / SOURCE_NOISE, axis=0)
     if not isinstance(memory, TorchMemory):
         return noise
-    from runtime.token2wav.device_noise import DeviceNoise  # late: it needs torch
+    from runtime.token2wav.flow.device_noise import DeviceNoise  # late: it needs torch
 
     return DeviceNoise(noise, memory)
 
@@ -143,6 +143,6 @@ def _device_memory(gpu: int) -> TorchMemory:
 
 
 def _open_plan(folder: Path, graph: str, profiles: dict[str, Profile], memory: TorchMemory) -> Graph:
-    from runtime.plan_graph import PLAN_SUFFIX, open_plan  # late: it needs torch
+    from runtime.graphs.plan import PLAN_SUFFIX, open_plan  # late: it needs torch
 
     return open_plan((folder / graph).with_suffix(PLAN_SUFFIX), profiles[graph], memory).run

@@ -14,7 +14,7 @@ from runtime.contracts import LOST_STREAM, ChunkFlag
 from runtime.errors import InvalidRequest, Overloaded
 from runtime.logs import log_fault
 
-Arrays = dict[str, Any]  # by name; numpy at the stages' doors, ``runtime.memory.Array`` at their graphs
+Arrays = dict[str, Any]  # by name; numpy at the stages' doors, ``runtime.graphs.memory.Array`` at their graphs
 Graph = Callable[[Arrays], Arrays]
 State = TypeVar("State")
 

@@ -8,21 +8,21 @@ import numpy as np
 import torch
 
 from kernels.ops import Ops, ops_for
-from runtime.device_graphs import DeviceGraph
-from runtime.device_sizes import vocoder_calls, vocoder_rule
-from runtime.frames.executor import Executor, executor_for
+from runtime.graphs.recorded import DeviceGraph
+from runtime.graphs.recorded_sizes import vocoder_calls, vocoder_rule
+from runtime.graphs.executor import Executor, executor_for
 from runtime.options import TORCH
 from runtime.token2wav.config import Token2WavConfig
-from runtime.token2wav.device_cache import DeviceFlowCache
-from runtime.token2wav.device_dit import DeviceStep
-from runtime.token2wav.device_flow import DeviceFlowStage, FlowWork
-from runtime.token2wav.flow import EulerStep, Flow, FlowFront
-from runtime.token2wav.flow_stage import read_voice_vectors
+from runtime.token2wav.flow.device_cache import DeviceFlowCache
+from runtime.token2wav.flow.device_step import DeviceStep
+from runtime.token2wav.flow.device_stage import DeviceFlowStage, FlowWork
+from runtime.token2wav.flow.net import EulerStep, Flow, FlowFront
+from runtime.token2wav.flow.stage import read_voice_vectors
 from runtime.token2wav.layout import MEL_NOISE, SOURCE_NOISE, VOCODER_GRAPH, VOICES, Sizes
 from runtime.token2wav.noise import Noise
 from runtime.token2wav.shapes import vocoder_profile
-from runtime.token2wav.vocoder import Snake, Vocoder
-from runtime.token2wav.vocoder_stage import VocoderStage
+from runtime.token2wav.vocoder.net import Snake, Vocoder
+from runtime.token2wav.vocoder.stage import VocoderStage
 from runtime.token2wav.weights import load_module
 
 FLOW_FILE, VOCODER_FILE = "flow.pt", "hift.pt"
@@ -96,7 +96,7 @@ def device_vocoder(
     Raises:
         BuildError: a file is missing, or there is no such engine here.
     """
-    from runtime.onnx_device import onnx_graph, prefers_onnx  # late: the bench runs where there is no ONNX Runtime
+    from runtime.graphs.onnx_cuda import onnx_graph, prefers_onnx  # late: the bench runs where there is no ONNX Runtime
 
     executor, sizes = executor or executor_for(torch.device(device)), Sizes.read(folder)
     if prefers_onnx("token2wav.engine", engine):

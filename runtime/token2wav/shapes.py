@@ -6,12 +6,12 @@ bounds hold for any request. The unbounded prefix of the demo server's policy is
 
 from __future__ import annotations
 
-from runtime.shapes import Profile, Span, profile_of
-from runtime.token2wav.context import DECODER_LOOKAHEAD, OVERLAP, PITCH_LEFT, PITCH_LOOKAHEAD
-from runtime.token2wav.flow_cache import block_shape, pool_blocks, tail_shape
-from runtime.token2wav.flow_stage import CALL_BLOCKS
+from runtime.graphs.shapes import Profile, Span, profile_of
+from runtime.token2wav.vocoder.context import DECODER_LOOKAHEAD, OVERLAP, PITCH_LEFT, PITCH_LOOKAHEAD
+from runtime.token2wav.flow.cache import block_shape, pool_blocks, tail_shape
+from runtime.token2wav.flow.stage import CALL_BLOCKS
 from runtime.token2wav.layout import Sizes
-from runtime.token2wav.vocoder_stage import CALL_FRAMES
+from runtime.token2wav.vocoder.stage import CALL_FRAMES
 
 
 def front_profile(sizes: Sizes, rows: int) -> Profile:

@@ -12,16 +12,16 @@ import tensorrt_double
 from builders import upstream
 
 from builders.tensorrt.plans import PlanSpec, compile_plan
-from runtime.engines.trt_plan import TRT_DTYPES, Plan
+from runtime.graphs.tensorrt import TRT_DTYPES, Plan
 from runtime.errors import BuildError, EngineFault
-from runtime.shapes import Range
+from runtime.graphs.shapes import Range
 
 ROOT = Path(__file__).parents[2]
 CALLERS = {  # all of our files that import either library
     "builders/tensorrt/compile.py",
     "builders/tensorrt/fac_engine.py",
     "builders/tensorrt/toolchain.py",
-    "runtime/engines/trt_plan.py",
+    "runtime/graphs/tensorrt.py",
 }
 COMPILED = {
     "Builder", "Builder.build_serialized_network", "Builder.create_builder_config", "Builder.create_network",

@@ -23,8 +23,8 @@ from builders.tensorrt.toolchain import IMAGE, Toolchain, find_toolchain
 from runtime.checkpoint.config import ModelConfig
 from runtime.engines.options import EngineOptions
 from runtime.engines.sizes import backbone_profile, speech_profile
-from runtime.engines.trtllm_check import EngineMismatch
-from runtime.engines.trtllm_files import TENSORRT_LLM, check_config
+from runtime.engines.trtllm.check import EngineMismatch
+from runtime.engines.trtllm.files import TENSORRT_LLM, check_config
 from runtime.errors import BuildError
 from runtime.options import Options
 from runtime.token2wav.config import Token2WavConfig

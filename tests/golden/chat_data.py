@@ -14,7 +14,7 @@ from runtime.checkpoint.config import ModelConfig
 from runtime.frontend.prompt import Message, shared_length
 from runtime.params import AnswerParams, SamplingParams
 from builders.parity.questions import messages_of
-from runtime.stream import Prompt, Stream
+from runtime.scheduling.stream import Prompt, Stream
 
 FOLDER = Path(__file__).parent / "fun_audio_chat"
 CHECKPOINT = FOLDER / "checkpoint"

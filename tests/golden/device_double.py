@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from runtime.engines.device import ALIGNMENT, aligned
+from runtime.graphs.device import ALIGNMENT, aligned
 
 STREAM = 77
 
@@ -20,7 +20,7 @@ class LazyMark:
 
 
 class LazyDevice:
-    """Implements ``runtime.engines.device.Device`` in CPU memory, and knows which of it is "device" memory.
+    """Implements ``runtime.graphs.device.Device`` in CPU memory, and knows which of it is "device" memory.
 
     Args:
         hands_over: whether the caller's stream really waits in ``lead_caller``. Without it steps stay in flight.

@@ -11,7 +11,7 @@ import torch
 from runtime.models.speech_head import Projections
 from builders.parity.cases import GENERATED
 from builders.parity.play import Trace
-from runtime.stream import Prompt
+from runtime.scheduling.stream import Prompt
 
 CLIPS = ("noise_2p3s", "chirp_0p5s", "tones_7s", "mix_31s")
 

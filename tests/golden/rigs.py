@@ -12,7 +12,7 @@ from runtime.checkpoint.weights import load_weights
 from runtime.engines.options import EngineOptions
 from runtime.engines.sizes import backbone_profile, speech_profile
 from runtime.engines.torch_engine import TorchEngine
-from runtime.engines.trtllm_spec import EngineProfile
+from runtime.engines.trtllm.spec import EngineProfile
 
 OPTIONS = EngineOptions(
     max_streams=4, max_positions=256, kv_positions=512, prefill_chunk=256, tokens_per_block=8, dtype="float32"

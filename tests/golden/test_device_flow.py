@@ -14,10 +14,10 @@ from builders import export_token2wav
 from kernels.flow import FlowPages
 from kernels.ops import kernel_ops, twin_ops
 from runtime.contracts import FLOW_FAILED, ChunkFlag
-from runtime.frames.executor import EagerExecutor
+from runtime.graphs.executor import EagerExecutor
 from runtime.token2wav.device_build import assemble_flow
-from runtime.token2wav.device_dit import DeviceStep
-from runtime.token2wav.flow import EulerStep
+from runtime.token2wav.flow.device_step import DeviceStep
+from runtime.token2wav.flow.net import EulerStep
 from runtime.token2wav.layout import MEL_NOISE, NO_BLOCK, Sizes
 from runtime.token2wav.noise import Noise
 

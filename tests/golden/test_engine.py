@@ -11,10 +11,10 @@ from runtime.checkpoint.weights import load_weights
 from runtime.engines.options import EngineOptions
 from runtime.engines.sizes import engine_shape
 from runtime.engines.torch_engine import TorchEngine
-from runtime.kv_cache import KvCache
+from runtime.engines.kv_cache import KvCache
 from runtime.models.speech_head import Projections
-from runtime.packer import Packer, Row, advance
-from runtime.stream import Prompt
+from runtime.engines.packer import Packer, Row, advance
+from runtime.scheduling.stream import Prompt
 
 pytestmark = pytest.mark.golden
 OPTIONS = EngineOptions(max_streams=8, max_positions=256, kv_positions=1024, prefill_chunk=256)

@@ -11,8 +11,8 @@ from tensorrt_double import Double
 from runtime.answer import FAULT
 from runtime.engines.build import build_frame_loop
 from runtime.engines.options import EngineOptions
-from runtime.engines.trtllm_files import BACKBONE_ENGINE, SPEECH_ENGINE
-from runtime.engines.trtllm_loop import loop_over
+from runtime.engines.trtllm.files import BACKBONE_ENGINE, SPEECH_ENGINE
+from runtime.engines.trtllm.loop import loop_over
 from runtime.frames.build import build_overlap_loop
 
 NAME, FRAMES, HEALTHY = "s2s_chirp_0p5s", 8, 3

@@ -10,7 +10,7 @@ import torch
 from rigs import PROFILES, golden_weights, torch_engine
 from tensorrt_double import double_engine
 
-from runtime.engines.trtllm_step import check_step
+from runtime.engines.trtllm.step_check import check_step
 from builders.parity.cases import five_cases
 from builders.parity.play import Player
 

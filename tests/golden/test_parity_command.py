@@ -11,10 +11,10 @@ from rigs import golden_weights
 from tensorrt_double import TensorRt, serialise, torch_compute
 
 from builders.tensorrt.convert_plan import backbone_plan, speech_plan
-from runtime.engines import trtllm_files
+from runtime.engines.trtllm import files as trtllm_files
 from runtime.engines.options import EngineOptions
-from runtime.engines.trt_plan import Plan
-from runtime.engines.trtllm_engine import TrtLlmEngine
+from runtime.graphs.tensorrt import Plan
+from runtime.engines.trtllm.engine import TrtLlmEngine
 from runtime.options import EncoderOptions, Options
 from builders.parity import engines
 from builders.parity.__main__ import main

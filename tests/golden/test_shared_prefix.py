@@ -10,8 +10,8 @@ from test_decode import check, decode
 
 from runtime.engines.build import build_frame_loop
 from runtime.engines.options import EngineOptions
-from runtime.engines.trtllm_files import BACKBONE_ENGINE, SPEECH_ENGINE
-from runtime.engines.trtllm_loop import loop_over
+from runtime.engines.trtllm.files import BACKBONE_ENGINE, SPEECH_ENGINE
+from runtime.engines.trtllm.loop import loop_over
 from runtime.frames.build import build_overlap_loop
 
 pytestmark = pytest.mark.golden

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from token2wav_data import close
 
-from runtime.token2wav.flow import EulerStep, time_grid
-from runtime.token2wav.past import Past, additive, visible_frames
+from runtime.token2wav.flow.net import EulerStep, time_grid
+from runtime.token2wav.flow.past import Past, additive, visible_frames
 
 pytestmark = pytest.mark.golden
 FRAME, PITCH_LOOKAHEAD, DECODER_LOOKAHEAD, HELD_BACK = 480, 3, 4, 8

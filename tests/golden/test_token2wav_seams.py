@@ -16,7 +16,7 @@ from runtime.contracts import ChunkFlag
 from runtime.token2wav.hops import EARLIEST_HOPS, STEADY_HOPS, ChunkCutter, HopPolicy
 from runtime.token2wav.layout import SOURCE_NOISE, Sizes
 from runtime.token2wav.noise import Noise
-from runtime.token2wav.vocoder_stage import VocoderStage
+from runtime.token2wav.vocoder.stage import VocoderStage
 
 pytestmark = pytest.mark.golden
 FRAME, SPAN = 480, 24  # samples; 1 ms

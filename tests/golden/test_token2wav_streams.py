@@ -10,9 +10,9 @@ from token2wav_data import close
 from token2wav_stages import MAX_STREAMS, call, onnx_stages, render, tokens_of, torch_stages
 
 from runtime.contracts import ChunkFlag
-from runtime.token2wav.flow import EulerStep
+from runtime.token2wav.flow.net import EulerStep
 from runtime.token2wav.hops import ALIGNED_HOPS, STEADY_HOPS, ChunkCutter, HopPolicy
-from runtime.token2wav.past import Past, additive
+from runtime.token2wav.flow.past import Past, additive
 
 pytestmark = pytest.mark.golden
 BLOCK, LOOKAHEAD = 50, 3  # frames, tokens

@@ -15,7 +15,7 @@ from builders.tensorrt.precision import Precision
 from runtime.checkpoint.layout import backbone_shapes, speech_shapes
 from runtime.checkpoint.weights import load_weights
 from runtime.models.speech_head import Projections
-from runtime.stream import Prompt
+from runtime.scheduling.stream import Prompt
 
 pytestmark = pytest.mark.golden
 POSITIONS = 4096  # of the longest sequence

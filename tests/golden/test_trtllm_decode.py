@@ -11,8 +11,8 @@ from test_decode import check, decode
 
 from runtime.engines.build import build_frame_loop
 from runtime.engines.options import EngineOptions
-from runtime.engines.trtllm_files import BACKBONE_ENGINE, SPEECH_ENGINE
-from runtime.engines.trtllm_loop import loop_over
+from runtime.engines.trtllm.files import BACKBONE_ENGINE, SPEECH_ENGINE
+from runtime.engines.trtllm.loop import loop_over
 
 pytestmark = pytest.mark.golden
 NAMES = ("s2s_tones_7s", "s2t_noise_2p3s", "s2s_noise_2p3s", "s2s_chirp_0p5s")

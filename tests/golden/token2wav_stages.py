@@ -5,12 +5,12 @@ import token2wav_data as data
 from token2wav_data import VOICE
 
 from runtime.token2wav.build import build_flow, build_vocoder
-from runtime.token2wav.flow import EulerStep, FlowFront
-from runtime.token2wav.flow_stage import FlowStage, read_voice_vectors
+from runtime.token2wav.flow.net import EulerStep, FlowFront
+from runtime.token2wav.flow.stage import FlowStage, read_voice_vectors
 from runtime.token2wav.hops import ChunkCutter, HopPolicy
 from runtime.token2wav.layout import DEFAULT_WINDOW, MEL_NOISE, SOURCE_NOISE, VOICES, Sizes
 from runtime.token2wav.noise import Noise
-from runtime.token2wav.vocoder_stage import VocoderStage
+from runtime.token2wav.vocoder.stage import VocoderStage
 
 MAX_STREAMS = 8
 

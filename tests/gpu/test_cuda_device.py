@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from runtime.engines.device import ALIGNMENT, CudaDevice
+from runtime.graphs.device import ALIGNMENT, CudaDevice
 
 pytestmark = [
     pytest.mark.requires_gpu,

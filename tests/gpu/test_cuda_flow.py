@@ -7,7 +7,7 @@ from test_device_flow import call, device_flow, folder  # noqa: F401
 from token2wav_stages import tokens_of, torch_stages
 
 from runtime.contracts import ChunkFlag
-from runtime.frames.executor import executor_for, gpu_device
+from runtime.graphs.executor import executor_for, gpu_device
 
 pytestmark = [
     pytest.mark.requires_gpu,

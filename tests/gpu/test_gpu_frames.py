@@ -10,9 +10,9 @@ import torch
 
 from runtime.engines.options import EngineOptions
 from runtime.frames.build import build_overlap_loop
-from runtime.frames.executor import CudaExecutor, EagerExecutor, gpu_device
+from runtime.graphs.executor import CudaExecutor, EagerExecutor, gpu_device
 from builders.parity import authors
-from runtime.stream import Prompt, Stream
+from runtime.scheduling.stream import Prompt, Stream
 
 pytestmark = [
     pytest.mark.requires_gpu,

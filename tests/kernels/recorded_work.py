@@ -24,19 +24,19 @@ from kernels.ops import kernel_ops
 from kernels.quantised import matrix_maker
 from runtime.answer import Answer
 from runtime.checkpoint.layout import backbone_shapes, speech_shapes
-from runtime.device_graphs import DeviceGraph
-from runtime.device_sizes import encoder_rule, vocoder_calls
+from runtime.graphs.recorded import DeviceGraph
+from runtime.graphs.recorded_sizes import encoder_rule, vocoder_calls
 from runtime.engines.options import EngineOptions
 from runtime.frames.build import assemble_overlap, build_steps
 from runtime.models.audio_encoder import AudioEncoder
 from runtime.params import AnswerParams, SamplingParams
-from runtime.stream import Prompt, Stream
+from runtime.scheduling.stream import Prompt, Stream
 from runtime.token2wav.config import Token2WavConfig
 from runtime.token2wav.device_build import assemble_flow, vocoder_graph
-from runtime.token2wav.flow import Flow
+from runtime.token2wav.flow.net import Flow
 from runtime.token2wav.shapes import vocoder_profile
 from builders.sound_sizes import sizes_of
-from runtime.token2wav.vocoder import Vocoder
+from runtime.token2wav.vocoder.net import Vocoder
 
 PROCESSORS, LAYERS = 132, 2
 SIZES = full()

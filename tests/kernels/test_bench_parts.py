@@ -22,7 +22,7 @@ from benchmarks.gpu.sizes import full, tiny
 
 from kernels.ops import twin_ops
 from runtime.errors import EngineFault
-from runtime.frames.executor import EagerExecutor
+from runtime.graphs.executor import EagerExecutor
 
 GIVEN = {
     "device": "cpu", "tiny": True, "linear": "dense", "fused": False, "no_naive": False, "no_sound": False,

@@ -16,7 +16,7 @@ from test_bench_parts import bench  # noqa: F401
 
 from runtime.contracts import ChunkFlag
 from runtime.errors import EngineFault
-from runtime.token2wav.device_flow import wide
+from runtime.token2wav.flow.device_stage import wide
 
 
 def test_the_first_frame_that_differs_in_company(bench, monkeypatch):  # noqa: F811

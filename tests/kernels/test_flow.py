@@ -7,7 +7,7 @@ from kernels import flow
 from kernels.flow import FlowPages
 from kernels.gpu import flow as gpu
 from kernels.gpu import flow_attention
-from runtime.token2wav.past import additive, gather_blocks, rotary, visible_frames
+from runtime.token2wav.flow.past import additive, gather_blocks, rotary, visible_frames
 
 EPS, NAN = 1e-6, float("nan")
 # streams, own blocks, heads, head size, block frames

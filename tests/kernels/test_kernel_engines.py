@@ -11,7 +11,7 @@ from test_trtllm_decode import NEVER, doubled_loop
 
 from kernels.ops import kernel_ops
 from runtime.engines.options import EngineOptions
-from runtime.frames.executor import EagerExecutor
+from runtime.graphs.executor import EagerExecutor
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="the double computes on the CPU")
 FRAMES = 3
@@ -102,7 +102,7 @@ def test_golden_ids_through_the_kernels():
 def test_a_frame_asks_the_device_once(monkeypatch, sampled):
     """Two streams generate, greedily or sampling: nothing but the wait for the ids of the frame before."""
     count = Count(monkeypatch)
-    monkeypatch.setattr("runtime.engines.trtllm_loop.executor_for", lambda device: Counted(count))
+    monkeypatch.setattr("runtime.engines.trtllm.loop.executor_for", lambda device: Counted(count))
     monkeypatch.setattr(LazyDevice, "run_until", count.quiet(LazyDevice.run_until))
     loop, _ = doubled_loop(EngineOptions(2, 512, 1024, 512, lead_s=NEVER), ops=Ops(count, count.quiet(kernel_ops)()))
     for key in range(2):

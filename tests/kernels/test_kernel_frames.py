@@ -11,9 +11,9 @@ from kernels.ops import kernel_ops, twin_ops
 from runtime.engines.options import EngineOptions
 from runtime.errors import InvalidRequest
 from runtime.frames.build import build_overlap_loop
-from runtime.frames.executor import EagerExecutor
+from runtime.graphs.executor import EagerExecutor
 from runtime.frames.recordings import Batch, buckets
-from runtime.stream import Prompt, Stream
+from runtime.scheduling.stream import Prompt, Stream
 
 CPU = torch.device("cpu")
 FRAMES = 3

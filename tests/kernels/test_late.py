@@ -6,7 +6,7 @@ from test_kernel_frames import CPU, NEVER, Recorder, golden_stream
 
 from runtime.engines.options import EngineOptions
 from runtime.frames.build import build_overlap_loop
-from runtime.frames.executor import TURNS, CudaExecutor, EagerExecutor
+from runtime.graphs.executor import TURNS, CudaExecutor, EagerExecutor
 
 
 class Late:

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 from kernels.ops import twin_ops
 from kernels.quantised import matrix_maker
 from runtime.checkpoint.layout import backbone_shapes, speech_shapes
-from runtime.engines import stack
+from runtime.engines import kernel_stack as stack
 from runtime.engines.options import EngineOptions
 from runtime.frames import build
 from runtime.frames.build import build_steps

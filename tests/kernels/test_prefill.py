@@ -16,7 +16,7 @@ from kernels.paged_rows import TILE_ROWS
 from runtime.engines.options import EngineOptions
 from runtime.frames import recorded_prefill
 from runtime.frames.build import build_overlap_loop
-from runtime.frames.executor import EagerExecutor
+from runtime.graphs.executor import EagerExecutor
 from runtime.frames.recorded_prefill import CHUNKS, PlacedRows, Places, RecordedPrefill, prompt_buckets, tiles_for
 
 UNTOUCHED = 7.0  # in every cache before a prompt comes

@@ -7,7 +7,7 @@ from kernels import embedding, ops, token2wav
 from kernels.gpu import embedding as gpu_embedding
 from kernels.gpu import token2wav as gpu_token2wav
 from kernels.linear import Dense
-from runtime.token2wav.vocoder import Snake
+from runtime.token2wav.vocoder.net import Snake
 
 
 def close(found, expected, tolerance=1e-6):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from runtime.capacity import Amounts, Pace
+from runtime.scheduling.pace import Amounts, Pace
 from runtime.errors import OVERLOADS, RETRY_HINT, Overloaded
 from runtime.serving.admission import LONGEST_RETRY_S, UNKNOWN_RETRY_S, Admission, Bounds
-from runtime.waiting import Priority
+from runtime.scheduling.waiting import Priority
 
 HIGH, LOW = Priority.INTERACTIVE, Priority.BATCH
 ONE = Amounts(1, 10, 50)

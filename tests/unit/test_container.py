@@ -12,7 +12,7 @@ import yaml
 from dockerfile_lint import arguments, base_image, ignored, lint, parse
 
 from builders.__main__ import parser as builders_parser
-from runtime.engines.pins import TENSORRT_LLM
+from runtime.engines.trtllm.pins import TENSORRT_LLM
 from builders.parity.__main__ import parser as parity_parser
 from runtime.supervisor.__main__ import parser as server_parser
 from runtime.supervisor.config import Addresses, Patience

@@ -5,8 +5,8 @@ import pytest
 import torch
 from token2wav_graphs import SIZES
 
-from runtime.device_graphs import DeviceGraph
-from runtime.device_sizes import (
+from runtime.graphs.recorded import DeviceGraph
+from runtime.graphs.recorded_sizes import (
     encoder_calls,
     encoder_rule,
     powers_down,
@@ -15,8 +15,8 @@ from runtime.device_sizes import (
     window_frames,
     windows_down,
 )
-from runtime.frames.executor import EagerExecutor
-from runtime.shapes import Span, profile_of
+from runtime.graphs.executor import EagerExecutor
+from runtime.graphs.shapes import Span, profile_of
 from runtime.token2wav.shapes import vocoder_profile
 
 

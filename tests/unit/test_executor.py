@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from runtime.frames import executor
-from runtime.frames.executor import WARM_UPS, CudaExecutor, EagerExecutor, executor_for
+from runtime.graphs import executor
+from runtime.graphs.executor import WARM_UPS, CudaExecutor, EagerExecutor, executor_for
 from runtime.frames.recordings import RecordedFrames
 
 

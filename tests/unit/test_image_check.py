@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.engines.pins import TENSORRT_LLM
+from runtime.engines.trtllm.pins import TENSORRT_LLM
 
 ROOT = Path(__file__).parents[2]
 

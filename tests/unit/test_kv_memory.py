@@ -11,11 +11,11 @@ from runtime.answer import Answer
 from runtime.checkpoint.config import SpeechIds, TextIds
 from runtime.engines.base import EngineShape
 from runtime.frontend.prompt import Message, shared_length
-from runtime.kv_cache import KvCache
-from runtime.kv_memory import BACKBONE, SPEECH
+from runtime.engines.kv_cache import KvCache
+from runtime.scheduling.kv_memory import BACKBONE, SPEECH
 from runtime.params import AnswerParams
-from runtime.scheduler import Limits, Scheduler
-from runtime.stream import Prompt, Stream
+from runtime.scheduling.scheduler import Limits, Scheduler
+from runtime.scheduling.stream import Prompt, Stream
 
 TEXT = TextIds(audio=1, audio_bos=2, audio_eos=3, stop=(4,))
 SPEECH_IDS = SpeechIds(codebook_size=10, bos=7, eos=8, pad=9, group_size=5)

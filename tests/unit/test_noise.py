@@ -5,8 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.memory import TorchMemory
-from runtime.token2wav.device_noise import DeviceNoise
+from runtime.graphs.memory import TorchMemory
+from runtime.token2wav.flow.device_noise import DeviceNoise
 from runtime.token2wav.noise import Noise
 
 LENGTH = 40

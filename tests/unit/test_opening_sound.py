@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 from builders.tiny_cosyvoice import document, write_tiny_cosyvoice
 from runtime.errors import BuildError
 from runtime.token2wav.config import Token2WavConfig
-from runtime.token2wav.flow import Flow
-from runtime.token2wav.vocoder import Vocoder
+from runtime.token2wav.flow.net import Flow
+from runtime.token2wav.vocoder.net import Vocoder
 from builders.voices import read_voices
 from runtime.token2wav.weights import fitting_tensors
 

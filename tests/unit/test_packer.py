@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from runtime.engines.base import EngineShape
-from runtime.kv_cache import KvCache
-from runtime.packer import Packer, Row, advance
+from runtime.engines.kv_cache import KvCache
+from runtime.engines.packer import Packer, Row, advance
 
 CONTRACT = json.loads((Path(__file__).parents[1] / "contracts" / "tensorrt_llm_1_2_1.json").read_text())
 SHAPE = EngineShape(

@@ -7,11 +7,11 @@ from runtime.answer import Answer
 from runtime.checkpoint.config import SpeechIds, TextIds
 from runtime.engines.base import EngineShape
 from runtime.errors import InvalidRequest
-from runtime.kv_cache import KvCache
+from runtime.engines.kv_cache import KvCache
 from runtime.params import AnswerParams
-from runtime.scheduler import Limits, Scheduler
-from runtime.stream import Prompt, Stream
-from runtime.waiting import Priority
+from runtime.scheduling.scheduler import Limits, Scheduler
+from runtime.scheduling.stream import Prompt, Stream
+from runtime.scheduling.waiting import Priority
 
 TEXT = TextIds(audio=1, audio_bos=2, audio_eos=3, stop=(4,))
 SPEECH = SpeechIds(codebook_size=10, bos=7, eos=8, pad=9, group_size=5)

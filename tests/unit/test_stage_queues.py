@@ -13,7 +13,7 @@ from runtime.options import Token2WavOptions
 from runtime.serving.encoding import EncodeQueue
 from runtime.serving.sound import Dispatcher, Sound
 from runtime.token2wav.hops import HopPolicy
-from runtime.waiting import Priority
+from runtime.scheduling.waiting import Priority
 
 ROOM = 3
 

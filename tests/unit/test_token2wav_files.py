@@ -10,11 +10,11 @@ import torch
 from builders.tiny_cosyvoice import document, write_tiny_cosyvoice
 from runtime.errors import BuildError
 from runtime.token2wav.config import Token2WavConfig
-from runtime.token2wav.context import PITCH_LEFT, RIGHT, left_frames
-from runtime.token2wav.flow import Flow
+from runtime.token2wav.vocoder.context import PITCH_LEFT, RIGHT, left_frames
+from runtime.token2wav.flow.net import Flow
 from runtime.token2wav.noise import Noise
 from builders.noise_recipe import draw_noise
-from runtime.token2wav.vocoder import Vocoder
+from runtime.token2wav.vocoder.net import Vocoder
 from builders.voices import read_voices
 from runtime.token2wav.weights import expected_shapes, fold_weight_norm, load_module, read_tensors
 

@@ -5,7 +5,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from token2wav_graphs import CONTINUE, FINAL, RELEASE, SIZES, START, Graphs, make_flow, make_vocoder, tokens
 
-from runtime.shapes import Range
+from runtime.graphs.shapes import Range
 from runtime.token2wav.shapes import front_profile, step_profile, vocoder_profile
 
 ROWS, STREAMS = 4, 6

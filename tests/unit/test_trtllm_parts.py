@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 import torch
 
-from runtime.engines.arena import HostArena, Layout, Region, copy_runs, plan_layout
+from runtime.engines.trtllm.arena import HostArena, Layout, Region, copy_runs, plan_layout
 from runtime.engines.base import EngineShape
-from runtime.engines.device import ALIGNMENT, aligned
-from runtime.engines.trt_plan import load_tensorrt
-from runtime.engines.trtllm_check import EngineMismatch
-from runtime.engines.trtllm_files import CONFIG_FILE, check_config, expected_config
-from runtime.engines.trtllm_graphs import PAST_STEP, Captured, Decision, GraphCache, GraphKey, graph_key, with_bound
-from runtime.engines.trtllm_plugin import NAMESPACE, load_plugins, plugin_library
-from runtime.engines.trtllm_spec import HOST, EngineProfile
+from runtime.graphs.device import ALIGNMENT, aligned
+from runtime.graphs.tensorrt import load_tensorrt
+from runtime.engines.trtllm.check import EngineMismatch
+from runtime.engines.trtllm.files import CONFIG_FILE, check_config, expected_config
+from runtime.engines.trtllm.step_graphs import PAST_STEP, Captured, Decision, GraphCache, GraphKey, graph_key, with_bound
+from runtime.engines.trtllm.plugin import NAMESPACE, load_plugins, plugin_library
+from runtime.engines.trtllm.spec import HOST, EngineProfile
 from runtime.errors import BuildError
-from runtime.kv_cache import KvCache
+from runtime.engines.kv_cache import KvCache
 from builders.parity.cases import FIRST_CHUNK, Join, Leave, Step, five_cases
 
 SHAPE = EngineShape(
@@ -166,7 +166,7 @@ def test_a_library_that_fails_is_named(tmp_path):
 
 
 def test_what_is_not_installed_is_named_with_the_container(tmp_path, monkeypatch):
-    monkeypatch.setattr("runtime.engines.trtllm_plugin.PACKAGE", "no_such_package_here")
+    monkeypatch.setattr("runtime.engines.trtllm.plugin.PACKAGE", "no_such_package_here")
     with pytest.raises(BuildError, match=r"compose\.yaml"):
         plugin_library()
     package = tmp_path / "no_such_package_here" / "libs"

@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from runtime.waiting import Priority, WaitingQueue
+from runtime.scheduling.waiting import Priority, WaitingQueue
 
 BOUND = 5
 classes = st.sampled_from(list(Priority))

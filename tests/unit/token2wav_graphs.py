@@ -3,10 +3,10 @@
 import numpy as np
 
 from runtime.contracts import ChunkFlag
-from runtime.token2wav.flow_stage import FlowStage
+from runtime.token2wav.flow.stage import FlowStage
 from runtime.token2wav.layout import Sizes
 from runtime.token2wav.noise import Noise
-from runtime.token2wav.vocoder_stage import VocoderStage
+from runtime.token2wav.vocoder.stage import VocoderStage
 
 SIZES = Sizes(
     vocab_size=100,

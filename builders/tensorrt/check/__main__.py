@@ -90,7 +90,7 @@ def built(given: argparse.Namespace) -> dict[str, Any]:
 
 def _compiled(graph: Path, out: Path, profile: Any) -> dict[str, Any]:
     from builders.tensorrt.plans import PlanSpec, compile_plan
-    from runtime.plan_graph import PLAN_SUFFIX
+    from runtime.graphs.plan import PLAN_SUFFIX
 
     counts: Counter[str] = Counter()
     sys.path.append(str(upstream.RTX.fetch()))

@@ -18,13 +18,13 @@ from runtime.checkpoint.config import FeatureConfig
 from runtime.models.audio_encoder import AudioEncoder
 from runtime.options import ENCODER_GRAPH, EncoderOptions, Options
 from runtime.serving.encoder import encoder_profile
-from runtime.shapes import Profile
+from runtime.graphs.shapes import Profile
 from runtime.token2wav.build import plan_profiles
 from runtime.token2wav.config import Token2WavConfig
-from runtime.token2wav.flow import Flow
+from runtime.token2wav.flow.net import Flow
 from runtime.token2wav.layout import FRONT_GRAPH, STEP_GRAPHS, VOCODER_GRAPH, Sizes
 from builders.sound_sizes import sizes_of
-from runtime.token2wav.vocoder import Vocoder
+from runtime.token2wav.vocoder.net import Vocoder
 
 TOKEN_HZ = 25
 ENCODER = Path(ENCODER_GRAPH).name

@@ -14,7 +14,7 @@ from runtime.token2wav.build import open_flow
 
 
 class TritonPythonModel:
-    """Runs ``runtime.token2wav.flow_stage``."""
+    """Runs ``runtime.token2wav.flow.stage``."""
 
     @staticmethod
     def auto_complete_config(config: Any) -> Any:

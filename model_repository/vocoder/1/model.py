@@ -14,7 +14,7 @@ from runtime.token2wav.build import open_vocoder
 
 
 class TritonPythonModel:
-    """Runs ``runtime.token2wav.vocoder_stage``."""
+    """Runs ``runtime.token2wav.vocoder.stage``."""
 
     @staticmethod
     def auto_complete_config(config: Any) -> Any:

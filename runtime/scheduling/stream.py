@@ -1,0 +1,72 @@
+"""One live request inside the frame loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from runtime.answer import Answer
+from runtime.params import AnswerParams
+from runtime.scheduling.waiting import DEFAULT_PRIORITY, Priority
+
+FRAME_S = 0.2  # seconds of speech in one frame: five codes at 25 Hz
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """Ids [length] int64 and the rows that replace its audio placeholders, in order [placeholders, hidden].
+
+    ``shared``: so many first ids are a system message, which other prompts may begin with too.
+    """
+
+    ids: np.ndarray
+    audio_embeds: np.ndarray
+    audio_positions: np.ndarray  # [placeholders] int64
+    shared: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.shared < max(1, len(self.ids)):
+            raise ValueError(f"shared: {self.shared} is not a beginning of {len(self.ids)} ids")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(slots=True, eq=False)
+class Stream:
+    """A request's place in the loop. ``position`` is the next backbone position to be computed.
+
+    ``on_slot`` is told, in the thread of the loop, True when the stream gets a slot and False when the slot is free.
+    """
+
+    key: int
+    prompt: Prompt
+    answer: Answer
+    priority: Priority = DEFAULT_PRIORITY
+    on_slot: Callable[[bool], None] = lambda held: None
+    slot: int = -1
+    position: int = 0
+    skipped: int = 0  # first positions that a shared prefix holds already
+    started: float | None = None  # when its first frame was made, in the clock of the loop
+    text_context: set[int] = field(default_factory=set)  # distinct prompt and answer ids, for the penalty
+
+    @property
+    def params(self) -> AnswerParams:
+        """Parameters of the answer."""
+        return self.answer.params
+
+    def lead(self, now: float) -> float:
+        """Seconds of speech that a listener who began with the first frame has not heard yet.
+
+        Text-only streams count alike: five tokens a second is about as fast as people read.
+        """
+        if self.started is None:
+            return 0.0
+        return self.answer.forwards * FRAME_S - (now - self.started)
+
+    @property
+    def max_positions(self) -> int:
+        """Backbone positions that the stream can ever need."""
+        return len(self.prompt) + self.params.max_tokens

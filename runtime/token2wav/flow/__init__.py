@@ -1,0 +1,1 @@
+"""TODO runtime/token2wav/flow."""
