@@ -33,8 +33,8 @@ from benchmarks.server import server_ms
 
 from builders.tiny_chat import MID, write_tiny_chat
 from benchmarks.perf.machine import describe
-from runtime.checkpoint.config import ModelConfig
-from runtime.checkpoint.layout import all_shapes
+from runtime.families.fun_audio_chat.config import ModelConfig
+from runtime.families.fun_audio_chat.tensors import all_shapes
 from runtime.command_line import run_command
 from runtime.frontend.tokenizer import ChatTokenizer
 from runtime.options import Options

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from runtime.answer import Answer
-from runtime.checkpoint.config import ModelConfig
+from runtime.families.fun_audio_chat.answer import Answer
+from runtime.families.fun_audio_chat.config import ModelConfig
 from runtime.engines.build import build_frame_loop
 from runtime.engines.options import EngineOptions
 from runtime.frontend.tokenizer import ChatTokenizer

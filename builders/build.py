@@ -25,7 +25,7 @@ from builders.tensorrt.target import LanguageBuild
 from builders.tensorrt.toolchain import find_toolchain
 from builders.tiny_chat import write_tiny_chat
 from builders.tiny_cosyvoice import write_tiny_cosyvoice
-from runtime.checkpoint.config import ModelConfig
+from runtime.families.fun_audio_chat.config import ModelConfig
 from runtime.checkpoint.weights import weight_files
 from runtime.engines.options import EngineOptions
 from runtime.errors import BuildError
@@ -41,7 +41,7 @@ from runtime.options import (
     ServingOptions,
     Token2WavOptions,
 )
-from runtime.serving.limits import RequestLimits
+from runtime.requests.limits import RequestLimits
 from runtime.versions import installed
 
 VERSIONED = ("torch", "onnx", "onnxscript", "onnxruntime", "transformers", "numpy")
@@ -176,7 +176,7 @@ def _export_graphs(request: BuildRequest, builder: Builder, config: ModelConfig,
     builder.step(
         "audio encoder",
         [config.directory / "config.json", *weight_files(config.directory)],
-        ["builders/export_encoder.py", "builders/onnx_export.py", "runtime/models/audio_encoder.py"],
+        ["builders/export_encoder.py", "builders/onnx_export.py", "runtime/families/fun_audio_chat/encoder.py"],
         None,
         lambda: export_encoder(config, out / ENCODER_GRAPH),
     )
@@ -248,7 +248,7 @@ def _render(builder: Builder, model: Path, options: Options, placement: Placemen
         [
             "model_repository",
             "runtime/options.py",
-            "runtime/serving/limits.py",
+            "runtime/requests/limits.py",
             "builders/render.py",
             "builders/placement.py",
         ],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from builders.opening import PROBE_S, Inputs
-from runtime.checkpoint.config import ModelConfig
+from runtime.families.fun_audio_chat.config import ModelConfig
 from runtime.checkpoint.files import reason
 from runtime.engines.options import EngineOptions
 from runtime.engines.sizes import engine_shape

@@ -11,7 +11,7 @@ from typing import Any, TypeVar, get_type_hints
 from runtime.engines.options import EngineOptions
 from runtime.errors import BuildError
 from runtime.options import EncoderOptions, ServingOptions, Token2WavOptions, check_target, chosen_sound
-from runtime.serving.limits import RequestLimits
+from runtime.requests.limits import RequestLimits
 
 T = TypeVar("T")
 NONE = "none"

@@ -1,6 +1,6 @@
 """The rules of an answer for the ids that a frame chose, in tensors by slot. Plain torch twin.
 
-They are those of ``runtime.answer.Answer.accept``.
+They are those of ``runtime.families.fun_audio_chat.answer.Answer.accept``.
 """
 
 from __future__ import annotations

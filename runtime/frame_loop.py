@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from runtime.answer import FAULT, Frame
+from runtime.families.fun_audio_chat.answer import FAULT, Frame
 from runtime.lockstep import Lockstep
 from runtime.sampling import Sampler
 from runtime.scheduling.scheduler import Scheduler

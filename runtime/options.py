@@ -15,7 +15,7 @@ from runtime.checkpoint.features import FeatureConfig
 from runtime.checkpoint.files import reason
 from runtime.engines.options import EngineOptions
 from runtime.errors import BuildError
-from runtime.serving.limits import RequestLimits
+from runtime.requests.limits import RequestLimits
 from runtime.token2wav.hops import DEFAULT_HOPS, HopPolicy
 from runtime.token2wav.layout import DEFAULT_WINDOW, STEP_GRAPHS
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from runtime.engines.kernel_stack import StackLayer
-from runtime.frames.steps import FrameSteps, StackTables
+from runtime.families.fun_audio_chat.steps import FrameSteps, StackTables
 
 OPERATIONS = 2  # of a number of a matrix and a row: multiply and add
 PRODUCTS = 2  # of attention: with keys, and with values

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from kernels.decoder import rms_norm, swiglu
 from runtime.engines.kernel_stack import DecoderStack
-from runtime.frames.steps import FrameSteps
+from runtime.families.fun_audio_chat.steps import FrameSteps
 
 TEMPERATURE, TOP_P, PENALTY = 0.8, 0.9, 1.2
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.checkpoint.config import (
+from runtime.families.fun_audio_chat.config import (
     DecoderConfig,
     EncoderConfig,
     FeatureConfig,

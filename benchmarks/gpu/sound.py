@@ -21,7 +21,7 @@ from runtime.graphs.recorded import DeviceGraph
 from runtime.graphs.recorded_sizes import encoder_rule, vocoder_calls
 from runtime.errors import EngineFault
 from runtime.graphs.executor import Executor, executor_for
-from runtime.models.audio_encoder import AudioEncoder
+from runtime.families.fun_audio_chat.encoder import AudioEncoder
 from runtime.token2wav.config import Token2WavConfig
 from runtime.token2wav.device_build import assemble_flow, vocoder_graph
 from runtime.token2wav.flow.net import Flow

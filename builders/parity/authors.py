@@ -21,11 +21,11 @@ import numpy as np
 import torch
 
 from kernels.linear import Matrix
-from runtime.checkpoint.config import ModelConfig
+from runtime.families.fun_audio_chat.config import ModelConfig
 from runtime.command_line import run_command
 from runtime.engines.options import DTYPES, LINEARS, EngineOptions
 from runtime.errors import ServeError
-from runtime.frames.build import build_overlap_loop
+from runtime.families.fun_audio_chat.build import build_overlap_loop
 from runtime.graphs.executor import EagerExecutor, gpu_device
 from runtime.frames.loop import OverlapLoop
 from builders.parity.questions import Asked, FrontEnd, ask, same

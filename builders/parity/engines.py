@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 
 from kernels.ops import ops_for
-from runtime.checkpoint.config import ModelConfig
-from runtime.checkpoint.layout import BACKBONE, CODEBOOK, SPEECH_STACK
+from runtime.families.fun_audio_chat.config import ModelConfig
+from runtime.families.fun_audio_chat.tensors import BACKBONE, CODEBOOK, SPEECH_STACK
 from runtime.engines.base import Engine
 from runtime.graphs.device import CudaDevice
 from runtime.engines.kernel_engine import KernelEngine
@@ -20,7 +20,7 @@ from runtime.engines.kernel_stack import DecoderStack
 from runtime.engines.torch_engine import TorchEngine
 from runtime.engines.trtllm.files import BACKBONE_ENGINE, CONFIG_FILE, ENGINES, load_engine
 from runtime.engines.trtllm.spec import EngineProfile
-from runtime.frames.build import matrix_for
+from runtime.families.fun_audio_chat.build import matrix_for
 from runtime.options import Options
 from builders.parity.cases import TRACES
 

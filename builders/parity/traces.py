@@ -7,9 +7,9 @@ from itertools import cycle, islice
 
 import torch
 
-from runtime.checkpoint.config import ModelConfig
+from runtime.families.fun_audio_chat.config import ModelConfig
 from runtime.frontend.tokenizer import ChatTokenizer
-from runtime.models.speech_head import Projections
+from runtime.families.fun_audio_chat.projections import Projections
 from builders.parity.cases import GENERATED
 from builders.parity.play import Output, Trace
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from runtime.answer import Answer
-from runtime.checkpoint.config import ModelConfig
+from runtime.families.fun_audio_chat.answer import Answer
+from runtime.families.fun_audio_chat.config import ModelConfig
 from runtime.errors import BuildError
 from runtime.params import AnswerParams, SamplingParams
 from builders.parity.questions import Question, read_question

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from runtime.checkpoint.config import DecoderConfig, ModelConfig
-from runtime.checkpoint.layout import BACKBONE, CODEBOOK, SPEECH_STACK, Shapes, backbone_shapes, speech_shapes
+from runtime.families.fun_audio_chat.config import DecoderConfig, ModelConfig
+from runtime.families.fun_audio_chat.tensors import BACKBONE, CODEBOOK, SPEECH_STACK, Shapes, backbone_shapes, speech_shapes
 from runtime.engines.trtllm.files import BACKBONE_ENGINE, SPEECH_ENGINE
 
 BACKBONE_HEAD = "language_model.lm_head.weight"

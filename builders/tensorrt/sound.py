@@ -13,11 +13,11 @@ from builders.steps import Builder
 from builders.tensorrt.capacity import GIB, ONE_GPU, TOKEN2WAV_APART, USABLE, Reserve
 from builders.tensorrt.plans import PlanSpec, plan_step
 from builders.tensorrt.toolchain import Toolchain
-from runtime.checkpoint.config import FeatureConfig
+from runtime.families.fun_audio_chat.config import FeatureConfig
 from runtime.errors import BuildError
 from runtime.options import TOKEN2WAV_FOLDER, EncoderOptions, Options, Token2WavOptions
 from runtime.graphs.plan import PLAN_SUFFIX
-from runtime.serving.encoder import encoder_profile
+from runtime.families.fun_audio_chat.encoder_stage import encoder_profile
 from runtime.token2wav.build import plan_profiles
 from runtime.token2wav.config import Token2WavConfig
 from runtime.token2wav.flow.cache import block_bytes, stream_bytes

@@ -18,7 +18,7 @@ from builders.tensorrt.precision import Precision
 from builders.tensorrt.preflight import Needs
 from builders.tensorrt.profiles import Profile
 from builders.tensorrt.toolchain import Toolchain
-from runtime.checkpoint.config import ModelConfig
+from runtime.families.fun_audio_chat.config import ModelConfig
 from runtime.checkpoint.weights import weight_files
 from runtime.engines.options import EngineOptions
 from runtime.engines.sizes import backbone_profile, speech_profile

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from runtime.checkpoint.config import ModelConfig
-from runtime.checkpoint.layout import BACKBONE, CODEBOOK, SPEECH_STACK, backbone_shapes, speech_shapes
+from runtime.families.fun_audio_chat.config import ModelConfig
+from runtime.families.fun_audio_chat.tensors import BACKBONE, CODEBOOK, SPEECH_STACK, backbone_shapes, speech_shapes
 from runtime.checkpoint.weights import load_weights
 from runtime.engines.base import Engine
 from runtime.engines.options import CUDA, EngineOptions
@@ -14,7 +14,7 @@ from runtime.engines.torch_engine import TorchEngine
 from runtime.frame_loop import FrameLoop
 from runtime.engines.kv_cache import KvCache
 from runtime.lockstep import Lockstep
-from runtime.models.speech_head import Projections
+from runtime.families.fun_audio_chat.projections import Projections
 from runtime.sampling import Sampler
 from runtime.scheduling.scheduler import Scheduler
 
@@ -43,7 +43,7 @@ def build_frame_loop(config: ModelConfig, options: EngineOptions, sampler: Sampl
 
 
 def _on_gpu(config: ModelConfig, options: EngineOptions) -> FrameLoop:
-    from runtime.frames.build import build_overlap_loop  # not needed elsewhere, and slow to import
+    from runtime.families.fun_audio_chat.build import build_overlap_loop  # not needed elsewhere, and slow to import
     from runtime.graphs.executor import gpu_device
 
     loop = build_overlap_loop(config, options, gpu_device(0))

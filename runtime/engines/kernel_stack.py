@@ -15,7 +15,7 @@ from kernels.fused import FUSED_ROWS
 from kernels.linear import Dense, Matrix
 from kernels.ops import Ops
 from kernels.paged_rows import Pool
-from runtime.checkpoint.config import DecoderConfig
+from runtime.families.fun_audio_chat.config import DecoderConfig
 from runtime.engines.base import EngineShape
 from runtime.graphs.device import give_back
 from runtime.engines.torch_engine import fuse_layer

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from runtime.checkpoint.config import DecoderConfig, ModelConfig
+from runtime.families.fun_audio_chat.config import DecoderConfig, ModelConfig
 from runtime.engines.base import EngineShape
 from runtime.engines.options import EngineOptions
 from runtime.engines.trtllm.spec import EngineProfile

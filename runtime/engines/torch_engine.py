@@ -15,7 +15,7 @@ import torch.nn.functional as F
 
 from kernels.linear import filled
 from runtime.engines.torch_attention import attend, plan_last_rows, plan_pages, write_kv
-from runtime.checkpoint.config import DecoderConfig
+from runtime.families.fun_audio_chat.config import DecoderConfig
 from runtime.engines.base import EngineOutputs, EngineShape
 
 

@@ -15,7 +15,7 @@ from typing import Generic, Protocol, TypeVar
 
 from runtime.frame_loop import FrameLoop, StreamFrame
 from runtime.graphs.executor import Ticket
-from runtime.frames.state import check_stream
+from runtime.families.fun_audio_chat.state import check_stream
 from runtime.scheduling.scheduler import Plan, Scheduler
 from runtime.scheduling.stream import Stream
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from runtime.checkpoint.config import FeatureConfig
+from runtime.families.fun_audio_chat.config import FeatureConfig
 from runtime.errors import InvalidRequest
 
 LOWEST_RATE, HIGHEST_RATE = 4_000, 192_000

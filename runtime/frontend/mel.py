@@ -9,7 +9,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from runtime.checkpoint.config import FeatureConfig
+from runtime.families.fun_audio_chat.config import FeatureConfig
 
 MEL_TOP_HZ = 8000.0
 FLOOR = 1e-10

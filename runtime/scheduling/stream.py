@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from runtime.answer import Answer
+from runtime.families.fun_audio_chat.answer import Answer
 from runtime.params import AnswerParams
 from runtime.scheduling.waiting import DEFAULT_PRIORITY, Priority
 

@@ -20,12 +20,12 @@ from runtime.params import DEFAULT_MAX_TOKENS
 from runtime.scheduling.scheduler import Scheduler
 from runtime.serving.admission import Admission, Bounds, Ticket
 from runtime.serving.keys import KeyCounts
-from runtime.serving.limits import RequestLimits
+from runtime.requests.limits import RequestLimits
 from runtime.serving.metrics import Metrics
 from runtime.serving.orders import Orders
-from runtime.serving.owed import OwedReplies, SureReply
-from runtime.serving.request import outline, parse_parameters
-from runtime.serving.session import Reply, Timings
+from runtime.serving.unsent import OwedReplies, SureReply
+from runtime.requests.parse import outline, parse_parameters
+from runtime.serving.response import Reply, Timings
 
 logger = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ import numpy as np
 
 from runtime.errors import InvalidRequest, Overloaded
 from runtime.wire import KEY_HEADER
-from runtime.serving.limits import RequestLimits
-from runtime.serving.session import Reply
+from runtime.requests.limits import RequestLimits
+from runtime.serving.response import Reply
 
 NO_KEY = "requests without a key"
 RETRY_S = 2.0  # about a short answer

@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Callable
 
-from runtime.checkpoint.config import ModelConfig
+from runtime.families.fun_audio_chat.config import ModelConfig
 from runtime.frame_loop import FrameLoop, StreamFrame
 from runtime.frontend.mel import position_hz
 from runtime.frontend.tokenizer import ChatTokenizer
@@ -21,13 +21,13 @@ from runtime.run_folder import RUN_FOLDER
 from runtime.serving.admission import Ticket
 from runtime.serving.asyncio_thread import AsyncioThread
 from runtime.serving.door import Door, Incoming
-from runtime.serving.endings import Endings
-from runtime.serving.guarded import GuardedStages
-from runtime.serving.intake import Intake, Prepared
+from runtime.serving.shutdown import Endings
+from runtime.serving.stage_guard import GuardedStages
+from runtime.serving.prepare import Intake, Prepared
 from runtime.serving.loop_thread import LoopThread
 from runtime.serving.metrics import Metrics
 from runtime.serving.orders import Orders, Pulse
-from runtime.serving.session import CANCELLED, Session
+from runtime.serving.response import CANCELLED, Session
 from runtime.serving.sound import Dispatcher, Sound, stream_ids
 from runtime.serving.stages import Stages
 from runtime.scheduling.stream import Stream

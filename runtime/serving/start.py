@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from runtime.checkpoint.config import ModelConfig
+from runtime.families.fun_audio_chat.config import ModelConfig
 from runtime.engines.build import build_frame_loop
 from runtime.frame_loop import FrameLoop
 from runtime.heap import set_apart

@@ -20,7 +20,7 @@ from builders.settings import Settings
 from builders.tensorrt import precision
 from builders.tensorrt.profiles import PROFILES
 from builders.tensorrt.toolchain import IMAGE, Toolchain, find_toolchain
-from runtime.checkpoint.config import ModelConfig
+from runtime.families.fun_audio_chat.config import ModelConfig
 from runtime.engines.options import EngineOptions
 from runtime.engines.sizes import backbone_profile, speech_profile
 from runtime.engines.trtllm.check import EngineMismatch

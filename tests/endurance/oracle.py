@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from runtime.checkpoint.config import ModelConfig
-from runtime.frontend.prompt import Message, PromptBuilder, parse_messages, single_turn
+from runtime.families.fun_audio_chat.config import ModelConfig
+from runtime.families.fun_audio_chat.prompt import Message, PromptBuilder, parse_messages, single_turn
 from runtime.frontend.tokenizer import ChatTokenizer
 from runtime.options import Options
 

@@ -13,7 +13,7 @@ import time
 
 import numpy as np
 
-from runtime.answer import Answer
+from runtime.families.fun_audio_chat.answer import Answer
 from runtime.contracts import ChunkFlag
 
 for_ever = 3600.0

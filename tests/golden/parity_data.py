@@ -8,7 +8,7 @@ import chat_data as data
 import numpy as np
 import torch
 
-from runtime.models.speech_head import Projections
+from runtime.families.fun_audio_chat.projections import Projections
 from builders.parity.cases import GENERATED
 from builders.parity.play import Trace
 from runtime.scheduling.stream import Prompt

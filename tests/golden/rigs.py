@@ -7,7 +7,7 @@ from functools import cache
 import chat_data as data
 import torch
 
-from runtime.checkpoint.layout import BACKBONE, CODEBOOK, SPEECH_STACK, backbone_shapes, speech_shapes
+from runtime.families.fun_audio_chat.tensors import BACKBONE, CODEBOOK, SPEECH_STACK, backbone_shapes, speech_shapes
 from runtime.checkpoint.weights import load_weights
 from runtime.engines.options import EngineOptions
 from runtime.engines.sizes import backbone_profile, speech_profile

@@ -6,7 +6,7 @@ from pathlib import Path
 import chat_data as data
 import pytest
 
-from runtime.frontend.prompt import PromptBuilder, parse_messages
+from runtime.families.fun_audio_chat.prompt import PromptBuilder, parse_messages
 from runtime.frontend.tokenizer import ChatTokenizer
 
 pytestmark = pytest.mark.golden

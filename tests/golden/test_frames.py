@@ -7,7 +7,7 @@ import torch
 from test_decode import check, decode
 
 from runtime.engines.options import EngineOptions
-from runtime.frames.build import build_overlap_loop
+from runtime.families.fun_audio_chat.build import build_overlap_loop
 
 pytestmark = pytest.mark.golden
 OPTIONS = EngineOptions(max_streams=8, max_positions=512, kv_positions=4096, lead_s=1e9)

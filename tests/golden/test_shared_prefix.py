@@ -12,7 +12,7 @@ from runtime.engines.build import build_frame_loop
 from runtime.engines.options import EngineOptions
 from runtime.engines.trtllm.files import BACKBONE_ENGINE, SPEECH_ENGINE
 from runtime.engines.trtllm.loop import loop_over
-from runtime.frames.build import build_overlap_loop
+from runtime.families.fun_audio_chat.build import build_overlap_loop
 
 pytestmark = pytest.mark.golden
 CPU = torch.device("cpu")

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from runtime.engines.options import EngineOptions
-from runtime.frames.build import build_overlap_loop
+from runtime.families.fun_audio_chat.build import build_overlap_loop
 from runtime.graphs.executor import CudaExecutor, EagerExecutor, gpu_device
 from builders.parity import authors
 from runtime.scheduling.stream import Prompt, Stream

@@ -22,13 +22,13 @@ from kernels.gpu import flow_attention, launch
 from kernels.gpu.quantised import scaled_product
 from kernels.ops import kernel_ops
 from kernels.quantised import matrix_maker
-from runtime.answer import Answer
-from runtime.checkpoint.layout import backbone_shapes, speech_shapes
+from runtime.families.fun_audio_chat.answer import Answer
+from runtime.families.fun_audio_chat.tensors import backbone_shapes, speech_shapes
 from runtime.graphs.recorded import DeviceGraph
 from runtime.graphs.recorded_sizes import encoder_rule, vocoder_calls
 from runtime.engines.options import EngineOptions
-from runtime.frames.build import assemble_overlap, build_steps
-from runtime.models.audio_encoder import AudioEncoder
+from runtime.families.fun_audio_chat.build import assemble_overlap, build_steps
+from runtime.families.fun_audio_chat.encoder import AudioEncoder
 from runtime.params import AnswerParams, SamplingParams
 from runtime.scheduling.stream import Prompt, Stream
 from runtime.token2wav.config import Token2WavConfig

@@ -9,8 +9,8 @@ from pools import ints
 from kernels import accept
 from kernels.accept import Answers, Rules
 from kernels.gpu import accept as gpu
-from runtime.answer import Answer
-from runtime.checkpoint.config import SpeechIds, TextIds
+from runtime.families.fun_audio_chat.answer import Answer
+from runtime.families.fun_audio_chat.config import SpeechIds, TextIds
 from runtime.params import AnswerParams
 
 SLOTS, GROUP, TEXTS, CODES = 7, 5, 23, 11  # the last slot is nobody's

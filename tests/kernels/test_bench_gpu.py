@@ -169,7 +169,7 @@ def test_full_sizes_are_the_released_ones():
     """Parameters as counted in the released files (model references): backbone 8190.7 M with both embeddings."""
     from math import prod
 
-    from runtime.checkpoint.layout import backbone_shapes, speech_shapes
+    from runtime.families.fun_audio_chat.tensors import backbone_shapes, speech_shapes
 
     model = full().model
     assert round(sum(map(prod, backbone_shapes(model).values())) / 1e6, 1) == 8190.7

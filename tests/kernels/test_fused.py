@@ -10,7 +10,7 @@ from kernels.gpu import fused as gpu
 from kernels.linear import Dense
 from kernels.quantised import quantise
 from runtime.engines.options import EngineOptions
-from runtime.frames.build import build_overlap_loop
+from runtime.families.fun_audio_chat.build import build_overlap_loop
 
 EPS = 1e-6
 

@@ -10,9 +10,9 @@ import torch
 from kernels.ops import kernel_ops, twin_ops
 from runtime.engines.options import EngineOptions
 from runtime.errors import InvalidRequest
-from runtime.frames.build import build_overlap_loop
+from runtime.families.fun_audio_chat.build import build_overlap_loop
 from runtime.graphs.executor import EagerExecutor
-from runtime.frames.recordings import Batch, buckets
+from runtime.frames.batches import Batch, buckets
 from runtime.scheduling.stream import Prompt, Stream
 
 CPU = torch.device("cpu")
@@ -112,7 +112,7 @@ def test_replay_with_changed_inputs_equals_eager(monkeypatch):
     results, recorder = [], Recorder()
     for recording in (False, True):
         if recording:
-            monkeypatch.setattr("runtime.frames.build.executor_for", lambda device: recorder)
+            monkeypatch.setattr("runtime.families.fun_audio_chat.build.executor_for", lambda device: recorder)
         loop = build_overlap_loop(data.config(), EngineOptions(3, 256, 768, 64, lead_s=NEVER), CPU)
         state = loop.model.steps.state
         before, ids, waiting = addresses(state), {}, [golden_stream(n, i) for i, n in enumerate(names)]

@@ -5,7 +5,7 @@ import torch
 from test_kernel_frames import CPU, NEVER, Recorder, golden_stream
 
 from runtime.engines.options import EngineOptions
-from runtime.frames.build import build_overlap_loop
+from runtime.families.fun_audio_chat.build import build_overlap_loop
 from runtime.graphs.executor import TURNS, CudaExecutor, EagerExecutor
 
 
@@ -48,7 +48,7 @@ class Late:
 
 def come_and_go(executor, monkeypatch):
     """Ids by stream of four that join one after another, some of them cancelled with a frame in flight."""
-    monkeypatch.setattr("runtime.frames.build.executor_for", lambda device: executor)
+    monkeypatch.setattr("runtime.families.fun_audio_chat.build.executor_for", lambda device: executor)
     loop = build_overlap_loop(data.config(), EngineOptions(4, 256, 1024, 64, lead_s=NEVER), CPU)
     queue = loop.model.queue
 

@@ -14,10 +14,10 @@ from kernels.gpu import chunk_attention
 from kernels.ops import kernel_ops, twin_ops
 from kernels.paged_rows import TILE_ROWS
 from runtime.engines.options import EngineOptions
-from runtime.frames import recorded_prefill
-from runtime.frames.build import build_overlap_loop
+from runtime.frames import rows as recorded_prefill
+from runtime.families.fun_audio_chat.build import build_overlap_loop
 from runtime.graphs.executor import EagerExecutor
-from runtime.frames.recorded_prefill import CHUNKS, PlacedRows, Places, RecordedPrefill, prompt_buckets, tiles_for
+from runtime.frames.rows import CHUNKS, PlacedRows, Places, RecordedPrefill, prompt_buckets, tiles_for
 
 UNTOUCHED = 7.0  # in every cache before a prompt comes
 
@@ -133,7 +133,7 @@ def test_any_lengths_find_their_tiles():
 
 def test_no_short_prompt_needs_another_recording(monkeypatch):
     recorder = Recorder()
-    monkeypatch.setattr("runtime.frames.build.executor_for", lambda device: recorder)
+    monkeypatch.setattr("runtime.families.fun_audio_chat.build.executor_for", lambda device: recorder)
     loop = build_overlap_loop(data.config(), EngineOptions(2, 256, 512, 128, lead_s=NEVER), CPU)
     loop.prepare()
     before = recorder.recorded

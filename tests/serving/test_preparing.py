@@ -12,7 +12,7 @@ from test_ends import Ends, in_process, send
 
 from runtime.errors import Overloaded
 from runtime.wire import KEY_HEADER
-from runtime.serving import intake
+from runtime.serving import prepare as intake
 
 NOTICED_S = 5.0  # usually some polls of 50 ms; who is waited for needs twice as long
 SLOW_S = 0.4  # of the fakes; a heartbeat of the event loop waits for less

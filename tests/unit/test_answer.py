@@ -2,8 +2,8 @@
 
 import pytest
 
-from runtime.answer import Answer, Frame
-from runtime.checkpoint.config import SpeechIds, TextIds
+from runtime.families.fun_audio_chat.answer import Answer, Frame
+from runtime.families.fun_audio_chat.config import SpeechIds, TextIds
 from runtime.params import AnswerParams
 
 BOS, EOS_AUDIO, STOP = 2, 3, 4

@@ -11,11 +11,11 @@ from builders.render import render_repository
 from builders.request import BuildRequest
 from builders.tiny_chat import write_tiny_chat
 from kernels import ops
-from runtime.checkpoint.config import ModelConfig
+from runtime.families.fun_audio_chat.config import ModelConfig
 from runtime.engines.build import build_frame_loop
 from runtime.engines.options import EngineOptions
 from runtime.errors import BuildError
-from runtime.frames.build import Given, matrix_for
+from runtime.families.fun_audio_chat.build import Given, matrix_for
 from runtime.options import CUDA, Options, Token2WavOptions
 from runtime.token2wav.build import open_flow
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from builders.tiny_chat import write_tiny_chat
-from runtime.checkpoint.config import ModelConfig
-from runtime.checkpoint.layout import all_shapes
+from runtime.families.fun_audio_chat.config import ModelConfig
+from runtime.families.fun_audio_chat.tensors import all_shapes
 from runtime.checkpoint.weights import check_weights, load_weights
 from runtime.engines.options import EngineOptions
 from runtime.engines.sizes import engine_shape

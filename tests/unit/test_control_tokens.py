@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from runtime.errors import BuildError, InvalidRequest
-from runtime.frontend.prompt import Message, PromptBuilder
+from runtime.families.fun_audio_chat.prompt import Message, PromptBuilder
 from runtime.frontend.stand_ins import CLOSE, OPEN, StandIns
 from runtime.frontend.tokenizer import ChatTokenizer
 

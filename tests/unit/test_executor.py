@@ -10,7 +10,7 @@ import torch
 
 from runtime.graphs import executor
 from runtime.graphs.executor import WARM_UPS, CudaExecutor, EagerExecutor, executor_for
-from runtime.frames.recordings import RecordedFrames
+from runtime.frames.batches import RecordedFrames
 
 
 class Pools:

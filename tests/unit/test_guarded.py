@@ -9,7 +9,7 @@ import pytest
 
 from runtime.contracts import ChunkFlag
 from runtime.errors import EngineFault, Overloaded
-from runtime.serving.guarded import MANY_FAILURES, UNHEALTHY, GuardedStages, StageHangs
+from runtime.serving.stage_guard import MANY_FAILURES, UNHEALTHY, GuardedStages, StageHangs
 from runtime.serving.stages import SpeechChunk
 
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtime.answer import Answer
-from runtime.checkpoint.config import SpeechIds, TextIds
+from runtime.families.fun_audio_chat.answer import Answer
+from runtime.families.fun_audio_chat.config import SpeechIds, TextIds
 from runtime.engines.base import EngineShape
-from runtime.frontend.prompt import Message, shared_length
+from runtime.families.fun_audio_chat.prompt import Message, shared_length
 from runtime.engines.kv_cache import KvCache
 from runtime.scheduling.kv_memory import BACKBONE, SPEECH
 from runtime.params import AnswerParams

@@ -27,11 +27,11 @@ from builders.steps import Builder, prepare_folder, weights_step
 from builders.tiny_chat import write_tiny_chat
 from builders.tiny_cosyvoice import write_tiny_cosyvoice
 from builders.tiny_text import CHAT_TEMPLATE as TEMPLATE
-from runtime.checkpoint.config import ModelConfig
-from runtime.checkpoint.layout import all_shapes
+from runtime.families.fun_audio_chat.config import ModelConfig
+from runtime.families.fun_audio_chat.tensors import all_shapes
 from runtime.checkpoint.weights import load_weights
 from runtime.errors import BuildError
-from runtime.frontend.prompt import PromptBuilder, single_turn
+from runtime.families.fun_audio_chat.prompt import PromptBuilder, single_turn
 from runtime.frontend.tokenizer import ChatTokenizer
 from runtime.manifest import Manifest, verify
 

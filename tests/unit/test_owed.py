@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from runtime.serving.owed import SENDER_CLOSED, OwedReplies, SureReply
+from runtime.serving.unsent import SENDER_CLOSED, OwedReplies, SureReply
 
 FULL = "Failed to increase the shared memory pool size"
 

@@ -16,9 +16,9 @@ from client.errors import ChatError
 from client.request import make_request
 from runtime.errors import InvalidRequest, client_name
 from runtime.frontend.audio import split_clips, to_model_rate
-from runtime.frontend.prompt import Message, PromptBuilder, parse_messages
+from runtime.families.fun_audio_chat.prompt import Message, PromptBuilder, parse_messages
 from runtime.frontend.tokenizer import ChatTokenizer
-from runtime.serving.request import PARAMETERS, parse_parameters, parse_request
+from runtime.requests.parse import PARAMETERS, parse_parameters, parse_request
 
 many = settings(max_examples=150, deadline=None)
 few = settings(max_examples=60, deadline=None)

@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from runtime.checkpoint.config import FeatureConfig
+from runtime.families.fun_audio_chat.config import FeatureConfig
 from runtime.errors import InvalidRequest
 from runtime.frontend.audio import split_clips, to_model_rate
-from runtime.frontend.prompt import SYSTEM_PROMPTS, Message, parse_messages
-from runtime.serving.request import Outline, outline, parse_parameters, parse_request
+from runtime.families.fun_audio_chat.prompt import SYSTEM_PROMPTS, Message, parse_messages
+from runtime.requests.parse import Outline, outline, parse_parameters, parse_request
 from runtime.scheduling.waiting import Priority
 
 CLIP = np.zeros(1600, np.float32)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from runtime.answer import Answer
-from runtime.checkpoint.config import SpeechIds, TextIds
+from runtime.families.fun_audio_chat.answer import Answer
+from runtime.families.fun_audio_chat.config import SpeechIds, TextIds
 from runtime.engines.base import EngineShape
 from runtime.errors import InvalidRequest
 from runtime.engines.kv_cache import KvCache

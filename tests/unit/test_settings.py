@@ -6,10 +6,10 @@ from builders.build import portable_options
 from builders.request import BuildRequest
 from builders.settings import _READERS, SECTIONS, Settings, known
 from builders.tiny_chat import write_tiny_chat
-from runtime.checkpoint.config import ModelConfig
+from runtime.families.fun_audio_chat.config import ModelConfig
 from runtime.errors import BuildError
 from runtime.options import Options, ServingOptions, Token2WavOptions
-from runtime.serving.limits import RequestLimits
+from runtime.requests.limits import RequestLimits
 
 
 def test_every_kind_of_value():

@@ -10,7 +10,7 @@ import pytest
 from runtime.contracts import ChunkFlag
 from runtime.errors import Overloaded
 from runtime.options import Token2WavOptions
-from runtime.serving.encoding import EncodeQueue
+from runtime.serving.encode_queue import EncodeQueue
 from runtime.serving.sound import Dispatcher, Sound
 from runtime.token2wav.hops import HopPolicy
 from runtime.scheduling.waiting import Priority

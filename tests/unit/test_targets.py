@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from builders.tiny_cosyvoice import write_tiny_cosyvoice
-from runtime.checkpoint.config import FeatureConfig
+from runtime.families.fun_audio_chat.config import FeatureConfig
 from runtime.errors import BuildError
 from runtime.options import CUDA, TENSORRT, EncoderOptions, Options, Token2WavOptions
-from runtime.serving.encoder import EncoderStage
+from runtime.families.fun_audio_chat.encoder_stage import EncoderStage
 from runtime.token2wav.build import open_flow, open_vocoder
 from runtime.token2wav.config import Token2WavConfig
 from builders.sound_sizes import sizes_of

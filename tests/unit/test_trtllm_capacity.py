@@ -23,7 +23,7 @@ from builders.tensorrt.precision import Precision
 from builders.tensorrt.preflight import SPARE_DISK, Needs, available_memory, check_room
 from builders.tensorrt.profiles import PROFILES
 from builders.tiny_chat import write_tiny_chat
-from runtime.checkpoint.config import ModelConfig
+from runtime.families.fun_audio_chat.config import ModelConfig
 from runtime.errors import BuildError
 
 H100 = 81559 << 20  # what the driver reports for 80 GB

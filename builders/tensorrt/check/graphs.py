@@ -14,10 +14,10 @@ from builders.export_encoder import export_loaded
 from builders.export_token2wav import export_front, export_step, export_vocoder
 from builders.tensorrt.profiles import PROFILES
 from builders.tensorrt.sound import PRECISION, sound_options
-from runtime.checkpoint.config import FeatureConfig
-from runtime.models.audio_encoder import AudioEncoder
+from runtime.families.fun_audio_chat.config import FeatureConfig
+from runtime.families.fun_audio_chat.encoder import AudioEncoder
 from runtime.options import ENCODER_GRAPH, EncoderOptions, Options
-from runtime.serving.encoder import encoder_profile
+from runtime.families.fun_audio_chat.encoder_stage import encoder_profile
 from runtime.graphs.shapes import Profile
 from runtime.token2wav.build import plan_profiles
 from runtime.token2wav.config import Token2WavConfig

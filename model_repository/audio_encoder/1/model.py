@@ -9,11 +9,11 @@ import triton_python_backend_utils as pb_utils
 from runtime.contracts import AUDIO_ENCODER
 from runtime.options import Options
 from runtime.tritonserver import backend as pb
-from runtime.serving.encoder import EncoderStage
+from runtime.families.fun_audio_chat.encoder_stage import EncoderStage
 
 
 class TritonPythonModel:
-    """Runs ``runtime.serving.encoder``."""
+    """Runs ``runtime.families.fun_audio_chat.encoder_stage``."""
 
     @staticmethod
     def auto_complete_config(config: Any) -> Any:

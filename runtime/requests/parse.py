@@ -11,7 +11,7 @@ import numpy as np
 
 from runtime.errors import InvalidRequest, client_name
 from runtime.frontend.audio import HIGHEST_RATE, LOWEST_RATE
-from runtime.frontend.prompt import Message, parse_messages, single_turn, whole_characters
+from runtime.families.fun_audio_chat.prompt import Message, parse_messages, single_turn, whole_characters
 from runtime.params import DEFAULT_MAX_TOKENS, DEFAULT_MODE, MODES, AnswerParams, SamplingParams
 from runtime.scheduling.stream import FRAME_S
 from runtime.token2wav.hops import EARLIEST_HOPS, requested_hops

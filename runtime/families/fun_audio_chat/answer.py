@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from runtime.checkpoint.config import SpeechIds, TextIds
+from runtime.families.fun_audio_chat.config import SpeechIds, TextIds
 from runtime.params import AnswerParams
 
 FAULT = "fault"

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from runtime.checkpoint.config import EncoderConfig
-from runtime.checkpoint.layout import ENCODER
+from runtime.families.fun_audio_chat.config import EncoderConfig
+from runtime.families.fun_audio_chat.tensors import ENCODER
 
 LAYER_NORM_EPS = 1e-5
 MAX_TIMESCALE = 10000.0

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 
 from kernels.linear import product
-from runtime.checkpoint.config import ModelConfig
-from runtime.checkpoint.layout import BACKBONE, CODEBOOK
+from runtime.families.fun_audio_chat.config import ModelConfig
+from runtime.families.fun_audio_chat.tensors import BACKBONE, CODEBOOK
 from runtime.graphs.device import bring
 from runtime.scheduling.stream import Prompt
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from runtime.serving.guarded import StageHangs
+from runtime.serving.stage_guard import StageHangs
 from runtime.serving.stages import Stages
 from runtime.scheduling.waiting import DEFAULT_PRIORITY, Priority, WaitingQueue
 

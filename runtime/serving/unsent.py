@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from runtime.logs import log_fault
-from runtime.serving.session import Reply
+from runtime.serving.response import Reply
 
 logger = logging.getLogger(__name__)
 

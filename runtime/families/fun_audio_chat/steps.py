@@ -13,8 +13,8 @@ import torch
 from kernels.linear import Matrix
 from kernels.ops import Ops
 from runtime.engines.kernel_stack import DecoderStack, Rows
-from runtime.frames.decisions import Decisions, FrameTables
-from runtime.frames.state import SlotState
+from runtime.families.fun_audio_chat.decisions import Decisions, FrameTables
+from runtime.families.fun_audio_chat.state import SlotState
 
 
 @dataclass(frozen=True, slots=True)

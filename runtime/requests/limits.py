@@ -18,7 +18,7 @@ from runtime.errors import InvalidRequest
 from runtime.frontend.audio import check_rate
 
 if TYPE_CHECKING:  # the tokenizer behind it is heavy, and every stage model reads the options
-    from runtime.frontend.prompt import Message
+    from runtime.families.fun_audio_chat.prompt import Message
 
 # What fits into a position of the prompt: Qwen's tokens hold 4 to 5 bytes of ordinary text in any language.
 BYTES_PER_POSITION = 8

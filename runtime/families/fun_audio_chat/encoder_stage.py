@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from runtime.checkpoint.config import FeatureConfig
+from runtime.families.fun_audio_chat.config import FeatureConfig
 from runtime.frontend.mel import log_mel, speech_frames
 from runtime.frontend.windows import WindowShape, encode_clips
 from runtime.graphs.memory import HostMemory, Memory, TorchMemory
@@ -72,7 +72,7 @@ def _open(options: Options, memory: Memory, gpu: int) -> Callable[[Arrays], Arra
     path = options.path(options.encoder.graph)
     if options.sound_engine == TORCH:
         from runtime.graphs.executor import gpu_device  # late: it needs torch
-        from runtime.models.device_encoder import device_encoder
+        from runtime.families.fun_audio_chat.device_encoder import device_encoder
 
         profile, engine = encoder_profile(options.encoder, options.features), options.encoder.engine
         return device_encoder(options.path(options.model), path, gpu_device(gpu), profile, engine).run

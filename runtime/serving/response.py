@@ -11,8 +11,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from runtime.answer import FAULT, Frame
-from runtime.checkpoint.config import SpeechIds
+from runtime.families.fun_audio_chat.answer import FAULT, Frame
+from runtime.families.fun_audio_chat.config import SpeechIds
 from runtime.contracts import FUN_AUDIO_CHAT
 from runtime.errors import MEMORY_FULL, EngineFault, stage_fault
 from runtime.logs import kind, log_fault

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from runtime.graphs.executor import Executor, Work
-from runtime.frames.steps import FrameSteps
+from runtime.families.fun_audio_chat.steps import FrameSteps
 
 SMALL = (1, 2, 4)
 STEP = 8  # between larger buckets: at most this many rows for nobody

@@ -6,7 +6,7 @@ and shapes of the released checkpoint.
 
 from __future__ import annotations
 
-from runtime.checkpoint.config import DecoderConfig, EncoderConfig, ModelConfig
+from runtime.families.fun_audio_chat.config import DecoderConfig, EncoderConfig, ModelConfig
 
 Shapes = dict[str, tuple[int, ...]]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from runtime.checkpoint.config import ModelConfig
+from runtime.families.fun_audio_chat.config import ModelConfig
 from runtime.errors import BuildError, InvalidRequest, client_name
 from runtime.frontend.mel import placeholders
 from runtime.frontend.stand_ins import StandIns

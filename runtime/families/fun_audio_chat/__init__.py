@@ -1,0 +1,1 @@
+"""TODO runtime/families/fun_audio_chat."""
