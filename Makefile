@@ -122,7 +122,7 @@ else
 endif
 
 demo: $(if $(filter tensorrt,$(TARGET)),built) build-engines ## One spoken question to a fresh server; answer in output/
-	$(BIN)/python scripts/demo.py --out="$$OUT" $(if $(MODEL),--trained)
+	$(BIN)/python -m scripts.demo --out="$$OUT" $(if $(MODEL),--trained)
 
 test: setup ## All tests
 	$(BIN)/python -m pytest $(TEST_ARGS)
@@ -134,10 +134,10 @@ check-tensorrt: upstream ## Real bindings, a real builder, older exporters and c
 	UPSTREAM_REQUIRED=1 EVERY_VARIANT=1 $(BIN)/python -m pytest tests/contracts tests/kernels/test_compile.py $(TEST_ARGS)
 
 check-tensorrt-full: upstream ## Plans of the released sizes with random weights: time and memory; 10 GB of memory, minutes
-	$(BIN)/python builders/tensorrt/check/__main__.py full --save benchmarks/results/plans_full.json $(CHECK_ARGS)
+	$(BIN)/python -m builders.tensorrt.check full --save benchmarks/results/plans_full.json $(CHECK_ARGS)
 
 upstream: setup ## Real packages that tests load beside ours, into .venv/upstream; 350 MB, once
-	@$(BIN)/python builders/upstream.py
+	@$(BIN)/python -m builders.upstream
 
 check: setup ## Lint, format and types
 	$(BIN)/ruff check .
@@ -145,24 +145,24 @@ check: setup ## Lint, format and types
 	$(BIN)/mypy
 
 bench: built ## Load test, tables and one JSON line
-	$(BIN)/python benchmarks/__main__.py --out="$$OUT" $(BENCH_ARGS)
+	$(BIN)/python -m benchmarks --out="$$OUT" $(BENCH_ARGS)
 
 bench-gpu: ## Full-size model with random weights on a GPU; needs torch >= 2.11 and Triton >= 3.6, no .venv
-	$(GPU_PYTHON) benchmarks/gpu/__main__.py $(BENCH_ARGS)
+	$(GPU_PYTHON) -m benchmarks.gpu $(BENCH_ARGS)
 
 bench-gpu-report: setup ## Page and plots from all results of bench-gpu in benchmarks/results
 	$(if $(wildcard benchmarks/results/gpu_*.json),,$(error no result of make bench-gpu in benchmarks/results))
-	$(BIN)/python benchmarks/gpu/report.py $(sort $(wildcard benchmarks/results/gpu_*.json)) --to benchmarks/results
+	$(BIN)/python -m benchmarks.gpu.report $(sort $(wildcard benchmarks/results/gpu_*.json)) --to benchmarks/results
 
 first-gpu: ## All first checks and figures on a bare GPU machine, 13 minutes; results in OUT_DIR, no .venv needed
 	$(if $(OUT_DIR),,$(error name a folder for the results: make first-gpu OUT_DIR=...))
-	$(GPU_PYTHON) benchmarks/first_gpu/__main__.py --out="$$OUT_DIR" $(FIRST_GPU_ARGS)
+	$(GPU_PYTHON) -m benchmarks.first_gpu --out="$$OUT_DIR" $(FIRST_GPU_ARGS)
 
 bench-token2wav: setup ## Cost of token2wav chunks and of batches; last line is JSON
-	$(BIN)/python benchmarks/token2wav.py $(BENCH_ARGS)
+	$(BIN)/python -m benchmarks.token2wav $(BENCH_ARGS)
 
 bench-hops: built ## Silence that a listener hears with each hop policy; last line is JSON
-	$(BIN)/python benchmarks/hops.py --out="$$OUT" $(BENCH_ARGS)
+	$(BIN)/python -m benchmarks.hops --out="$$OUT" $(BENCH_ARGS)
 
 # A running server at the address is measured as it is; else one is started on OUT, which is built when it is missing.
 PERF_AT = --out="$$OUT" --host $(HOST) --grpc-port $(GRPC_PORT) --http-port $(HTTP_PORT) --metrics-port $(METRICS_PORT)
@@ -185,20 +185,20 @@ perf-agree: perf-out ## Do both see the same server? First-audio p50 of 200 requ
 # FAULTS_ARGS picks tests; rows of faults that a run leaves out stay in the result.
 faults: setup ## Everything that can break, done to real servers; writes docs/failures.md's table; last line is JSON
 	FAULTS_SAVE=benchmarks/results/faults_cpu.json $(BIN)/python -m pytest tests/faults -s -q $(FAULTS_ARGS)
-	$(BIN)/python scripts/faults_report.py benchmarks/results/faults_cpu.json docs/failures.md
+	$(BIN)/python -m scripts.faults_report benchmarks/results/faults_cpu.json docs/failures.md
 
 perf-report: setup ## Markdown page and plots from all JSON files in PERF_DIR
 	$(BIN)/python -m benchmarks.perf report "$$PERF_DIR"/*.json --to="$$PERF_DIR"
 
 # Long proofs on a server of their own; docs/soak.md. Results go to ROBUST_DIR.
 soak: built ## Mixed traffic for MINUTES: does anything grow, hang, crash or differ? Last line is JSON
-	$(BIN)/python tests/endurance/soak.py --out="$$OUT" --minutes $(MINUTES) --save="$$ROBUST_DIR"/soak.json $(ROBUST_ARGS)
+	$(BIN)/python -m tests.endurance.soak --out="$$OUT" --minutes $(MINUTES) --save="$$ROBUST_DIR"/soak.json $(ROBUST_ARGS)
 
 fuzz: built ## CASES of right and wrong requests: always a clear error or a correct answer? Last line is JSON
-	$(BIN)/python tests/endurance/fuzz.py --out="$$OUT" --cases $(CASES) --save="$$ROBUST_DIR"/fuzz.json $(ROBUST_ARGS)
+	$(BIN)/python -m tests.endurance.fuzz --out="$$OUT" --cases $(CASES) --save="$$ROBUST_DIR"/fuzz.json $(ROBUST_ARGS)
 
 storm: built ## CANCELS at every stage: is everything free again, and how soon? Last line is JSON
-	$(BIN)/python tests/endurance/storm.py --out="$$OUT" --cancels $(CANCELS) --save="$$ROBUST_DIR"/storm.json $(ROBUST_ARGS)
+	$(BIN)/python -m tests.endurance.storm --out="$$OUT" --cancels $(CANCELS) --save="$$ROBUST_DIR"/storm.json $(ROBUST_ARGS)
 
 # Without .venv any Python can say so: the checks themselves need no library.
 DOCTOR_PYTHON = $(or $(wildcard $(BIN)/python),$(PYTHON))
@@ -206,7 +206,7 @@ doctor: ## What is wrong here, and the fix for each fault
 	@$(DOCTOR_PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 		echo "make doctor: $(DOCTOR_PYTHON) is not there or older than Python 3.11; install Python 3.11, then make setup" \
 		>&2; exit 1; }
-	@$(DOCTOR_PYTHON) -m client doctor $(PERF_AT) $(DOCTOR_ARGS)
+	@$(DOCTOR_PYTHON) -m scripts.doctor $(PERF_AT) $(DOCTOR_ARGS)
 
 clean: ## Removes what was built; keeps .venv and output
 	rm -rf build .pytest_cache .ruff_cache .mypy_cache .hypothesis *.egg-info

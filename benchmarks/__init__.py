@@ -1,1 +1,1 @@
-"""TODO benchmarks."""
+"""Programs that measure, and their stored results."""

@@ -27,15 +27,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from benchmarks.loop import IterationBench, LoopBench
+from benchmarks.perf.machine import describe
 from benchmarks.result import finish
 from benchmarks.server import server_ms
-
 from builders.tiny_chat import MID, write_tiny_chat
-from benchmarks.perf.machine import describe
+from runtime.command_line import run_command
 from runtime.families.fun_audio_chat.config import ModelConfig
 from runtime.families.fun_audio_chat.tensors import all_shapes
-from runtime.command_line import run_command
 from runtime.frontend.tokenizer import ChatTokenizer
 from runtime.options import Options
 from runtime.products import exact_products

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from benchmarks.result import finish
 
+from benchmarks.result import finish
 from runtime.command_line import run_command
 from runtime.errors import ServeError
 from runtime.options import Options

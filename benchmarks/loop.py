@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from runtime.families.fun_audio_chat.answer import Answer
-from runtime.families.fun_audio_chat.config import ModelConfig
 from runtime.engines.build import build_frame_loop
 from runtime.engines.options import EngineOptions
+from runtime.families.fun_audio_chat.answer import Answer
+from runtime.families.fun_audio_chat.config import ModelConfig
 from runtime.frontend.tokenizer import ChatTokenizer
 from runtime.params import AnswerParams, SamplingParams
 from runtime.scheduling.stream import Prompt, Stream

@@ -25,11 +25,11 @@ from builders.tensorrt.target import LanguageBuild
 from builders.tensorrt.toolchain import find_toolchain
 from builders.tiny_chat import write_tiny_chat
 from builders.tiny_cosyvoice import write_tiny_cosyvoice
-from runtime.families.fun_audio_chat.config import ModelConfig
 from runtime.checkpoint.weights import weight_files
 from runtime.engines.options import EngineOptions
 from runtime.errors import BuildError
-from runtime.manifest import FileFacts, Manifest, place_of
+from runtime.families.fun_audio_chat.config import ModelConfig
+from runtime.manifest import FileFacts, Manifest, installed, place_of
 from runtime.options import (
     CUDA,
     ENCODER_GRAPH,
@@ -42,7 +42,6 @@ from runtime.options import (
     Token2WavOptions,
 )
 from runtime.requests.limits import RequestLimits
-from runtime.versions import installed
 
 VERSIONED = ("torch", "onnx", "onnxscript", "onnxruntime", "transformers", "numpy")
 TINY_CHAT, TINY_COSYVOICE = "tiny/fun_audio_chat", "tiny/cosyvoice3"

@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 
 from builders.onnx_export import export_checked
-from runtime.families.fun_audio_chat.config import EncoderConfig, ModelConfig
-from runtime.families.fun_audio_chat.tensors import encoder_shapes
 from runtime.checkpoint.weights import load_weights
+from runtime.families.fun_audio_chat.config import EncoderConfig, ModelConfig
 from runtime.families.fun_audio_chat.encoder import AudioEncoder
+from runtime.families.fun_audio_chat.tensors import encoder_shapes
 
 PROBE_FRAMES = (1, 2, 37, 200)  # windows of several fillings, so that masks and the lone row are exercised
 

@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from builders.noise_recipe import SECONDS, write_noise
 from builders.onnx_export import export_checked
+from builders.sound_sizes import sizes_of
+from builders.voices import read_voices
 from runtime.token2wav.config import POSITION_KERNEL, SMOOTHING_KERNEL, Token2WavConfig
-from runtime.token2wav.vocoder.context import DECODER_LOOKAHEAD, PITCH_LOOKAHEAD
 from runtime.token2wav.flow.net import EulerStep, Flow, FlowFront
 from runtime.token2wav.layout import FRONT_GRAPH, NO_BLOCK, STEP_GRAPHS, VOCODER_GRAPH, VOICES
-from builders.noise_recipe import SECONDS, write_noise
-from builders.sound_sizes import sizes_of
+from runtime.token2wav.vocoder.context import DECODER_LOOKAHEAD, PITCH_LOOKAHEAD
 from runtime.token2wav.vocoder.net import Vocoder
-from builders.voices import read_voices
 from runtime.token2wav.weights import load_module
 
 FLOW_FILE, VOCODER_FILE = "flow.pt", "hift.pt"

@@ -5,21 +5,21 @@ from __future__ import annotations
 import numpy as np
 
 from builders.opening import PROBE_S, Inputs
-from runtime.families.fun_audio_chat.config import ModelConfig
+from builders.sound_sizes import sizes_of
 from runtime.checkpoint.files import reason
+from runtime.engines.kv_cache import KvCache
 from runtime.engines.options import EngineOptions
 from runtime.engines.sizes import engine_shape
 from runtime.errors import BuildError, InvalidRequest
+from runtime.families.fun_audio_chat.config import ModelConfig
 from runtime.frontend.audio import to_model_rate
 from runtime.frontend.mel import position_hz
-from runtime.engines.kv_cache import KvCache
-from runtime.manifest import PACKAGE_ROOT, REPOSITORY
 from runtime.graphs.memory import HostMemory
+from runtime.manifest import PACKAGE_ROOT, REPOSITORY
 from runtime.options import CPU, Options, Token2WavOptions
 from runtime.scheduling.scheduler import Scheduler
 from runtime.token2wav.config import Token2WavConfig
 from runtime.token2wav.flow.cache import FlowCache
-from builders.sound_sizes import sizes_of
 
 WARMUP_TOKENS = PACKAGE_ROOT / REPOSITORY / "fun_audio_chat" / "warmup" / "warmup_tokens"  # little-endian int32
 

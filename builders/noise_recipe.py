@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from runtime.token2wav.config import Token2WavConfig
-from runtime.token2wav.vocoder.context import PITCH_KERNEL, PITCH_LAYERS, PITCH_LOOKAHEAD
 from runtime.token2wav.layout import MEL_NOISE, SOURCE_NOISE
+from runtime.token2wav.vocoder.context import PITCH_KERNEL, PITCH_LAYERS, PITCH_LOOKAHEAD
 
 SECONDS = 300  # what the authors' buffers hold; beyond it the index wraps
 SEED = 0

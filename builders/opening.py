@@ -12,26 +12,26 @@ import torch
 from torch import nn
 
 from builders.export_token2wav import FLOW_FILE, VOCODER_FILE
-from runtime.families.fun_audio_chat.config import CONFIG_FILE, GENERATION_FILE, ModelConfig
+from builders.voices import read_voices
 from runtime.checkpoint.fields import Fields
 from runtime.checkpoint.files import exists, naming, one_line, shown
 from runtime.checkpoint.keys import unknown_keys
-from runtime.families.fun_audio_chat.tensors import all_shapes
 from runtime.checkpoint.shards import INDEX_FILE, SINGLE_FILE
 from runtime.checkpoint.weights import check_weights
 from runtime.errors import BuildError
-from runtime.frontend.mel import SPEECH_TOKEN_HZ, log_mel, placeholders
+from runtime.families.fun_audio_chat.config import CONFIG_FILE, GENERATION_FILE, ModelConfig
+from runtime.families.fun_audio_chat.encoder_stage import EncoderStage
 from runtime.families.fun_audio_chat.prompt import PromptBuilder, single_turn
+from runtime.families.fun_audio_chat.tensors import all_shapes
+from runtime.frontend.mel import SPEECH_TOKEN_HZ, log_mel, placeholders
 from runtime.frontend.tokenizer import ChatTokenizer
 from runtime.options import CPU, CUDA, Options
-from runtime.families.fun_audio_chat.encoder_stage import EncoderStage
 from runtime.token2wav.build import open_flow, open_vocoder
 from runtime.token2wav.config import YAML_FILE, Token2WavConfig
 from runtime.token2wav.flow.net import Flow
 from runtime.token2wav.flow.stage import read_voice_vectors
 from runtime.token2wav.layout import VOICES, Sizes
 from runtime.token2wav.vocoder.net import Vocoder
-from builders.voices import read_voices
 from runtime.token2wav.weights import fitting_tensors
 
 TOKENIZER, TEMPLATE = "tokenizer", "chat_template"

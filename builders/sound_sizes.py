@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from runtime.token2wav.config import EULER_STEPS, POSITION_KERNEL, SMOOTHING_KERNEL, Token2WavConfig
-from runtime.token2wav.vocoder.context import left_frames
 from runtime.token2wav.layout import Sizes
+from runtime.token2wav.vocoder.context import left_frames
 
 
 def sizes_of(config: Token2WavConfig, voices: tuple[str, ...]) -> Sizes:

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import torch
 
-from runtime.families.fun_audio_chat.config import CONFIG_FILE, ModelConfig
 from runtime.checkpoint.files import reason
-from runtime.families.fun_audio_chat.tensors import backbone_shapes, encoder_shapes, speech_shapes
 from runtime.checkpoint.weights import check_finite, weight_files
 from runtime.errors import BuildError
+from runtime.families.fun_audio_chat.config import CONFIG_FILE, ModelConfig
+from runtime.families.fun_audio_chat.tensors import backbone_shapes, encoder_shapes, speech_shapes
 from runtime.manifest import PACKAGE_ROOT, FileFacts, Manifest, Step, place_of
 
 PROBE_BYTES = 1 << 16

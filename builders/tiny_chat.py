@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import save_file
 
 from builders.tiny_text import write_tokenizer
+from runtime.checkpoint.weights import INDEX_FILE
 from runtime.families.fun_audio_chat.config import ModelConfig
 from runtime.families.fun_audio_chat.tensors import all_shapes
-from runtime.checkpoint.weights import INDEX_FILE
 
 # The codebook is as large as the released one, so that token2wav sees every id.
 CODEBOOK_SIZE, SPEECH_BOS, SPEECH_EOS, SPEECH_PAD = 6565, 6561, 6562, 6563

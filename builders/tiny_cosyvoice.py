@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from builders.voices import PREFERRED, VOICES_FILE
 from runtime.token2wav.config import YAML_FILE, Token2WavConfig
 from runtime.token2wav.flow.net import Flow
 from runtime.token2wav.vocoder.net import Vocoder
-from builders.voices import PREFERRED, VOICES_FILE
 
 # What is not a size is as released.
 DOCUMENT = """\

@@ -1,6 +1,6 @@
 """Real packages of others that tests load beside ours: fetched with pip, unpacked below ``.venv``, never installed.
 
-``python builders/upstream.py`` fetches all. A test that needs one skips where it cannot be had, unless
+``python -m builders.upstream`` fetches all. A test that needs one skips where it cannot be had, unless
 ``UPSTREAM_REQUIRED`` is set, as `make check-tensorrt` and continuous integration do.
 """
 

@@ -97,6 +97,12 @@ class BuildError(ServeError):
     code = "INTERNAL"
 
 
+class AlreadyServed(ServeError):
+    """Another supervisor runs on the same built folder."""
+
+    code = "UNAVAILABLE"
+
+
 # Names are those of triton_python_backend_utils.TritonError and of gRPC's StatusCode.
 TRITON_CODES: dict[str, str] = {
     "INVALID_ARG": "INVALID_ARG",

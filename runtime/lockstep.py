@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 import torch
 
-from runtime.families.fun_audio_chat.config import SpeechIds
 from runtime.engines.base import Engine
 from runtime.engines.kv_cache import KvCache
-from runtime.families.fun_audio_chat.projections import Projections
 from runtime.engines.packer import Bindings, Packer, Row, advance
+from runtime.families.fun_audio_chat.config import SpeechIds
+from runtime.families.fun_audio_chat.projections import Projections
 from runtime.sampling import Sampler
 from runtime.scheduling.scheduler import Chunk, Plan
 from runtime.scheduling.stream import Stream

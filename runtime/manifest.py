@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,6 +15,8 @@ FORMAT = 1  # raise when a folder of an older format can no longer be served
 HASH_BLOCK = 1 << 22
 PACKAGE_ROOT = Path(__file__).resolve().parents[1]
 REPOSITORY = "model_repository"
+# Another distribution with the same module, which an operator may have put in its place.
+REPLACEMENTS = {"onnxruntime": "onnxruntime-gpu"}
 PLACE = b"instance_group "  # begins the line of a configuration that says where its model runs
 
 
@@ -135,3 +138,13 @@ def _stale(problem: str, folder: Path) -> BuildError:
     return BuildError(
         MANIFEST_FILE, problem, f"run: make build-engines OUT={folder} (with the same MODEL and COSYVOICE)"
     )
+
+
+def installed(name: str) -> str:
+    """Version of a distribution, or of the one that replaces it. Raises PackageNotFoundError."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        if name not in REPLACEMENTS:
+            raise
+        return importlib.metadata.version(REPLACEMENTS[name])

@@ -9,12 +9,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import time
 from pathlib import Path
 
-from runtime.supervisor.errors import AlreadyServed
+from runtime.errors import AlreadyServed
 
 RUN_FOLDER = "run"
 HEARTBEAT_FILE = "heartbeat"
@@ -24,7 +25,7 @@ LOCK_FILE = "lock"
 
 
 class RunFolder:
-    """The control files of one built folder, locked for one supervisor."""
+    """The supervisor's end: the control files of one built folder, locked for one supervisor."""
 
     def __init__(self, out: Path) -> None:
         self.path = out / RUN_FOLDER
@@ -98,6 +99,64 @@ class RunFolder:
             return (self.path / name).stat().st_mtime_ns
         except FileNotFoundError:
             return None
+
+
+class ModelRunFolder:
+    """The model's end of the run folder: reads the drain request, writes live count and heartbeat.
+
+    Args:
+        folder: the run folder; made when it is missing.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
+        self.heartbeat = folder / HEARTBEAT_FILE
+        self._drain, self._live = folder / DRAIN_FILE, folder / LIVE_FILE
+        self._shown = -1
+
+    @property
+    def draining(self) -> bool:
+        """Whether new requests are to be refused."""
+        return self._drain.exists()
+
+    @property
+    def overdue(self) -> bool:
+        """Whether live requests have had their time."""
+        try:
+            text = self._drain.read_text("utf-8")
+        except FileNotFoundError:
+            return False
+        return bool(text) and time.monotonic() >= float(text)
+
+    def show(self, live: int) -> None:
+        """Writes the number of live requests: when it changes, and while draining again and again.
+
+        The supervisor believes a zero only when it was written after the drain began. A full disk ends no
+        service: then it waits for the whole grace period.
+        """
+        if live != self._shown or self.draining:
+            self._shown = live
+            with contextlib.suppress(OSError):
+                replace_text(self._live, str(live))
+
+
+class Liveness:
+    """Whether a thread still runs its loop.
+
+    Args:
+        longest_s: between two touches of a living thread.
+    """
+
+    def __init__(self, longest_s: float) -> None:
+        self._longest_s, self._last = longest_s, time.monotonic()
+
+    def touch(self) -> None:
+        """Called by the thread, once per turn of its loop."""
+        self._last = time.monotonic()
+
+    def alive(self) -> bool:
+        """Whether the last touch is recent. Any thread may ask."""
+        return time.monotonic() - self._last <= self._longest_s
 
 
 def replace_text(path: Path, text: str) -> None:

@@ -1,4 +1,11 @@
-"""Names of the headers that the server, its clients and its operators agree on."""
+"""What server, clients and operators agree on about a connection: headers and keepalive.
+
+An idle peer is given up after ``KEEPALIVE_MS + KEEPALIVE_TIMEOUT_MS``, one that owes an acknowledgement of data
+after the second alone: gRPC makes it the socket's TCP_USER_TIMEOUT, and the answer to a ping queues behind megabytes
+of sound. So it must be longer than a link stalls or a full buffer takes to drain (with 5 s, an answer at 1 Mbit/s
+and one that stalled for 4 s were lost). The server counts pings that come more often than ``MIN_PING_INTERVAL_MS``
+as abuse and closes the connection, so no client may ping faster.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +13,10 @@ KEY_HEADER = "x-api-key"  # Triton forwards it as a request parameter of this na
 TOKEN_HEADER = "authorization"
 ADMIN_HEADER = "x-admin-key"
 GRPC_PREFIX = "triton-grpc-protocol-"  # before the names that Triton's gRPC endpoint checks
+
+KEEPALIVE_MS = 10_000
+KEEPALIVE_TIMEOUT_MS = 20_000
+MIN_PING_INTERVAL_MS = 5_000
 
 
 def bearer(token: str) -> str:

@@ -1,1 +1,1 @@
-"""TODO scripts."""
+"""Programs of a checkout: demo, doctor, table of faults."""

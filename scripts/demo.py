@@ -12,13 +12,12 @@ import sys
 import time
 from pathlib import Path
 
-from question import RATE, question
-
 from client.audio_file import write_wav
 from client.cli import main as ask
 from runtime.command_line import run_command
 from runtime.errors import ServeError
 from runtime.supervisor.launch import ServerProcess
+from scripts.question import RATE, question
 
 MAX_TOKENS = 60
 RESULTS = ("request_0.txt", "request_0.wav", "request_0.json")
@@ -26,7 +25,7 @@ RESULTS = ("request_0.txt", "request_0.wav", "request_0.json")
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    made = argparse.ArgumentParser(prog="scripts/demo.py", description=__doc__)
+    made = argparse.ArgumentParser(prog="python -m scripts.demo", description=__doc__)
     made.add_argument("--out", type=Path, default=Path("build/cpu"), help="built folder (%(default)s)")
     made.add_argument("--output-dir", type=Path, default=Path("output"), help="for question and answer (%(default)s)")
     made.add_argument("--max-tokens", type=int, default=MAX_TOKENS)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from builders import upstream
 
+from builders import upstream
 from runtime.products import exact_products
 from runtime.supervisor.bundle import find_install
 from runtime.supervisor.errors import InstallError
@@ -30,7 +30,7 @@ if find_spec("hypothesis") is not None:  # a bare machine with a GPU runs the te
     hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 BUILT_VARIABLE = "GOLDEN_BUILT"  # a folder that `built` made earlier, to save its minute
-SERVER_FOLDERS = {Path(__file__).parent / name for name in ("server", "serving", "faults", "robust")}
+SERVER_FOLDERS = {Path(__file__).parent / name for name in ("server", "serving", "faults", "endurance")}
 
 
 def pytest_collection_modifyitems(items):

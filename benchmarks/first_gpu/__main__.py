@@ -1,9 +1,9 @@
 """The first minutes on a machine with a GPU, as one command with a folder for its results.
 
-    python3 benchmarks/first_gpu/__main__.py --out FOLDER                     # target cuda: torch >= 2.11, Triton >= 3.6
-    python3 benchmarks/first_gpu/__main__.py --out FOLDER --steps card,checks,gpu,kernels --seconds 300
-    python3 benchmarks/first_gpu/__main__.py --out FOLDER --rehearse          # on a CPU with tiny sizes; its numbers mean nothing
-    python3 benchmarks/first_gpu/__main__.py --out FOLDER --plan container    # an H100 with Docker: target tensorrt, hours
+    python3 -m benchmarks.first_gpu --out FOLDER                    # target cuda: torch >= 2.11, Triton >= 3.6
+    python3 -m benchmarks.first_gpu --out FOLDER --steps card,checks,gpu,kernels --seconds 300
+    python3 -m benchmarks.first_gpu --out FOLDER --rehearse         # on a CPU with tiny sizes; its numbers mean nothing
+    python3 -m benchmarks.first_gpu --out FOLDER --plan container   # an H100 with Docker: target tensorrt, hours
 
 Nothing is installed or fetched, and no .venv is needed (container: Docker fetches the image). Every part is a
 process of its own under a limit: what hangs is killed, and a device error costs one part. ``first_gpu.json`` holds all
@@ -17,7 +17,7 @@ import os
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 MOST_THREADS = 8  # random weights of a billion numbers are drawn on the CPU
 REHEARSAL_STRETCH = 8.0  # interpreted kernels are slow
 
@@ -38,9 +38,7 @@ def arguments() -> argparse.Namespace:
 def main() -> int:
     """Exit status 0 when everything passed, 1 when not, 2 when there is no such step."""
     given = arguments()
-    sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
-    from benchmarks.first_gpu import container
-    from benchmarks.first_gpu import cuda
+    from benchmarks.first_gpu import container, cuda
     from benchmarks.first_gpu.plan import stretched
     from benchmarks.first_gpu.run import FirstRun, budget
 

@@ -44,7 +44,7 @@ def cuda_plan(root: Path, python: str, out: Path, rehearse: bool) -> list[Step]:
 
     def bench(name: str, parts: str, limit_s: float, usual_s: float, fails: str, *more: str) -> Step:
         result = f"{name}.json"
-        command = (python, "benchmarks/gpu/__main__.py", "--parts", parts, "--json", str(out / result))
+        command = (python, "-m", "benchmarks.gpu", "--parts", parts, "--json", str(out / result))
         # What is late says so by itself; the limit is for what does not come back.
         command += ("--deadline", f"{limit_s - 10:.0f}", *size, *more)
         return single(name, command, limit_s, usual_s, fails, result)

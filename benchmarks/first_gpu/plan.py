@@ -17,7 +17,7 @@ class Part:
         limit_s: after so many seconds it is killed, with all that it started.
         usual_s: what it should take; an estimate until a run has shown it.
         counted: tests, of which some must have passed: on a GPU that torch does not see all are skipped.
-        result: name of the JSON file that ``benchmarks/gpu/__main__.py`` writes there, empty for other commands.
+        result: name of the JSON file that ``benchmarks.gpu`` writes there, empty for other commands.
     """
 
     name: str

@@ -1,1 +1,1 @@
-"""Parts of ``benchmarks/gpu/__main__.py``."""
+"""Speed on a GPU with random weights at the released sizes."""

@@ -1,7 +1,7 @@
 """Speed on a GPU with random weights at the released sizes. No network, no files but the result.
 
-    python benchmarks/gpu/__main__.py                       # needs torch >= 2.11 and Triton >= 3.6, nothing installed
-    python benchmarks/gpu/__main__.py --tiny --device cpu   # rehearsal: shows that the script runs; its numbers mean nothing
+    python -m benchmarks.gpu                       # needs torch >= 2.11 and Triton >= 3.6, nothing installed
+    python -m benchmarks.gpu --tiny --device cpu   # rehearsal: shows that the script runs; its numbers mean nothing
 
 Kernels are checked against their twins and recorded frames against eager ones first; a failed check, or a part
 that could not run, is exit status 1 and stops no other part. Then rows, printed as they are measured: milliseconds,
@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 DEADLINE_S = 540.0  # a minute less than a machine may be lent for
 
@@ -75,8 +75,8 @@ def main() -> int:
     began, given = time.monotonic(), arguments()
     if given.device == "cpu":
         os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported
-    sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
     import torch
+
     from benchmarks.gpu.run import chosen, run
 
     try:

@@ -13,15 +13,15 @@ import torch
 from benchmarks.gpu.counts import Counts
 from benchmarks.gpu.sizes import BenchSizes
 from kernels.ops import Ops
-from runtime.families.fun_audio_chat.answer import Answer
-from runtime.families.fun_audio_chat.tensors import all_shapes
-from runtime.engines.options import EngineOptions
-from runtime.families.fun_audio_chat.build import assemble_overlap, build_steps, matrix_for
-from runtime.graphs.executor import Executor
-from runtime.frames.loop import OverlapLoop
-from runtime.families.fun_audio_chat.recorded import FrameModel
-from runtime.frames.batches import RecordedFrames
 from runtime.engines.kv_cache import KvCache
+from runtime.engines.options import EngineOptions
+from runtime.families.fun_audio_chat.answer import Answer
+from runtime.families.fun_audio_chat.build import assemble_overlap, build_steps, matrix_for
+from runtime.families.fun_audio_chat.recorded import FrameModel
+from runtime.families.fun_audio_chat.tensors import all_shapes
+from runtime.frames.batches import RecordedFrames
+from runtime.frames.loop import OverlapLoop
+from runtime.graphs.executor import Executor
 from runtime.params import AnswerParams, SamplingParams
 from runtime.scheduling.stream import Prompt, Stream
 

@@ -11,10 +11,10 @@ from benchmarks.gpu.language import LanguageBench
 from benchmarks.gpu.measure import NAIVE_RUNS, RUNS_TOGETHER, WARM_UPS, Clock, Measured
 from benchmarks.gpu.naive import NaiveFrames
 from runtime.families.fun_audio_chat.build import assemble_overlap
-from runtime.graphs.executor import Executor
-from runtime.frames.loop import OverlapLoop
 from runtime.families.fun_audio_chat.recorded import FrameModel
 from runtime.frames.batches import RecordedFrames
+from runtime.frames.loop import OverlapLoop
+from runtime.graphs.executor import Executor
 
 FUSED_STREAMS = (1, 8)
 NO_ROOM = "no memory for the baseline"

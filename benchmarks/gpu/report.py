@@ -1,6 +1,6 @@
 """Page and plots of stored results of ``bench_gpu.py``. Reads JSON, measures nothing.
 
-python benchmarks/gpu/report.py benchmarks/results/gpu_*.json --to benchmarks/results
+python -m benchmarks.gpu.report benchmarks/results/gpu_*.json --to benchmarks/results
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ from typing import Any
 
 from benchmarks.gpu.plots import baseline, draw, floor_ms, heading
 from benchmarks.gpu.run import TOOL
-
-from client.errors import ChatError
 from benchmarks.perf.report import read_stored
 from benchmarks.perf.tables import number, table
+from client.errors import ChatError
 from runtime.command_line import run_command
 
 PAGE = "gpu.md"

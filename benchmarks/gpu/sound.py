@@ -15,20 +15,20 @@ from torch import nn
 from benchmarks.gpu.language import LanguageBench
 from benchmarks.gpu.measure import Clock, Measured
 from benchmarks.gpu.sizes import BenchSizes
+from builders.sound_sizes import sizes_of
 from kernels.ops import ops_for
 from runtime.contracts import ChunkFlag
+from runtime.errors import EngineFault
+from runtime.families.fun_audio_chat.encoder import AudioEncoder
+from runtime.graphs.executor import Executor, executor_for
 from runtime.graphs.recorded import DeviceGraph
 from runtime.graphs.recorded_sizes import encoder_rule, vocoder_calls
-from runtime.errors import EngineFault
-from runtime.graphs.executor import Executor, executor_for
-from runtime.families.fun_audio_chat.encoder import AudioEncoder
 from runtime.token2wav.config import Token2WavConfig
 from runtime.token2wav.device_build import assemble_flow, vocoder_graph
-from runtime.token2wav.flow.net import Flow
 from runtime.token2wav.flow.cache import block_bytes, stream_bytes
+from runtime.token2wav.flow.net import Flow
 from runtime.token2wav.layout import Sizes
 from runtime.token2wav.shapes import vocoder_profile
-from builders.sound_sizes import sizes_of
 from runtime.token2wav.vocoder.net import Vocoder
 from runtime.token2wav.vocoder.stage import VocoderStage
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from client.access import OPEN, Access
 from benchmarks.perf.analyzer import Point, analyzed
 from benchmarks.perf.analyzer_install import Analyzer
 from benchmarks.perf.level import level
 from benchmarks.perf.load import LoadSpec, loaded
 from benchmarks.perf.outcome import Outcome
+from client.access import OPEN, Access
 
 TOLERANCE = 0.10  # of the first-audio p50
 NAMES = ("perf_analyzer", "load")

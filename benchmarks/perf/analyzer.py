@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from client.access import OPEN, Access, metadata_of
-from client.errors import ChatError
 from benchmarks.perf.analyzer_install import Analyzer
 from benchmarks.perf.clips import write_input_data
 from benchmarks.perf.level import CLOSED, POISSON, failed_level, level
 from benchmarks.perf.outcome import Outcome
 from benchmarks.perf.profile import TruncatedExport, read_export
+from client.access import OPEN, Access, metadata_of
+from client.errors import ChatError
 from runtime.contracts import FUN_AUDIO_CHAT
 
 TRIES = 3  # of a level whose export was cut off

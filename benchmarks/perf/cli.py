@@ -11,18 +11,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from client.access import Access, access_of, add_access
-from client.errors import ChatError
-from client.parameters import parameter_set
-from benchmarks.perf import agreement
-from benchmarks.perf import analyzer
-from benchmarks.perf import load
-from benchmarks.perf import report
+from benchmarks.perf import agreement, analyzer, load, report
 from benchmarks.perf.analyzer_install import find_analyzer
 from benchmarks.perf.clips import load_clips
 from benchmarks.perf.level import CLOSED, LISTENERS, POISSON
 from benchmarks.perf.run import add_level, document, header, save, summary
 from benchmarks.perf.target import server_at, warm_up
+from client.access import Access, access_of, add_access
+from client.errors import ChatError
+from client.parameters import parameter_set
 from runtime.errors import ServeError
 from runtime.supervisor.config import Addresses
 

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.perf.level import CLOSED, LISTENERS, POISSON, level
+from benchmarks.perf.outcome import Arrival, Outcome, outcome_of
 from client.access import OPEN, Access
 from client.aio import AsyncChatClient, AsyncChatStream
 from client.errors import ChatError
-from benchmarks.perf.level import CLOSED, LISTENERS, POISSON, level
-from benchmarks.perf.outcome import Arrival, Outcome, outcome_of
 from client.retry import NO_RETRY
 
 OUTPUTS = {"s2s": ("text", "audio", "finish_reason"), "s2t": ("text", "finish_reason")}  # what an application needs

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from client.errors import ChatError
 from benchmarks.perf.level import UNITS
+from client.errors import ChatError
 
 Run = Mapping[str, Any]
 Levels = Sequence[Mapping[str, Any]]

@@ -13,8 +13,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from client.errors import ChatError
 from benchmarks.perf.outcome import Arrival, Outcome, outcome_of
+from client.errors import ChatError
 
 NS = 1e9
 # The export spells every sample of every chunk out: 10 MB per 10 s of sound. Each list is cut to its length first.

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from client.errors import ChatError
 from benchmarks.perf.plots import draw
 from benchmarks.perf.run import FORMAT
 from benchmarks.perf.tables import comparison, number, run_section, table
+from client.errors import ChatError
 
 REPORT = "report.md"
 INTRODUCTION = (

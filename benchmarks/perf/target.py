@@ -6,10 +6,10 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from benchmarks.perf.clips import made_question
 from client.access import OPEN, Access
 from client.client import ChatClient
 from client.errors import ChatError
-from benchmarks.perf.clips import made_question
 from client.probe import answers
 from client.request import DEFAULT_RATE
 from runtime.supervisor.config import PUBLIC_MODEL, Addresses

@@ -11,11 +11,11 @@ import json
 import sys
 from pathlib import Path
 
+from builders.parity.comparison import TARGETS, Comparison
+from builders.parity.report import table
 from runtime.command_line import run_command
 from runtime.errors import ServeError
 from runtime.options import Options
-from builders.parity.comparison import TARGETS, Comparison
-from builders.parity.report import table
 
 
 def parser() -> argparse.ArgumentParser:

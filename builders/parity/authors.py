@@ -20,17 +20,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from builders.parity.questions import Asked, FrontEnd, ask, same
+from builders.parity.report import BOUNDS
+from builders.parity.vectors import Recorded, read_vectors
 from kernels.linear import Matrix
-from runtime.families.fun_audio_chat.config import ModelConfig
 from runtime.command_line import run_command
 from runtime.engines.options import DTYPES, LINEARS, EngineOptions
 from runtime.errors import ServeError
 from runtime.families.fun_audio_chat.build import build_overlap_loop
-from runtime.graphs.executor import EagerExecutor, gpu_device
+from runtime.families.fun_audio_chat.config import ModelConfig
 from runtime.frames.loop import OverlapLoop
-from builders.parity.questions import Asked, FrontEnd, ask, same
-from builders.parity.report import BOUNDS
-from builders.parity.vectors import Recorded, read_vectors
+from runtime.graphs.executor import EagerExecutor, gpu_device
 
 SPARE_POSITIONS = 8
 

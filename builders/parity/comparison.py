@@ -7,21 +7,21 @@ from dataclasses import replace
 
 import torch
 
-from runtime.families.fun_audio_chat.config import ModelConfig
-from runtime.families.fun_audio_chat.tensors import backbone_shapes, speech_shapes
+from builders.parity.cases import Case, five_cases
+from builders.parity.engines import Weights, compiled_engine, kernel_engine, parity_profile, precision_of, torch_engine
+from builders.parity.play import Output, Player, Trace
+from builders.parity.report import BOUNDS, Finding, compare
+from builders.parity.traces import backbone_traces, prompt_lengths, prompt_states, speech_traces
 from runtime.checkpoint.weights import load_weights
 from runtime.engines.base import Engine
 from runtime.engines.options import DENSE, DTYPES
 from runtime.engines.trtllm.files import BACKBONE_ENGINE, SPEECH_ENGINE
 from runtime.engines.trtllm.spec import EngineProfile
 from runtime.errors import BuildError
+from runtime.families.fun_audio_chat.config import ModelConfig
 from runtime.families.fun_audio_chat.projections import Projections
+from runtime.families.fun_audio_chat.tensors import backbone_shapes, speech_shapes
 from runtime.options import Options
-from builders.parity.cases import Case, five_cases
-from builders.parity.engines import Weights, compiled_engine, kernel_engine, parity_profile, precision_of, torch_engine
-from builders.parity.play import Output, Player, Trace
-from builders.parity.report import BOUNDS, Finding, compare
-from builders.parity.traces import backbone_traces, prompt_lengths, prompt_states, speech_traces
 
 TARGETS = ("cpu", "cuda", "tensorrt")
 Say = Callable[[str], None]

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import torch
 
+from builders.parity.cases import Case, Join, Leave, Piece, Step
 from runtime.engines.base import Engine
 from runtime.engines.kv_cache import KvCache
 from runtime.engines.packer import Packer, Row
-from builders.parity.cases import Case, Join, Leave, Piece, Step
 
 SHUFFLE_SEED = 5
 

@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from runtime.families.fun_audio_chat.config import ModelConfig
-from runtime.graphs.recorded import DeviceGraph
+from builders.parity.report import BOUNDS
 from runtime.errors import BuildError
-from runtime.frontend.mel import log_mel, speech_frames
+from runtime.families.fun_audio_chat.config import ModelConfig
+from runtime.families.fun_audio_chat.device_encoder import device_encoder
+from runtime.families.fun_audio_chat.encoder_stage import encoder_profile
 from runtime.families.fun_audio_chat.prompt import AUDIO_TURN, Message, PromptBuilder
+from runtime.frontend.mel import log_mel, speech_frames
 from runtime.frontend.tokenizer import ChatTokenizer
 from runtime.frontend.windows import WindowShape, encode_clips
-from runtime.families.fun_audio_chat.device_encoder import device_encoder
+from runtime.graphs.recorded import DeviceGraph
 from runtime.options import TORCH, EncoderOptions
-from builders.parity.report import BOUNDS
-from runtime.families.fun_audio_chat.encoder_stage import encoder_profile
 from runtime.scheduling.stream import Prompt
 
 AUDIO_FOLDER = "audio"

@@ -7,11 +7,11 @@ from itertools import cycle, islice
 
 import torch
 
-from runtime.families.fun_audio_chat.config import ModelConfig
-from runtime.frontend.tokenizer import ChatTokenizer
-from runtime.families.fun_audio_chat.projections import Projections
 from builders.parity.cases import GENERATED
 from builders.parity.play import Output, Trace
+from runtime.families.fun_audio_chat.config import ModelConfig
+from runtime.families.fun_audio_chat.projections import Projections
+from runtime.frontend.tokenizer import ChatTokenizer
 
 # Ordinary text: on it the margins between the best ids are those of real use, on random ids they are tiny.
 TEXT = (

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from builders.parity.questions import Question, read_question
+from runtime.errors import BuildError
 from runtime.families.fun_audio_chat.answer import Answer
 from runtime.families.fun_audio_chat.config import ModelConfig
-from runtime.errors import BuildError
 from runtime.params import AnswerParams, SamplingParams
-from builders.parity.questions import Question, read_question
 from runtime.scheduling.stream import Prompt, Stream
 
 MANIFEST = "manifest.json"

@@ -8,9 +8,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from runtime.families.fun_audio_chat.config import DecoderConfig, ModelConfig
-from runtime.families.fun_audio_chat.tensors import BACKBONE, CODEBOOK, SPEECH_STACK, Shapes, backbone_shapes, speech_shapes
 from runtime.engines.trtllm.files import BACKBONE_ENGINE, SPEECH_ENGINE
+from runtime.families.fun_audio_chat.config import DecoderConfig, ModelConfig
+from runtime.families.fun_audio_chat.tensors import (
+    BACKBONE,
+    CODEBOOK,
+    SPEECH_STACK,
+    Shapes,
+    backbone_shapes,
+    speech_shapes,
+)
 
 BACKBONE_HEAD = "language_model.lm_head.weight"
 SPEECH_MATCHING = "audio_invert_tower.output_matching.weight"

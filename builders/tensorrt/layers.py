@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 
 from runtime.command_line import run_command
-from runtime.graphs.tensorrt import Plan, load_tensorrt
 from runtime.graphs.plan import PLAN_SUFFIX
+from runtime.graphs.tensorrt import Plan, load_tensorrt
 
 KIND, KERNEL = "LayerType", "TacticName"  # of a layer as TensorRT describes it in detail
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from builders.steps import BuildStep
-from runtime.graphs.tensorrt import load_tensorrt
 from runtime.errors import BuildError
 from runtime.graphs.shapes import Profile
+from runtime.graphs.tensorrt import load_tensorrt
 
 WORKSPACE_BYTES = 4 << 30
 OPTIMIZATION_LEVEL = 3  # of 5; the default, written down because the timing cache depends on it

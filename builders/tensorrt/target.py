@@ -18,12 +18,12 @@ from builders.tensorrt.precision import Precision
 from builders.tensorrt.preflight import Needs
 from builders.tensorrt.profiles import Profile
 from builders.tensorrt.toolchain import Toolchain
-from runtime.families.fun_audio_chat.config import ModelConfig
 from runtime.checkpoint.weights import weight_files
 from runtime.engines.options import EngineOptions
 from runtime.engines.sizes import backbone_profile, speech_profile
 from runtime.engines.trtllm.files import ENGINE_FILE, ENGINES, check_config
 from runtime.engines.trtllm.spec import EngineProfile
+from runtime.families.fun_audio_chat.config import ModelConfig
 
 CHECKPOINTS = "checkpoints"
 CONVERTER = (

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import torch
 
-from runtime.families.fun_audio_chat.config import ModelConfig
-from runtime.families.fun_audio_chat.tensors import BACKBONE, CODEBOOK, SPEECH_STACK, backbone_shapes, speech_shapes
 from runtime.checkpoint.weights import load_weights
 from runtime.engines.base import Engine
+from runtime.engines.kv_cache import KvCache
 from runtime.engines.options import CUDA, EngineOptions
 from runtime.engines.sizes import engine_shape
 from runtime.engines.torch_engine import TorchEngine
-from runtime.frame_loop import FrameLoop
-from runtime.engines.kv_cache import KvCache
-from runtime.lockstep import Lockstep
+from runtime.families.fun_audio_chat.config import ModelConfig
 from runtime.families.fun_audio_chat.projections import Projections
+from runtime.families.fun_audio_chat.tensors import BACKBONE, CODEBOOK, SPEECH_STACK, backbone_shapes, speech_shapes
+from runtime.frame_loop import FrameLoop
+from runtime.lockstep import Lockstep
 from runtime.sampling import Sampler
 from runtime.scheduling.scheduler import Scheduler
 

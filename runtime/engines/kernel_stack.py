@@ -15,10 +15,10 @@ from kernels.fused import FUSED_ROWS
 from kernels.linear import Dense, Matrix
 from kernels.ops import Ops
 from kernels.paged_rows import Pool
-from runtime.families.fun_audio_chat.config import DecoderConfig
 from runtime.engines.base import EngineShape
-from runtime.graphs.device import give_back
 from runtime.engines.torch_engine import fuse_layer
+from runtime.families.fun_audio_chat.config import DecoderConfig
+from runtime.graphs.device import give_back
 
 MakeMatrix = Callable[[torch.Tensor], Matrix]
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from runtime.families.fun_audio_chat.config import DecoderConfig, ModelConfig
 from runtime.engines.base import EngineShape
 from runtime.engines.options import EngineOptions
 from runtime.engines.trtllm.spec import EngineProfile
 from runtime.errors import BuildError
+from runtime.families.fun_audio_chat.config import DecoderConfig, ModelConfig
 
 
 def engine_shape(decoder: DecoderConfig, options: EngineOptions, positions_per_token: int) -> EngineShape:

@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 
 from kernels.linear import filled
+from runtime.engines.base import EngineOutputs, EngineShape
 from runtime.engines.torch_attention import attend, plan_last_rows, plan_pages, write_kv
 from runtime.families.fun_audio_chat.config import DecoderConfig
-from runtime.engines.base import EngineOutputs, EngineShape
 
 
 @dataclass(frozen=True, slots=True)

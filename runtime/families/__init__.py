@@ -1,1 +1,1 @@
-"""Torch modules around the engines: encoder, speech head projections."""
+"""One folder per model family."""

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from runtime.graphs.executor import Executor, Work
 from runtime.families.fun_audio_chat.steps import FrameSteps
+from runtime.graphs.executor import Executor, Work
 
 SMALL = (1, 2, 4)
 STEP = 8  # between larger buckets: at most this many rows for nobody

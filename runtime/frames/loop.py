@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
+from runtime.families.fun_audio_chat.state import check_stream
 from runtime.frame_loop import FrameLoop, StreamFrame
 from runtime.graphs.executor import Ticket
-from runtime.families.fun_audio_chat.state import check_stream
 from runtime.scheduling.scheduler import Plan, Scheduler
 from runtime.scheduling.stream import Stream
 

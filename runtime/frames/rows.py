@@ -15,9 +15,9 @@ import torch
 
 from kernels.paged_rows import TILE_ROWS, cut_tiles
 from runtime.engines.kernel_stack import Rows
-from runtime.graphs.executor import Executor, Work
-from runtime.families.fun_audio_chat.steps import FrameSteps
 from runtime.families.fun_audio_chat.projections import Projections
+from runtime.families.fun_audio_chat.steps import FrameSteps
+from runtime.graphs.executor import Executor, Work
 
 BUCKETS = (32, 64, 128)  # rows of the backbone; more take the device longer than the host
 CHUNKS = 8  # of one recorded pass at most: each may leave a tile that is not full

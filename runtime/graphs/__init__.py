@@ -1,1 +1,1 @@
-"""TODO runtime/graphs."""
+"""Feed-forward nets: arrays by name in, arrays by name out, in ONNX Runtime, TensorRT or recorded torch."""

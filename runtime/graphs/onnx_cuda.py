@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from runtime.graphs.recorded import DeviceGraph, Rule
 from runtime.errors import BuildError
 from runtime.graphs.executor import EagerExecutor
 from runtime.graphs.onnx import CPU_PROVIDER, CUDA_PROVIDER, has_provider, onnx_version, open_session
+from runtime.graphs.recorded import DeviceGraph, Rule
 from runtime.options import ONNX, TORCH
 
 OUTPUT_TYPES = {"tensor(float)": torch.float32, "tensor(int64)": torch.int64}

@@ -1,1 +1,1 @@
-"""TODO runtime/requests."""
+"""What a client may ask: parameters, messages, limits."""

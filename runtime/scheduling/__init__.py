@@ -1,1 +1,1 @@
-"""TODO runtime/scheduling."""
+"""Which streams run in a step: slots, cache blocks, order of admission. Plain Python, knows no model."""

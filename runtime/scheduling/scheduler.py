@@ -1,7 +1,7 @@
 """Who runs in the next step. Plain Python: no tensors, no clock, no threads.
 
 Streams join and leave at step boundaries. A waiting stream is admitted, in the order of
-``runtime.scheduling.waiting``, when a slot and the blocks of both caches for its longest possible answer are free. Prompts are
+``scheduling.waiting``, when a slot and the blocks of both caches for its longest possible answer are free. Prompts are
 prefilled in chunks: all contexts of a step share one budget, so however many streams join, the
 running ones wait for at most one chunk. While streams are joining, running ones that are well ahead
 of their listener stand back: nobody waits for their frames, somebody waits for a first word.
@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from runtime.scheduling.pace import Amounts
-from runtime.errors import InvalidRequest
 from runtime.engines.kv_cache import KvCache
+from runtime.errors import InvalidRequest
 from runtime.scheduling.kv_memory import BlockCopy, KvMemory
+from runtime.scheduling.pace import Amounts
 from runtime.scheduling.stream import Stream
 from runtime.scheduling.waiting import WaitingQueue
 

@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from runtime.scheduling.pace import NOTHING, Amounts, Pace
 from runtime.errors import Overloaded, ServeError
+from runtime.scheduling.pace import NOTHING, Amounts, Pace
 from runtime.scheduling.waiting import Priority, WaitingQueue
 
 UNKNOWN_RETRY_S = 2.0  # hint while nothing is known about the wait: about a short answer

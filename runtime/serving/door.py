@@ -17,15 +17,15 @@ from runtime.errors import Draining, ServeError
 from runtime.logs import log_fault
 from runtime.options import Options
 from runtime.params import DEFAULT_MAX_TOKENS
+from runtime.requests.limits import RequestLimits
+from runtime.requests.parse import outline, parse_parameters
+from runtime.run_folder import ModelRunFolder
 from runtime.scheduling.scheduler import Scheduler
 from runtime.serving.admission import Admission, Bounds, Ticket
 from runtime.serving.keys import KeyCounts
-from runtime.requests.limits import RequestLimits
 from runtime.serving.metrics import Metrics
-from runtime.serving.orders import Orders
-from runtime.serving.unsent import OwedReplies, SureReply
-from runtime.requests.parse import outline, parse_parameters
 from runtime.serving.response import Reply, Timings
+from runtime.serving.unsent import OwedReplies, SureReply
 
 logger = logging.getLogger(__name__)
 
@@ -78,13 +78,13 @@ class Door:
         limits: RequestLimits,
         rate: int,
         scheduler: Scheduler,
-        orders: Orders,
+        run_folder: ModelRunFolder,
         metrics: Metrics,
         hand_over: Callable[[Incoming], None],
         sent_away: Callable[[Ticket], None],
     ) -> None:
         self._limits, self._rate, self._scheduler = limits, rate, scheduler
-        self._orders, self._metrics, self._hand_over = orders, metrics, hand_over
+        self._run_folder, self._metrics, self._hand_over = run_folder, metrics, hand_over
         self.keys, self.owed = KeyCounts(limits), OwedReplies()
         self._closed: ServeError | None = None
         bounds = Bounds(options.max_live, (options.serving.max_wait_s, options.serving.batch_wait_s))
@@ -130,7 +130,7 @@ class Door:
 
     def _enter(self, asked: Asked) -> Ticket:
         self.check_open()
-        if self._orders.draining:
+        if self._run_folder.draining:
             raise Draining("server", "is stopping", "send the request to another server or retry in a minute")
         seen = outline(asked.parameters, asked.samples, self._rate)
         if seen.answer is not None:

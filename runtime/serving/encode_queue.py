@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from runtime.scheduling.waiting import DEFAULT_PRIORITY, Priority, WaitingQueue
 from runtime.serving.stage_guard import StageHangs
 from runtime.serving.stages import Stages
-from runtime.scheduling.waiting import DEFAULT_PRIORITY, Priority, WaitingQueue
 
 Clips = Sequence[np.ndarray]
 Encoded = asyncio.Future[list[np.ndarray]]

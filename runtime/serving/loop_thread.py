@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from runtime.logs import log_fault
 from runtime.frame_loop import FrameLoop, StreamFrame
+from runtime.logs import log_fault
 from runtime.scheduling.stream import Stream
 
 logger = logging.getLogger(__name__)

@@ -12,21 +12,21 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from runtime.errors import NotFound, ServeError
 from runtime.families.fun_audio_chat.answer import Answer
 from runtime.families.fun_audio_chat.config import ModelConfig
-from runtime.errors import NotFound, ServeError
-from runtime.frontend.audio import split_clips, to_model_rate
 from runtime.families.fun_audio_chat.prompt import PromptBuilder, shared_length
+from runtime.frontend.audio import split_clips, to_model_rate
 from runtime.frontend.tokenizer import ChatTokenizer
 from runtime.options import Options
+from runtime.requests.limits import RequestLimits
+from runtime.requests.parse import ChatRequest, parse_request
 from runtime.scheduling.scheduler import Scheduler
+from runtime.scheduling.stream import Prompt, Stream
 from runtime.serving.admission import Ticket
 from runtime.serving.door import Incoming
 from runtime.serving.encode_queue import EncodeQueue
-from runtime.requests.limits import RequestLimits
-from runtime.requests.parse import ChatRequest, parse_request
 from runtime.serving.stages import Stages
-from runtime.scheduling.stream import Prompt, Stream
 from runtime.token2wav.hops import HopPolicy
 from runtime.token2wav.layout import Sizes
 

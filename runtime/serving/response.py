@@ -11,14 +11,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from runtime.families.fun_audio_chat.answer import FAULT, Frame
-from runtime.families.fun_audio_chat.config import SpeechIds
 from runtime.contracts import FUN_AUDIO_CHAT
 from runtime.errors import MEMORY_FULL, EngineFault, stage_fault
-from runtime.logs import kind, log_fault
+from runtime.families.fun_audio_chat.answer import FAULT, Frame
+from runtime.families.fun_audio_chat.config import SpeechIds
 from runtime.frontend.tokenizer import TextStream
-from runtime.serving.sound import Sound
+from runtime.logs import kind, log_fault
 from runtime.scheduling.stream import Stream
+from runtime.serving.sound import Sound
 
 logger = logging.getLogger(__name__)
 FAILED, CANCELLED = "error", "cancelled"

@@ -17,22 +17,21 @@ from runtime.frontend.mel import position_hz
 from runtime.frontend.tokenizer import ChatTokenizer
 from runtime.heap import HeapTrim
 from runtime.options import Options
-from runtime.run_folder import RUN_FOLDER
+from runtime.run_folder import RUN_FOLDER, Liveness, ModelRunFolder
+from runtime.scheduling.stream import Stream
+from runtime.scheduling.waiting import Priority
 from runtime.serving.admission import Ticket
 from runtime.serving.asyncio_thread import AsyncioThread
 from runtime.serving.door import Door, Incoming
-from runtime.serving.shutdown import Endings
-from runtime.serving.stage_guard import GuardedStages
-from runtime.serving.prepare import Intake, Prepared
 from runtime.serving.loop_thread import LoopThread
 from runtime.serving.metrics import Metrics
-from runtime.serving.orders import Orders, Pulse
+from runtime.serving.prepare import Intake, Prepared
 from runtime.serving.response import CANCELLED, Session
+from runtime.serving.shutdown import Endings
 from runtime.serving.sound import Dispatcher, Sound, stream_ids
+from runtime.serving.stage_guard import GuardedStages
 from runtime.serving.stages import Stages
-from runtime.scheduling.stream import Stream
 from runtime.token2wav.layout import Sizes
-from runtime.scheduling.waiting import Priority
 
 
 class ChatService:
@@ -59,7 +58,10 @@ class ChatService:
         self._config, self._poll_s = config, options.serving.cancel_poll_s
         self._sample_rate, self._scheduler = sound.sample_rate, loop.scheduler
         self._tokenizer = ChatTokenizer(config.directory)
-        self._orders, self._pulse = Orders(options.path(RUN_FOLDER)), Pulse(options.serving.heartbeat_s)
+        self._run_folder, self._liveness = (
+            ModelRunFolder(options.path(RUN_FOLDER)),
+            Liveness(options.serving.heartbeat_s),
+        )
         self.metrics = Metrics()
         self._thread = AsyncioThread("service", lambda error: self._endings.thread_lost(error))
         self._aio = self._thread.loop
@@ -68,7 +70,7 @@ class ChatService:
         )
         rate = config.features.sample_rate
         self.door = Door(
-            options, limits, rate, self._scheduler, self._orders, self.metrics, self._submit, self._sent_away
+            options, limits, rate, self._scheduler, self._run_folder, self.metrics, self._submit, self._sent_away
         )
         self._admission = self.door.admission
         self._sessions: dict[Stream, Session] = {}
@@ -80,10 +82,10 @@ class ChatService:
             loop,
             self._frames,
             self._endings.loop_lost,
-            self._orders.heartbeat,
+            self._run_folder.heartbeat,
             options.serving.heartbeat_s,
             self.metrics.step,
-            self._pulse.beats,
+            self._liveness.alive,
         )
         guarded = GuardedStages(stages, patience_s, self._endings.stage_lost)
         self._intake = Intake(options, limits, config, self._tokenizer, self._scheduler, guarded, sound)
@@ -218,7 +220,7 @@ class ChatService:
         """Polls cancellation and deadlines of all requests together and keeps the supervisor's count."""
         heap = HeapTrim()
         while True:
-            self._pulse.beat()
+            self._liveness.touch()
             for session in list(self._sessions.values()):
                 if session.reply.is_cancelled():
                     session.cancel()
@@ -227,12 +229,12 @@ class ChatService:
                     task.cancel()
             for ticket in self._admission.overdue():
                 self._send_away(ticket)
-            if self._orders.overdue:
+            if self._run_folder.overdue:
                 await self._endings.out_of_time()
             if self.door.owed.retry():
                 self._endings.answer_stuck()
             self._observe()
-            self._orders.show(self.live)
+            self._run_folder.show(self.live)
             heap.tick()
             await asyncio.sleep(self._poll_s)
 

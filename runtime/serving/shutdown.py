@@ -8,15 +8,15 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from runtime.families.fun_audio_chat.answer import FAULT
 from runtime.errors import Draining, EngineFault, ServeError
-from runtime.logs import kind, log_fault
+from runtime.families.fun_audio_chat.answer import FAULT
 from runtime.frame_loop import StreamFrame
+from runtime.logs import kind, log_fault
+from runtime.scheduling.stream import Stream
 from runtime.serving.asyncio_thread import AsyncioThread
 from runtime.serving.door import Door, Incoming
-from runtime.serving.stage_guard import Trouble
 from runtime.serving.response import Reply, Session
-from runtime.scheduling.stream import Stream
+from runtime.serving.stage_guard import Trouble
 
 logger = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.wire import ADMIN_HEADER, KEY_HEADER, TOKEN_HEADER, bearer
 from runtime.supervisor.errors import BadAccess
+from runtime.wire import ADMIN_HEADER, KEY_HEADER, TOKEN_HEADER, bearer
 
 ENDPOINTS = (
     "health", "metadata", "inference", "shared-memory", "model-config", "model-repository", "statistics",

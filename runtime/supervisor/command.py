@@ -6,10 +6,10 @@ import json
 from collections.abc import Mapping
 
 from runtime.errors import BuildError
-from runtime.keepalive import KEEPALIVE_MS, KEEPALIVE_TIMEOUT_MS, MIN_PING_INTERVAL_MS
 from runtime.products import exact_products
 from runtime.supervisor.bundle import TritonInstall
 from runtime.supervisor.config import ServerConfig, bracketed
+from runtime.wire import KEEPALIVE_MS, KEEPALIVE_TIMEOUT_MS, MIN_PING_INTERVAL_MS
 
 OPTIONS_FILE = "options.json"
 DEFAULT_THREADS = 1

@@ -27,12 +27,6 @@ class PortInUse(ServeError):
     code = "UNAVAILABLE"
 
 
-class AlreadyServed(ServeError):
-    """Another supervisor runs on the same built folder."""
-
-    code = "UNAVAILABLE"
-
-
 class StartFailed(ServeError):
     """tritonserver ended, refused a model or did not become ready in time."""
 

@@ -14,12 +14,12 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import IO
 
+from runtime.run_folder import RunFolder
 from runtime.supervisor import shared_memory
 from runtime.supervisor.access import new_key
 from runtime.supervisor.bundle import TritonInstall
 from runtime.supervisor.command import command, environment, read_options
 from runtime.supervisor.config import LOAD_ORDER, PUBLIC_MODEL, ServerConfig
-from runtime.run_folder import RunFolder
 from runtime.supervisor.errors import StartFailed
 from runtime.supervisor.flag import Flag
 from runtime.supervisor.hide import hide_arguments

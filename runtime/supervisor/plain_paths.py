@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runtime.manifest import PACKAGE_ROOT
-from runtime.supervisor.bundle import TritonInstall
 from runtime.run_folder import RUN_FOLDER, replace_text
+from runtime.supervisor.bundle import TritonInstall
 from runtime.supervisor.errors import UnusablePath
 
 PLAIN = re.compile(r"[A-Za-z0-9_./+@,=-]+")  # what a shell takes as it stands and ASCII can spell

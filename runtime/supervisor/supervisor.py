@@ -15,10 +15,10 @@ from dataclasses import replace
 from typing import IO
 
 from runtime.manifest import verify
+from runtime.run_folder import RunFolder
 from runtime.supervisor.access import exposure
 from runtime.supervisor.bundle import TritonInstall, find_install
 from runtime.supervisor.config import Addresses, ServerConfig
-from runtime.run_folder import RunFolder
 from runtime.supervisor.errors import ServerDown, StartFailed
 from runtime.supervisor.flag import Flag
 from runtime.supervisor.life import Life, StopRequested

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from runtime.graphs.memory import HostMemory, Memory, TorchMemory
 from runtime.graphs.onnx import OnnxGraph
-from runtime.options import ONNX, TORCH, Options, Token2WavOptions
 from runtime.graphs.shapes import Profile
+from runtime.options import ONNX, TORCH, Options, Token2WavOptions
 from runtime.token2wav.chunks import Graph
 from runtime.token2wav.flow.stage import FlowStage, read_voice_vectors
 from runtime.token2wav.layout import (

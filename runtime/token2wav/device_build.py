@@ -8,14 +8,14 @@ import numpy as np
 import torch
 
 from kernels.ops import Ops, ops_for
+from runtime.graphs.executor import Executor, executor_for
 from runtime.graphs.recorded import DeviceGraph
 from runtime.graphs.recorded_sizes import vocoder_calls, vocoder_rule
-from runtime.graphs.executor import Executor, executor_for
 from runtime.options import TORCH
 from runtime.token2wav.config import Token2WavConfig
 from runtime.token2wav.flow.device_cache import DeviceFlowCache
-from runtime.token2wav.flow.device_step import DeviceStep
 from runtime.token2wav.flow.device_stage import DeviceFlowStage, FlowWork
+from runtime.token2wav.flow.device_step import DeviceStep
 from runtime.token2wav.flow.net import EulerStep, Flow, FlowFront
 from runtime.token2wav.flow.stage import read_voice_vectors
 from runtime.token2wav.layout import MEL_NOISE, SOURCE_NOISE, VOCODER_GRAPH, VOICES, Sizes

@@ -7,10 +7,10 @@ bounds hold for any request. The unbounded prefix of the demo server's policy is
 from __future__ import annotations
 
 from runtime.graphs.shapes import Profile, Span, profile_of
-from runtime.token2wav.vocoder.context import DECODER_LOOKAHEAD, OVERLAP, PITCH_LEFT, PITCH_LOOKAHEAD
 from runtime.token2wav.flow.cache import block_shape, pool_blocks, tail_shape
 from runtime.token2wav.flow.stage import CALL_BLOCKS
 from runtime.token2wav.layout import Sizes
+from runtime.token2wav.vocoder.context import DECODER_LOOKAHEAD, OVERLAP, PITCH_LEFT, PITCH_LOOKAHEAD
 from runtime.token2wav.vocoder.stage import CALL_FRAMES
 
 

@@ -1,1 +1,1 @@
-"""TODO runtime/tritonserver."""
+"""All that touches Triton's Python backend."""

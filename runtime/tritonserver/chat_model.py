@@ -11,10 +11,10 @@ import numpy as np
 
 from runtime.contracts import FUN_AUDIO_CHAT
 from runtime.serving.door import Asked, Check
-from runtime.tritonserver.metrics import MetricBoard
 from runtime.tritonserver.backend import fail, inputs, respond
-from runtime.serving.stages import BlsStages
-from runtime.serving.start import start_service
+from runtime.tritonserver.metrics import MetricBoard
+from runtime.tritonserver.stage_calls import BlsStages
+from runtime.tritonserver.start import start_service
 
 US_PER_S = 1_000_000
 

@@ -9,16 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from client.access import OPEN, Access, access_of, add_access
-from scripts.doctor import deployment
-from scripts.doctor import machine
-from scripts.doctor.finding import FAIL, Finding
 from runtime.supervisor.config import Addresses
+from scripts.doctor import deployment, machine
+from scripts.doctor.finding import FAIL, Finding
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     at = Addresses()
-    made = argparse.ArgumentParser(prog="python -m client doctor", description=__doc__)
+    made = argparse.ArgumentParser(prog="make doctor", description=__doc__)
     made.add_argument("--out", type=Path, default=Path("build/cpu"), help="built folder (%(default)s)")
     made.add_argument("--host", default=at.host)
     for name, port in at.ports().items():

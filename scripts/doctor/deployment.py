@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from client.access import OPEN, Access
-from scripts.doctor.finding import FAIL, OK, WARN, Finding
 from runtime.errors import ServeError
 from runtime.manifest import verify
 from runtime.supervisor.config import PUBLIC_MODEL, Addresses
 from runtime.supervisor.errors import PortInUse
 from runtime.supervisor.ports import check_free, is_local
 from runtime.supervisor.repository import RepositoryApi
+from scripts.doctor.finding import FAIL, OK, WARN, Finding
 
 CPU = "cpu"
 OPTIONS_FILE = "options.json"

@@ -10,11 +10,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from scripts.doctor.finding import FAIL, OK, WARN, Finding
 from benchmarks.perf.machine import gpus
+from runtime.manifest import installed
 from runtime.supervisor.bundle import find_install, python_library
 from runtime.supervisor.errors import InstallError
-from runtime.versions import installed
+from scripts.doctor.finding import FAIL, OK, WARN, Finding
 
 SETUP = "make setup"
 # Distribution -> module, of what server and client import.

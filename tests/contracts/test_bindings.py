@@ -9,12 +9,12 @@ import bindings_double
 import plan_double
 import pytest
 import tensorrt_double
-from builders import upstream
 
+from builders import upstream
 from builders.tensorrt.plans import PlanSpec, compile_plan
-from runtime.graphs.tensorrt import TRT_DTYPES, Plan
 from runtime.errors import BuildError, EngineFault
 from runtime.graphs.shapes import Range
+from runtime.graphs.tensorrt import TRT_DTYPES, Plan
 
 ROOT = Path(__file__).parents[2]
 CALLERS = {  # all of our files that import either library
@@ -168,7 +168,7 @@ def imports(path):
 
 def test_no_other_file_uses_the_libraries():
     """So what is checked here and in the builder's tests is all there is."""
-    folders = ("runtime", "builders", "kernels", "client", "scripts", "model_repository")
+    folders = ("runtime", "builders", "kernels", "client", "scripts", "benchmarks", "model_repository")
     files = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
     found = {
         str(path.relative_to(ROOT))

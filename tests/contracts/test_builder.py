@@ -17,20 +17,20 @@ from builders.__main__ import main
 from builders.build import build
 from builders.request import BuildRequest
 from builders.settings import Settings
+from builders.sound_sizes import sizes_of
 from builders.tensorrt import precision
 from builders.tensorrt.profiles import PROFILES
 from builders.tensorrt.toolchain import IMAGE, Toolchain, find_toolchain
-from runtime.families.fun_audio_chat.config import ModelConfig
+from builders.voices import read_voices
 from runtime.engines.options import EngineOptions
 from runtime.engines.sizes import backbone_profile, speech_profile
 from runtime.engines.trtllm.check import EngineMismatch
 from runtime.engines.trtllm.files import TENSORRT_LLM, check_config
 from runtime.errors import BuildError
+from runtime.families.fun_audio_chat.config import ModelConfig
 from runtime.options import Options
 from runtime.token2wav.config import Token2WavConfig
 from runtime.token2wav.layout import FRONT_GRAPH, STEP_GRAPHS, VOCODER_GRAPH, VOICES
-from builders.sound_sizes import sizes_of
-from builders.voices import read_voices
 
 GPU_BYTES = 80 << 30
 GRAPHS = ["audio encoder", "token2wav"]

@@ -3,13 +3,13 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+
 from builders import upstream
 from builders.tensorrt.check.graphs import GRAPHS
 
-COMMAND = Path(upstream.__file__).with_name("check_plans.py")
+COMMAND = ("-m", "builders.tensorrt.check")
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +18,7 @@ def running(fetched, tmp_path_factory):
     made = {}
     for version, wheels in upstream.EXPORTERS.items():
         folder = fetched(wheels), tmp_path_factory.mktemp("graphs")
-        command = [sys.executable, str(COMMAND), "export", "--exporter", version, "--to", str(folder[1])]
+        command = [sys.executable, *COMMAND, "export", "--exporter", version, "--to", str(folder[1])]
         made[version] = folder, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     yield made
     for _, process in made.values():

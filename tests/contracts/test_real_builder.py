@@ -3,12 +3,12 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+
 from builders import upstream
 
-COMMAND = Path(upstream.__file__).with_name("check_plans.py")
+COMMAND = ("-m", "builders.tensorrt.check")
 REFUSED = """
 import sys
 from collections import Counter
@@ -27,7 +27,7 @@ compile_plan(PlanSpec(graph, Path(sys.argv[2]) / "a.plan", wrong), Path(sys.argv
 @pytest.fixture(scope="module")
 def plans(fetched, built, tmp_path_factory):
     fetched(upstream.RTX)
-    command = [sys.executable, str(COMMAND), "built", str(built), "--to", str(tmp_path_factory.mktemp("plans"))]
+    command = [sys.executable, *COMMAND, "built", str(built), "--to", str(tmp_path_factory.mktemp("plans"))]
     done = subprocess.run(command, capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
@@ -48,7 +48,7 @@ def test_sixteen_bit_is_where_it_should_be(plans):
 
 
 def test_a_profile_that_cannot_be_is_refused(fetched, built, tmp_path):
-    folders = (fetched(upstream.RTX), COMMAND.parent, upstream.ROOT)
+    folders = (fetched(upstream.RTX), upstream.ROOT)
     done = subprocess.run(
         [sys.executable, "-c", REFUSED, str(built), str(tmp_path)],
         env={"PYTHONPATH": ":".join(map(str, folders))}, capture_output=True, text=True,

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from runtime.engines.base import EngineShape
-from runtime.engines.trtllm.spec import DEVICE, HOST, Dim, EngineProfile, TensorSpec
 from runtime.engines.kv_cache import KvCache
 from runtime.engines.packer import Packer, Row
+from runtime.engines.trtllm.spec import DEVICE, HOST, Dim, EngineProfile, TensorSpec
 
 CONTRACT = json.loads((Path(__file__).parent / "tensorrt_llm_1_2_1.json").read_text())
 SHAPE = EngineShape(

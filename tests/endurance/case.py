@@ -12,9 +12,9 @@ from tritonclient.grpc import service_pb2
 from tritonclient.utils import serialize_byte_tensor
 
 from client.request import EMPTY_FINAL_RESPONSE, FINAL_RESPONSE
+from runtime.contracts import FUN_AUDIO_CHAT
 from tests.endurance.outcome import End, Outcome, flaw, refused_by_triton, typed
 from tests.endurance.traffic import ALL_OUTPUTS
-from runtime.contracts import FUN_AUDIO_CHAT
 
 __all__ = ["FINAL_RESPONSE", "Case", "Expect", "Verdict", "add_tensor", "draft", "judge", "set_parameter"]
 

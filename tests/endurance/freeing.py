@@ -12,10 +12,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from runtime.supervisor.launch import ServerProcess
 from tests.endurance.traffic import Job
 from tests.endurance.watching import gauges_of, held
 from tests.endurance.wire import Wire
-from runtime.supervisor.launch import ServerProcess
 
 PATIENCE_S = 60.0
 LOOK_EVERY_S = 0.005

@@ -1,6 +1,6 @@
 """Fuzz cases over the whole protocol against a real server. The last line is JSON.
 
-    python tests/endurance/fuzz.py --out build/cpu --cases 20000 --seed 1
+    python -m tests.endurance.fuzz --out build/cpu --cases 20000 --seed 1
 
 Exit status 0 when every case led to a clear error or a correct answer. Failing cases are kept in `--keep`.
 """
@@ -16,6 +16,8 @@ from typing import Any
 
 from hypothesis import HealthCheck, find, settings
 from hypothesis.errors import NoSuchExample
+
+from runtime.command_line import run_command
 from tests.endurance.case import FAILURES, Verdict
 from tests.endurance.fuzzing import Fuzzer
 from tests.endurance.oracle import PromptOracle
@@ -23,8 +25,6 @@ from tests.endurance.pool import every_kind, pool
 from tests.endurance.record import add_arguments, finish, serve
 from tests.endurance.traffic import Traffic
 from tests.endurance.watching import Watcher
-
-from runtime.command_line import run_command
 
 CHUNK = 500  # cases between two looks at what the idle server holds
 GOLDEN = 3

@@ -9,14 +9,14 @@ from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from runtime.supervisor.config import PUBLIC_MODEL
+from runtime.supervisor.launch import ServerProcess
 from tests.endurance.case import FAILURES, Case, Verdict, judge
 from tests.endurance.outcome import End, Outcome
 from tests.endurance.talkers import Known
 from tests.endurance.traffic import Job
 from tests.endurance.watching import still_held
 from tests.endurance.wire import Leave, Wire
-from runtime.supervisor.config import PUBLIC_MODEL
-from runtime.supervisor.launch import ServerProcess
 
 IN_FLIGHT = 16
 PATIENCE_S = 60.0  # every case asks for a few tokens

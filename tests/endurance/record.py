@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.perf.machine import busy, describe
+from runtime.manifest import installed
 from runtime.supervisor.launch import ServerProcess
-from runtime.versions import installed
 
 PACKAGES = ("nvidia-pytriton", "tritonclient", "grpcio", "torch", "onnxruntime", "numpy", "hypothesis")
 ROOT = Path(__file__).parents[2]

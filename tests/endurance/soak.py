@@ -1,6 +1,6 @@
 """Mixed traffic for hours: does anything grow, hang, crash or differ? The last line is JSON.
 
-    python tests/endurance/soak.py --out build/cpu --minutes 60
+    python -m tests.endurance.soak --out build/cpu --minutes 60
 
 Exit status 0 when nothing did. An interrupt ends the traffic early; the verdict is then over what there was.
 """
@@ -15,17 +15,16 @@ import time
 from dataclasses import asdict
 from typing import Any
 
+from runtime.command_line import run_command
+from runtime.options import Options
+from runtime.supervisor.launch import ServerProcess
+from runtime.token2wav.layout import Sizes
 from tests.endurance.pool import malformed, pool
 from tests.endurance.record import add_arguments, finish, provenance, save, serve
 from tests.endurance.talkers import Talkers
 from tests.endurance.traffic import Traffic
 from tests.endurance.verdict import Bounds, Growth, growth_of, warm
 from tests.endurance.watching import Sample, Watcher, still_held
-
-from runtime.command_line import run_command
-from runtime.options import Options
-from runtime.supervisor.launch import ServerProcess
-from runtime.token2wav.layout import Sizes
 
 MALFORMED_POOL = 200
 SAVE_EVERY_S = 30.0

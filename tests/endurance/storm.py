@@ -1,6 +1,6 @@
 """Thousands of cancels at every stage of a request. The last line is JSON.
 
-    python tests/endurance/storm.py --out build/cpu --cancels 10000
+    python -m tests.endurance.storm --out build/cpu --cancels 10000
 
 Exit status 0 when at the end nothing is held, nothing hung or crashed, and cancelled requests were free in time.
 """
@@ -14,6 +14,8 @@ import sys
 import time
 from typing import Any
 
+from runtime.command_line import run_command
+from runtime.supervisor.launch import ServerProcess
 from tests.endurance.freeing import LIMIT_MS, free_ms, moment, summary
 from tests.endurance.record import add_arguments, finish, serve
 from tests.endurance.storming import Storm
@@ -21,9 +23,6 @@ from tests.endurance.talkers import Known
 from tests.endurance.traffic import Traffic
 from tests.endurance.watching import KV_USED, Watcher, still_held
 from tests.endurance.wire import wire_to
-
-from runtime.command_line import run_command
-from runtime.supervisor.launch import ServerProcess
 
 PATIENCE_S = 120.0
 KNOWN_TOKENS = 24  # of an answer that is asked for alone before and after

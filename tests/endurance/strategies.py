@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
+from runtime.contracts import FUN_AUDIO_CHAT
+from runtime.requests.parse import PARAMETERS
 from tests.endurance.case import Case, Expect, add_tensor, draft, set_parameter
 from tests.endurance.texts import spelled, texts
 from tests.endurance.traffic import SUBSETS
-from runtime.contracts import FUN_AUDIO_CHAT
-from runtime.requests.parse import PARAMETERS
 
 NAMES = tuple(spec.name for spec in FUN_AUDIO_CHAT.inputs)
 DTYPES = ("FP32", "INT32", "BYTES", "INT64", "FP64", "FP16", "BF16", "BOOL", "UINT8", "INT8", "UINT64", "", "fp32", "X")

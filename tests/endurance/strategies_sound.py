@@ -7,11 +7,11 @@ import json
 import numpy as np
 from hypothesis import strategies as st
 
+from runtime.frontend.audio import HIGHEST_RATE, LOWEST_RATE
 from tests.endurance.case import Case, Expect, add_tensor, draft, set_parameter
 from tests.endurance.oracle import PromptOracle
 from tests.endurance.strategies import FEW, say, small
 from tests.endurance.texts import spelled, torn
-from runtime.frontend.audio import HIGHEST_RATE, LOWEST_RATE
 
 EXTREMES = (0.0, -0.0, 1.0, -1.0, 1e-45, 1e-38, 1e30, 3.4e38, -3.4e38)
 BROKEN = (np.nan, np.inf, -np.inf)

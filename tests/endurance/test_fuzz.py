@@ -2,12 +2,12 @@
 
 import pytest
 from harness import check, collect, request_of
+
+from client import ServerError
 from tests.endurance.case import Verdict
 from tests.endurance.fuzzing import Fuzzer
 from tests.endurance.oracle import PromptOracle
 from tests.endurance.pool import every_kind, pool
-
-from client import ServerError
 
 CASES, SEED = 300, 1
 ENOUGH = 40  # of each outcome, so that none of them is what everything leads to

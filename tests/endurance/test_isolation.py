@@ -5,6 +5,7 @@ import random
 
 import numpy as np
 import pytest
+
 from tests.endurance.outcome import End, flaw
 from tests.endurance.pool import malformed, pool
 from tests.endurance.traffic import ALL_OUTPUTS, Traffic

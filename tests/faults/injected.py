@@ -13,8 +13,8 @@ import time
 
 import numpy as np
 
-from runtime.families.fun_audio_chat.answer import Answer
 from runtime.contracts import ChunkFlag
+from runtime.families.fun_audio_chat.answer import Answer
 
 for_ever = 3600.0
 ENDLESS_FROM = 300  # answers that may be so long do not stop by themselves

@@ -13,11 +13,11 @@ import pytest
 from awaiting import until
 from faulty import ENDLESS, QUICK, SPOKEN, attempt, faulty_copy, ordered
 from harness import gauges
-from tests.endurance.watching import still_held
 from small_memory import SmallMemoryServer, need_namespaces
 
 from client import ChatClient, ServerError
 from runtime.supervisor.process import children, members
+from tests.endurance.watching import still_held
 
 STALLED = 8
 UNSENT = "a last response could not be sent"  # in the log, once per response

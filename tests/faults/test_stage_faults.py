@@ -8,10 +8,10 @@ import pytest
 from awaiting import until
 from faulty import ENDLESS, SPOKEN, attempt, ordered
 from harness import gauges
-from tests.endurance.watching import still_held
 
 from client import ServerError
 from runtime.frontend.mel import speech_frames
+from tests.endurance.watching import still_held
 
 STREAMS, RATE = 8, 16_000
 CLIP, OTHER = chat_data.wav("noise_2p3s"), chat_data.wav("chirp_0p5s")

@@ -8,9 +8,9 @@ import chat_data as data
 import numpy as np
 import torch
 
-from runtime.families.fun_audio_chat.projections import Projections
 from builders.parity.cases import GENERATED
 from builders.parity.play import Trace
+from runtime.families.fun_audio_chat.projections import Projections
 from runtime.scheduling.stream import Prompt
 
 CLIPS = ("noise_2p3s", "chirp_0p5s", "tones_7s", "mix_31s")

@@ -7,12 +7,12 @@ from functools import cache
 import chat_data as data
 import torch
 
-from runtime.families.fun_audio_chat.tensors import BACKBONE, CODEBOOK, SPEECH_STACK, backbone_shapes, speech_shapes
 from runtime.checkpoint.weights import load_weights
 from runtime.engines.options import EngineOptions
 from runtime.engines.sizes import backbone_profile, speech_profile
 from runtime.engines.torch_engine import TorchEngine
 from runtime.engines.trtllm.spec import EngineProfile
+from runtime.families.fun_audio_chat.tensors import BACKBONE, CODEBOOK, SPEECH_STACK, backbone_shapes, speech_shapes
 
 OPTIONS = EngineOptions(
     max_streams=4, max_positions=256, kv_positions=512, prefill_chunk=256, tokens_per_block=8, dtype="float32"

@@ -19,11 +19,11 @@ import torch
 from device_double import STREAM, LazyDevice
 from rigs import PROFILES, torch_engine
 
-from runtime.graphs.device import ALIGNMENT
 from runtime.engines.torch_engine import TorchEngine
-from runtime.graphs.tensorrt import Plan
 from runtime.engines.trtllm.engine import TrtLlmEngine
 from runtime.engines.trtllm.spec import HOST, EngineProfile
+from runtime.graphs.device import ALIGNMENT
+from runtime.graphs.tensorrt import Plan
 
 DataType = Enum("DataType", ["FLOAT", "HALF", "BF16", "INT32", "INT64"])
 TensorIOMode = Enum("TensorIOMode", ["NONE", "INPUT", "OUTPUT"])

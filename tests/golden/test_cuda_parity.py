@@ -7,9 +7,9 @@ import pytest
 import soundfile
 from test_parity_command import built, last_json  # noqa: F401 - a fixture
 
-from runtime.engines.kernel_stack import DecoderStack
 from builders.parity import authors
 from builders.parity.__main__ import main
+from runtime.engines.kernel_stack import DecoderStack
 
 pytestmark = pytest.mark.golden
 ON_CPU = ["--device", "cpu"]

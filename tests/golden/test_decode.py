@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from kernels.sampler import probabilities
-from runtime.families.fun_audio_chat.config import ModelConfig
-from runtime.families.fun_audio_chat.tensors import encoder_shapes
 from runtime.checkpoint.weights import load_weights
 from runtime.engines.build import build_frame_loop
 from runtime.engines.options import EngineOptions
+from runtime.families.fun_audio_chat.config import ModelConfig
+from runtime.families.fun_audio_chat.encoder import AudioEncoder
+from runtime.families.fun_audio_chat.tensors import encoder_shapes
 from runtime.frontend.mel import log_mel, speech_frames
 from runtime.frontend.windows import WindowShape, encode_clips
-from runtime.families.fun_audio_chat.encoder import AudioEncoder
 from runtime.sampling import Sampler, seeded_uniforms
 
 pytestmark = pytest.mark.golden

@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from kernels.sampler import penalise, probabilities
-from runtime.families.fun_audio_chat.tensors import BACKBONE, CODEBOOK, SPEECH_STACK, backbone_shapes, speech_shapes
 from runtime.checkpoint.weights import load_weights
+from runtime.engines.kv_cache import KvCache
 from runtime.engines.options import EngineOptions
+from runtime.engines.packer import Packer, Row, advance
 from runtime.engines.sizes import engine_shape
 from runtime.engines.torch_engine import TorchEngine
-from runtime.engines.kv_cache import KvCache
 from runtime.families.fun_audio_chat.projections import Projections
-from runtime.engines.packer import Packer, Row, advance
+from runtime.families.fun_audio_chat.tensors import BACKBONE, CODEBOOK, SPEECH_STACK, backbone_shapes, speech_shapes
 from runtime.scheduling.stream import Prompt
 
 pytestmark = pytest.mark.golden

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from runtime.families.fun_audio_chat.tensors import encoder_shapes
 from runtime.checkpoint.weights import load_weights
-from runtime.frontend.mel import log_mel, placeholders, speech_frames
+from runtime.families.fun_audio_chat.encoder import AudioEncoder
 from runtime.families.fun_audio_chat.prompt import PromptBuilder
+from runtime.families.fun_audio_chat.tensors import encoder_shapes
+from runtime.frontend.mel import log_mel, placeholders, speech_frames
 from runtime.frontend.tokenizer import ChatTokenizer
 from runtime.frontend.windows import WindowShape, encode_clips
-from runtime.families.fun_audio_chat.encoder import AudioEncoder
 
 pytestmark = pytest.mark.golden
 CLIPS = ("chirp_0p5s", "noise_2p3s", "tones_7s", "mix_31s")

@@ -8,11 +8,11 @@ import pytest
 import torch
 from tensorrt_double import Double
 
-from runtime.families.fun_audio_chat.answer import FAULT
 from runtime.engines.build import build_frame_loop
 from runtime.engines.options import EngineOptions
 from runtime.engines.trtllm.files import BACKBONE_ENGINE, SPEECH_ENGINE
 from runtime.engines.trtllm.loop import loop_over
+from runtime.families.fun_audio_chat.answer import FAULT
 from runtime.families.fun_audio_chat.build import build_overlap_loop
 
 NAME, FRAMES, HEALTHY = "s2s_chirp_0p5s", 8, 3

@@ -10,9 +10,9 @@ import torch
 from rigs import PROFILES, golden_weights, torch_engine
 from tensorrt_double import double_engine
 
-from runtime.engines.trtllm.step_check import check_step
 from builders.parity.cases import five_cases
 from builders.parity.play import Player
+from runtime.engines.trtllm.step_check import check_step
 
 pytestmark = pytest.mark.golden
 HIDDEN, LOGITS = 1e-4, 2e-4

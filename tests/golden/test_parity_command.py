@@ -10,18 +10,18 @@ from device_double import LazyDevice
 from rigs import golden_weights
 from tensorrt_double import TensorRt, serialise, torch_compute
 
-from builders.tensorrt.convert_plan import backbone_plan, speech_plan
-from runtime.engines.trtllm import files as trtllm_files
-from runtime.engines.options import EngineOptions
-from runtime.graphs.tensorrt import Plan
-from runtime.engines.trtllm.engine import TrtLlmEngine
-from runtime.options import EncoderOptions, Options
 from builders.parity import engines
 from builders.parity.__main__ import main
 from builders.parity.cases import Piece
 from builders.parity.play import Output
 from builders.parity.report import BOUNDS, Bounds, compare, table
 from builders.parity.traces import PROMPTS, prompt_lengths
+from builders.tensorrt.convert_plan import backbone_plan, speech_plan
+from runtime.engines.options import EngineOptions
+from runtime.engines.trtllm import files as trtllm_files
+from runtime.engines.trtllm.engine import TrtLlmEngine
+from runtime.graphs.tensorrt import Plan
+from runtime.options import EncoderOptions, Options
 
 pytestmark = pytest.mark.golden
 

@@ -12,11 +12,11 @@ from token2wav_data import close
 from token2wav_stages import MAX_STREAMS, call, render, tokens_of
 
 from builders.tensorrt.plans import PlanSpec, compile_plan
-from runtime.graphs.tensorrt import Plan
 from runtime.errors import BuildError, EngineFault
 from runtime.graphs.memory import TorchMemory
-from runtime.options import Token2WavOptions
 from runtime.graphs.plan import ALIGNMENT, PLAN_SUFFIX, PlanGraph
+from runtime.graphs.tensorrt import Plan
+from runtime.options import Token2WavOptions
 from runtime.token2wav import build
 from runtime.token2wav.hops import ALIGNED_HOPS, STEADY_HOPS
 from runtime.token2wav.layout import FRONT_GRAPH, STEP_GRAPHS, VOCODER_GRAPH, Sizes

@@ -11,8 +11,8 @@ from token2wav_stages import MAX_STREAMS, call, onnx_stages, render, tokens_of, 
 
 from runtime.contracts import ChunkFlag
 from runtime.token2wav.flow.net import EulerStep
-from runtime.token2wav.hops import ALIGNED_HOPS, STEADY_HOPS, ChunkCutter, HopPolicy
 from runtime.token2wav.flow.past import Past, additive
+from runtime.token2wav.hops import ALIGNED_HOPS, STEADY_HOPS, ChunkCutter, HopPolicy
 
 pytestmark = pytest.mark.golden
 BLOCK, LOOKAHEAD = 50, 3  # frames, tokens

@@ -12,9 +12,9 @@ from trtllm_interpreter import interpret
 from builders.tensorrt.convert import convert
 from builders.tensorrt.convert_plan import backbone_plan, speech_plan
 from builders.tensorrt.precision import Precision
-from runtime.families.fun_audio_chat.tensors import backbone_shapes, speech_shapes
 from runtime.checkpoint.weights import load_weights
 from runtime.families.fun_audio_chat.projections import Projections
+from runtime.families.fun_audio_chat.tensors import backbone_shapes, speech_shapes
 from runtime.scheduling.stream import Prompt
 
 pytestmark = pytest.mark.golden

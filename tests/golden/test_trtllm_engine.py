@@ -7,12 +7,12 @@ import torch
 from rigs import PROFILES, golden_weights, torch_engine
 from tensorrt_double import Double, serialise
 
+from builders.parity.cases import GENERATED
+from runtime.engines.kv_cache import KvCache
+from runtime.engines.packer import Packer, Row, advance
 from runtime.engines.trtllm import buffers as trtllm_buffers
 from runtime.engines.trtllm.check import EngineMismatch
 from runtime.errors import BuildError, EngineFault
-from runtime.engines.kv_cache import KvCache
-from runtime.engines.packer import Packer, Row, advance
-from builders.parity.cases import GENERATED
 
 pytestmark = pytest.mark.golden
 STACK = "backbone"

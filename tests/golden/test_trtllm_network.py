@@ -21,11 +21,11 @@ from trace_double import Trace
 from builders.tensorrt.convert import convert
 from builders.tensorrt.convert_plan import backbone_plan, speech_plan
 from builders.tensorrt.precision import Precision
-from runtime.families.fun_audio_chat.tensors import backbone_shapes, speech_shapes
 from runtime.checkpoint.weights import load_weights
 from runtime.engines.options import EngineOptions
 from runtime.engines.sizes import backbone_profile
 from runtime.families.fun_audio_chat.projections import Projections
+from runtime.families.fun_audio_chat.tensors import backbone_shapes, speech_shapes
 
 pytestmark = pytest.mark.golden
 LOGITS, OTHER = 2e-4, 1e-4

@@ -21,10 +21,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from builders.noise_recipe import draw_noise
 from runtime.token2wav.chunks import Arrays, Graph
 from runtime.token2wav.config import Token2WavConfig
 from runtime.token2wav.flow.net import Flow
-from builders.noise_recipe import draw_noise
 from runtime.token2wav.vocoder.net import Vocoder
 from runtime.token2wav.weights import expected_shapes, load_module
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from builders.parity import authors
 from runtime.engines.options import EngineOptions
 from runtime.families.fun_audio_chat.build import build_overlap_loop
 from runtime.graphs.executor import CudaExecutor, EagerExecutor, gpu_device
-from builders.parity import authors
 from runtime.scheduling.stream import Prompt, Stream
 
 pytestmark = [

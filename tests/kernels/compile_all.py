@@ -13,14 +13,12 @@ import tempfile
 
 import torch
 import triton
-from benchmarks.gpu import bed
-from benchmarks.gpu import checks
-from benchmarks.gpu import rule_checks
-from benchmarks.gpu.sizes import full
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
+from benchmarks.gpu import bed, checks, rule_checks
+from benchmarks.gpu.sizes import full
 from kernels.linear import Dense
 from kernels.quantised import quantise
 

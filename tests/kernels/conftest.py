@@ -6,7 +6,7 @@ import torch
 
 TESTS = Path(__file__).parents[1]
 sys.path.insert(0, str(Path(__file__).parent))
-sys.path += [str(TESTS / "golden"), str(TESTS.parent / "scripts")]
+sys.path += [str(TESTS / "golden"), str(TESTS.parent)]
 
 
 @pytest.fixture(scope="session")

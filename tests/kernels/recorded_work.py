@@ -12,30 +12,30 @@ from pathlib import Path
 import numpy as np
 import torch
 import watched
-from benchmarks.gpu.sizes import full
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 from watched import META, Recorder
 
+from benchmarks.gpu.sizes import full
+from builders.sound_sizes import sizes_of
 from kernels.gpu import flow_attention, launch
 from kernels.gpu.quantised import scaled_product
 from kernels.ops import kernel_ops
 from kernels.quantised import matrix_maker
+from runtime.engines.options import EngineOptions
 from runtime.families.fun_audio_chat.answer import Answer
+from runtime.families.fun_audio_chat.build import assemble_overlap, build_steps
+from runtime.families.fun_audio_chat.encoder import AudioEncoder
 from runtime.families.fun_audio_chat.tensors import backbone_shapes, speech_shapes
 from runtime.graphs.recorded import DeviceGraph
 from runtime.graphs.recorded_sizes import encoder_rule, vocoder_calls
-from runtime.engines.options import EngineOptions
-from runtime.families.fun_audio_chat.build import assemble_overlap, build_steps
-from runtime.families.fun_audio_chat.encoder import AudioEncoder
 from runtime.params import AnswerParams, SamplingParams
 from runtime.scheduling.stream import Prompt, Stream
 from runtime.token2wav.config import Token2WavConfig
 from runtime.token2wav.device_build import assemble_flow, vocoder_graph
 from runtime.token2wav.flow.net import Flow
 from runtime.token2wav.shapes import vocoder_profile
-from builders.sound_sizes import sizes_of
 from runtime.token2wav.vocoder.net import Vocoder
 
 PROCESSORS, LAYERS = 132, 2

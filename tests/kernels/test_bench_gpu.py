@@ -8,20 +8,21 @@ from pathlib import Path
 
 import pytest
 import torch
-from benchmarks.gpu.report import write
+
 from benchmarks.gpu.checks import run_checks
 from benchmarks.gpu.floor import Floor
 from benchmarks.gpu.measure import Clock, Measured, floor_of, table
 from benchmarks.gpu.parts import ASKED_FOR, PARTS
 from benchmarks.gpu.plots import PLOTS, draw
+from benchmarks.gpu.report import write
 from benchmarks.gpu.sizes import full, tiny
-
-from client.errors import ChatError
 from benchmarks.perf.plots import pyplot
+from client.errors import ChatError
 from kernels.gpu import decoder
 
 SOME = ["norm with residual", "SwiGLU", "norm, matrix, SwiGLU", "sampler, ids"]  # comparisons; all take a minute
-SCRIPTS = Path(__file__).parents[2] / "scripts"
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -37,10 +38,10 @@ def rehearsed(tmp_path_factory):
         "             'onnxruntime', 'tqdm', 'tritonclient', 'matplotlib', 'grpc'):\n"
         "    sys.modules[name] = None\n"
     )
-    command = [sys.executable, str(SCRIPTS / "bench_gpu.py"), "--tiny", "--device", "cpu"]
+    command = [sys.executable, "-m", "benchmarks.gpu", "--tiny", "--device", "cpu"]
     done = subprocess.run(
         [*command, "--json", str(folder / "gpu_tiny.json"), "--profile", str(folder / "profile.txt")],
-        env=os.environ | {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"},
+        env=os.environ | {"PYTHONPATH": f"{folder}:{ROOT}", "OMP_NUM_THREADS": "1"},
         capture_output=True, text=True, timeout=900, cwd=folder,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]

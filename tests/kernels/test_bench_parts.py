@@ -7,11 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from benchmarks.gpu import answers
-from benchmarks.gpu import lab
-from benchmarks.gpu import language_rows
-from benchmarks.gpu import ledger
-from benchmarks.gpu import run
+
+from benchmarks.gpu import answers, lab, language_rows, ledger, run
 from benchmarks.gpu.checks import Check
 from benchmarks.gpu.floor import Floor, maker_figures
 from benchmarks.gpu.language import LanguageBench
@@ -19,7 +16,6 @@ from benchmarks.gpu.ledger import Fact, Ledger
 from benchmarks.gpu.measure import Clock, Measured, record
 from benchmarks.gpu.naive import NaiveFrames, baseline
 from benchmarks.gpu.sizes import full, tiny
-
 from kernels.ops import twin_ops
 from runtime.errors import EngineFault
 from runtime.graphs.executor import EagerExecutor

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from builders import upstream
 
 SHARED = {"A100": 163 << 10, "H100": 227 << 10}  # bytes that a program may have
@@ -23,7 +24,7 @@ def compile_all(cache, before=(), **variables):
     """What was compiled, by the installed Triton or by one that lies in a folder ``before`` it."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     root = Path(__file__).parents[2]
-    environment["PYTHONPATH"] = ":".join(map(str, [*before, root, root / "scripts"]))
+    environment["PYTHONPATH"] = ":".join(map(str, [*before, root]))
     environment |= {"TRITON_CACHE_DIR": str(cache), **variables}
     done = subprocess.run(
         [sys.executable, str(Path(__file__).parent / "compile_all.py")],

@@ -9,18 +9,18 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from test_bare import ROOT
+from test_bench_parts import command
+
 from benchmarks.first_gpu.container import container_plan
 from benchmarks.first_gpu.cuda import BUDGET_S, cuda_plan
 from benchmarks.first_gpu.plan import Part, Step, single
 from benchmarks.first_gpu.processes import KILLED, run_parts
 from benchmarks.first_gpu.rest import rest_of
 from benchmarks.first_gpu.run import LOG, RESULT, FirstRun, budget
-from benchmarks.gpu import checks
-from benchmarks.gpu import run
+from benchmarks.gpu import checks, run
 from benchmarks.gpu.checks import DeviceLost, run_checks
 from benchmarks.gpu.sizes import tiny
-from test_bare import ROOT
-from test_bench_parts import command
 
 MOST_FILES = 8  # that a machine which is lent gives back
 

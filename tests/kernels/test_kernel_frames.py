@@ -11,8 +11,8 @@ from kernels.ops import kernel_ops, twin_ops
 from runtime.engines.options import EngineOptions
 from runtime.errors import InvalidRequest
 from runtime.families.fun_audio_chat.build import build_overlap_loop
-from runtime.graphs.executor import EagerExecutor
 from runtime.frames.batches import Batch, buckets
+from runtime.graphs.executor import EagerExecutor
 from runtime.scheduling.stream import Prompt, Stream
 
 CPU = torch.device("cpu")

@@ -7,18 +7,18 @@ from dataclasses import replace
 
 import pytest
 import torch
-from benchmarks.gpu.sizes import full
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from benchmarks.gpu.sizes import full
 from kernels.ops import twin_ops
 from kernels.quantised import matrix_maker
-from runtime.families.fun_audio_chat.tensors import backbone_shapes, speech_shapes
 from runtime.engines import kernel_stack as stack
 from runtime.engines.options import EngineOptions
 from runtime.families.fun_audio_chat import build
 from runtime.families.fun_audio_chat.build import build_steps
+from runtime.families.fun_audio_chat.tensors import backbone_shapes, speech_shapes
 
 MIB, GIB = 1 << 20, 1 << 30
 SMALL, LARGE = 1 * MIB, 10 * MIB  # of torch: below, tensors share segments of 2 MiB; from LARGE on have their own

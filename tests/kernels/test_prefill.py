@@ -14,10 +14,10 @@ from kernels.gpu import chunk_attention
 from kernels.ops import kernel_ops, twin_ops
 from kernels.paged_rows import TILE_ROWS
 from runtime.engines.options import EngineOptions
-from runtime.frames import rows as recorded_prefill
 from runtime.families.fun_audio_chat.build import build_overlap_loop
-from runtime.graphs.executor import EagerExecutor
+from runtime.frames import rows as recorded_prefill
 from runtime.frames.rows import CHUNKS, PlacedRows, Places, RecordedPrefill, prompt_buckets, tiles_for
+from runtime.graphs.executor import EagerExecutor
 
 UNTOUCHED = 7.0  # in every cache before a prompt comes
 

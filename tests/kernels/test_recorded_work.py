@@ -23,7 +23,7 @@ def parts(tmp_path_factory):
     """By part: recordings, problems, lost memory, variants of kernels."""
     root = Path(__file__).parents[2]
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    environment |= {"PYTHONPATH": os.pathsep.join(map(str, (root, root / "scripts", Path(__file__).parent)))}
+    environment |= {"PYTHONPATH": os.pathsep.join(map(str, (root, Path(__file__).parent)))}
     done = subprocess.run(
         [sys.executable, str(Path(__file__).parent / "recorded_work.py")],
         env=environment, capture_output=True, text=True, timeout=600,

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from awaiting import until
 
-from client import ChatError, write_wav
 from benchmarks.perf.analyzer_install import find_analyzer
 from benchmarks.perf.clips import made_question
+from client import ChatError, write_wav
 
 ROOT = Path(__file__).parents[2]
 DEFAULT_URL = "127.0.0.1:8001"

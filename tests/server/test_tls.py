@@ -11,11 +11,11 @@ import sys
 import pytest
 from secured import AT_MODEL, TOKEN, http, own_server
 
+from benchmarks.perf.analyzer_install import find_analyzer
 from client import NO_RETRY, AccessDenied, AsyncChatClient, ChatClient, ChatError, ServerLost, Tls, token_headers
 from client.access import Access
-from scripts.doctor.deployment import check_server
-from benchmarks.perf.analyzer_install import find_analyzer
 from runtime.supervisor.errors import StartFailed
+from scripts.doctor.deployment import check_server
 
 
 def ask(server, tls=None, headers=None, url=None):

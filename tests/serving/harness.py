@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 import chat_data
 import numpy as np
 
-from runtime.tritonserver.metrics import PREFIX
 from runtime.token2wav.build import build_flow, build_vocoder
 from runtime.token2wav.hops import DEFAULT_HOPS, ChunkCutter, HopPolicy
+from runtime.tritonserver.metrics import PREFIX
 
 VOICE = "中文女".encode()
 SETTLE_S = 0.3

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from awaiting import until
 from harness import check, collect, gauges, request_of, unchecked
-from tests.endurance.watching import still_held
 from tritonclient.grpc import InferenceServerClient, InferInput
 from tritonclient.utils import InferenceServerException
 
 from client import ChatClient, ServerError
 from runtime.contracts import ALL_MODELS, FUN_AUDIO_CHAT
+from tests.endurance.watching import still_held
 
 CLIP = chat_data.wav("noise_2p3s")
 # The slowest first response of eight may take so many times as long as a lone one; about 3 is usual here.

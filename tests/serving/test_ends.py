@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from awaiting import until
 
-from runtime.families.fun_audio_chat.answer import Frame
 from runtime.errors import Draining, EngineFault
+from runtime.families.fun_audio_chat.answer import Frame
 from runtime.frame_loop import LOST_FRAME, StreamFrame
 from runtime.run_folder import RUN_FOLDER
 from runtime.serving.door import Asked
-from runtime.serving.stage_guard import MANY_FAILURES, Trouble
 from runtime.serving.service import ChatService
-from runtime.serving.start import start_service
+from runtime.serving.stage_guard import MANY_FAILURES, Trouble
+from runtime.tritonserver.start import start_service
 
 
 class Nowhere:

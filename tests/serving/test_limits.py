@@ -13,11 +13,11 @@ from harness import KEY_STREAMS, collect, gauges, rejects, settled, unchecked
 
 from client import NO_RETRY, ChatClient, ServerError
 from runtime.errors import InvalidRequest, Overloaded
-from runtime.frontend.audio import HIGHEST_RATE, to_model_rate
 from runtime.families.fun_audio_chat.prompt import Message, parse_messages
-from runtime.supervisor.launch import ServerProcess
-from runtime.serving.keys import KEY_HEADER, KeyCounts, key_name
+from runtime.frontend.audio import HIGHEST_RATE, to_model_rate
 from runtime.requests.limits import BYTES_PER_POSITION, PARAMETER_BYTES, RequestLimits, depth
+from runtime.serving.keys import KEY_HEADER, KeyCounts, key_name
+from runtime.supervisor.launch import ServerProcess
 
 RATE = 16_000
 LIMITS = RequestLimits(2, 5, 3, 100, 4, 400, 6)

@@ -6,10 +6,10 @@ import chat_data
 import pytest
 from awaiting import until
 from harness import SETTLE_S, collect, scrape, settled
-from tests.endurance.watching import still_held
 
 from client import ServerError
 from runtime.serving.metrics import FAMILIES, HISTOGRAM
+from tests.endurance.watching import still_held
 
 CLIP = chat_data.wav("noise_2p3s")
 REQUEST = {"audio": CLIP, "greedy": True, "system": "Answer in text and speech."}

@@ -19,12 +19,12 @@ import chat_data
 import pytest
 from awaiting import until
 from harness import collect, gauges, rejects
-from tests.endurance.watching import still_held
 
 from client import NO_RETRY, ChatClient, RetryPolicy, ServerError
 from client.request import DEFAULT_RATE, make_request, set_deadline
 from runtime.engines.options import EngineOptions
 from runtime.errors import OVERLOADS
+from tests.endurance.watching import still_held
 
 SLOTS = EngineOptions().max_streams
 CASE = "s2s_chirp_0p5s"

@@ -5,11 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from harness import collect, gauges, render_offline
-from tests.endurance.watching import still_held
 
 from runtime.options import Options
 from runtime.token2wav.build import build_flow
 from runtime.token2wav.hops import EARLIEST_HOPS, ChunkCutter, HopPolicy
+from tests.endurance.watching import still_held
 
 RATE = 24_000
 # Chunks that waited together are rendered together, in other shapes than offline; the mel then differs by

@@ -21,9 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from builders import upstream
-from builders.tensorrt.check import exporters
-from builders.tensorrt.check import rtx
-
+from builders.tensorrt.check import exporters, rtx
 from runtime.command_line import run_command
 
 SIZES = ("smallest", "full")
@@ -63,6 +61,7 @@ def export(given: argparse.Namespace) -> dict[str, Any]:
     if given.exporter:
         exporters.lay_over(upstream.EXPORTERS[given.exporter].fetch())
     import torch.onnx
+
     from builders.tensorrt.check.graphs import GRAPHS, export_random, named_sizes
 
     found: dict[str, Any] = {"exporter": str(Path(torch.onnx.__file__).parents[2]), "graphs": {}}
@@ -131,7 +130,7 @@ def full(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def _child(arguments: list[str]) -> dict[str, Any]:
-    command = [sys.executable, __file__, *arguments]
+    command = [sys.executable, "-m", "builders.tensorrt.check", *arguments]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return answer

@@ -7,23 +7,23 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from benchmarks.gpu.sizes import BenchSizes, full, tiny
 from torch import nn
 
+from benchmarks.gpu.sizes import BenchSizes, full, tiny
 from builders.export_encoder import export_loaded
 from builders.export_token2wav import export_front, export_step, export_vocoder
+from builders.sound_sizes import sizes_of
 from builders.tensorrt.profiles import PROFILES
 from builders.tensorrt.sound import PRECISION, sound_options
 from runtime.families.fun_audio_chat.config import FeatureConfig
 from runtime.families.fun_audio_chat.encoder import AudioEncoder
-from runtime.options import ENCODER_GRAPH, EncoderOptions, Options
 from runtime.families.fun_audio_chat.encoder_stage import encoder_profile
 from runtime.graphs.shapes import Profile
+from runtime.options import ENCODER_GRAPH, EncoderOptions, Options
 from runtime.token2wav.build import plan_profiles
 from runtime.token2wav.config import Token2WavConfig
 from runtime.token2wav.flow.net import Flow
 from runtime.token2wav.layout import FRONT_GRAPH, STEP_GRAPHS, VOCODER_GRAPH, Sizes
-from builders.sound_sizes import sizes_of
 from runtime.token2wav.vocoder.net import Vocoder
 
 TOKEN_HZ = 25

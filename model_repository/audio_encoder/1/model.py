@@ -7,9 +7,9 @@ from typing import Any
 import triton_python_backend_utils as pb_utils
 
 from runtime.contracts import AUDIO_ENCODER
+from runtime.families.fun_audio_chat.encoder_stage import EncoderStage
 from runtime.options import Options
 from runtime.tritonserver import backend as pb
-from runtime.families.fun_audio_chat.encoder_stage import EncoderStage
 
 
 class TritonPythonModel:

@@ -1,1 +1,1 @@
-"""TODO runtime/engines/trtllm."""
+"""Engines that TensorRT-LLM compiled."""

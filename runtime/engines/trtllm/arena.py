@@ -13,8 +13,8 @@ from math import prod
 import numpy as np
 import torch
 
-from runtime.graphs.device import ALIGNMENT
 from runtime.engines.trtllm.spec import TensorSpec
+from runtime.graphs.device import ALIGNMENT
 
 
 @dataclass(frozen=True, slots=True)

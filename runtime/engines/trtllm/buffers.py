@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from runtime.engines.trtllm.arena import HostArena, Layout, copy_runs, plan_layout
-from runtime.graphs.device import Device, Mark
 from runtime.engines.trtllm.spec import HIDDEN_STATES, HOST, INPUT_EMBEDS, LOGITS, EngineProfile, TensorSpec
+from runtime.graphs.device import Device, Mark
 
 INDIRECTION = "cache_indirection"  # zeros made once: one beam never reads them, only their shape counts
 TURNS = 12  # calls in flight: two frames of the speech head, five calls each, so that the host is a frame ahead

@@ -11,13 +11,13 @@ import mmap
 from pathlib import Path
 from typing import Any
 
-from runtime.graphs.device import CudaDevice
-from runtime.engines.trtllm.pins import TENSORRT_LLM
-from runtime.graphs.tensorrt import Plan, load_tensorrt
 from runtime.engines.trtllm.check import EngineMismatch
 from runtime.engines.trtllm.engine import TrtLlmEngine
+from runtime.engines.trtllm.pins import TENSORRT_LLM
 from runtime.engines.trtllm.plugin import load_plugins, plugin_library
 from runtime.engines.trtllm.spec import EngineProfile
+from runtime.graphs.device import CudaDevice
+from runtime.graphs.tensorrt import Plan, load_tensorrt
 
 CONFIG_FILE, ENGINE_FILE = "config.json", "rank0.engine"
 ENGINES = "engines"  # of a built folder; one folder per engine below it

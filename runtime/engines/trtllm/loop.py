@@ -8,23 +8,23 @@ import torch
 
 from kernels.choice import Draws
 from kernels.ops import Ops, ops_for
-from runtime.families.fun_audio_chat.config import ModelConfig
-from runtime.families.fun_audio_chat.tensors import CODEBOOK, all_shapes
 from runtime.checkpoint.weights import load_weights
 from runtime.engines.base import Engine
-from runtime.graphs.device import CudaDevice
+from runtime.engines.kv_cache import KvCache
 from runtime.engines.sizes import backbone_profile, speech_profile
 from runtime.engines.trtllm.files import BACKBONE_ENGINE, ENGINES, SPEECH_ENGINE, load_engine
 from runtime.engines.trtllm.spec import EngineProfile
-from runtime.frame_loop import FrameLoop
 from runtime.families.fun_audio_chat.build import state_sizes
+from runtime.families.fun_audio_chat.config import ModelConfig
 from runtime.families.fun_audio_chat.decisions import Decisions, frame_tables
 from runtime.families.fun_audio_chat.packed import EngineModel
-from runtime.graphs.executor import executor_for, gpu_device
-from runtime.frames.loop import OverlapLoop
-from runtime.families.fun_audio_chat.state import SlotState
-from runtime.engines.kv_cache import KvCache
 from runtime.families.fun_audio_chat.projections import TABLES, Projections
+from runtime.families.fun_audio_chat.state import SlotState
+from runtime.families.fun_audio_chat.tensors import CODEBOOK, all_shapes
+from runtime.frame_loop import FrameLoop
+from runtime.frames.loop import OverlapLoop
+from runtime.graphs.device import CudaDevice
+from runtime.graphs.executor import executor_for, gpu_device
 from runtime.options import Options
 from runtime.scheduling.scheduler import Scheduler
 

@@ -15,8 +15,8 @@ from enum import Enum
 
 import numpy as np
 
-from runtime.engines.trtllm.arena import HostArena
 from runtime.engines.base import GENERATION
+from runtime.engines.trtllm.arena import HostArena
 
 PAST = "host_past_key_value_lengths"
 PAST_STEP = 256  # positions; the step in which the C++ runtime rounds its bound

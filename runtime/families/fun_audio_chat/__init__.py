@@ -1,1 +1,1 @@
-"""TODO runtime/families/fun_audio_chat."""
+"""Fun-Audio-Chat: a backbone at 5 Hz, a speech head that makes five codes a frame."""

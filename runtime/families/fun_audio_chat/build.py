@@ -11,21 +11,21 @@ from kernels.choice import Draws
 from kernels.linear import Dense
 from kernels.ops import Ops, ops_for
 from kernels.quantised import knows_fp8, matrix_maker
-from runtime.families.fun_audio_chat.config import ModelConfig
-from runtime.families.fun_audio_chat.tensors import BACKBONE, CODEBOOK, SPEECH_STACK, backbone_shapes, speech_shapes
-from runtime.graphs.device import give_back
+from runtime.engines.kernel_stack import DecoderStack, MakeMatrix
+from runtime.engines.kv_cache import KvCache
 from runtime.engines.options import FP8, EngineOptions
 from runtime.engines.sizes import engine_shape
-from runtime.engines.kernel_stack import DecoderStack, MakeMatrix
 from runtime.errors import BuildError
+from runtime.families.fun_audio_chat.config import ModelConfig
 from runtime.families.fun_audio_chat.decisions import frame_tables
-from runtime.graphs.executor import Executor, executor_for
-from runtime.frames.loop import OverlapLoop
+from runtime.families.fun_audio_chat.projections import Projections
 from runtime.families.fun_audio_chat.recorded import FrameModel
 from runtime.families.fun_audio_chat.state import SlotState, StateSizes
 from runtime.families.fun_audio_chat.steps import FrameSteps, FrameWeights, StackTables
-from runtime.engines.kv_cache import KvCache
-from runtime.families.fun_audio_chat.projections import Projections
+from runtime.families.fun_audio_chat.tensors import BACKBONE, CODEBOOK, SPEECH_STACK, backbone_shapes, speech_shapes
+from runtime.frames.loop import OverlapLoop
+from runtime.graphs.device import give_back
+from runtime.graphs.executor import Executor, executor_for
 from runtime.scheduling.scheduler import Scheduler
 
 LAYERS = ".layers."  # in the names of what only the stacks need

@@ -13,9 +13,9 @@ import torch
 
 from kernels.linear import Dense, Matrix
 from kernels.ops import Ops
-from runtime.families.fun_audio_chat.tensors import CODEBOOK
-from runtime.families.fun_audio_chat.state import SlotState
 from runtime.families.fun_audio_chat.projections import TABLES
+from runtime.families.fun_audio_chat.state import SlotState
+from runtime.families.fun_audio_chat.tensors import CODEBOOK
 
 #: (rows [rows, W] of sub-position ``number``, number) to logits [rows, codes].
 LogitsOf = Callable[[torch.Tensor, int], torch.Tensor]

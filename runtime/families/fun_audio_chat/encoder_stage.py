@@ -12,8 +12,8 @@ from runtime.frontend.mel import log_mel, speech_frames
 from runtime.frontend.windows import WindowShape, encode_clips
 from runtime.graphs.memory import HostMemory, Memory, TorchMemory
 from runtime.graphs.onnx import OnnxGraph
-from runtime.options import TENSORRT, TORCH, EncoderOptions, Options
 from runtime.graphs.shapes import Profile, Span, profile_of
+from runtime.options import TENSORRT, TORCH, EncoderOptions, Options
 
 Arrays = dict[str, Any]
 
@@ -71,8 +71,8 @@ def encoder_profile(encoder: EncoderOptions, features: FeatureConfig) -> Profile
 def _open(options: Options, memory: Memory, gpu: int) -> Callable[[Arrays], Arrays]:
     path = options.path(options.encoder.graph)
     if options.sound_engine == TORCH:
-        from runtime.graphs.executor import gpu_device  # late: it needs torch
         from runtime.families.fun_audio_chat.device_encoder import device_encoder
+        from runtime.graphs.executor import gpu_device  # late: it needs torch
 
         profile, engine = encoder_profile(options.encoder, options.features), options.encoder.engine
         return device_encoder(options.path(options.model), path, gpu_device(gpu), profile, engine).run

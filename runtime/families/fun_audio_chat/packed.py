@@ -11,13 +11,13 @@ from collections.abc import Sequence
 import torch
 
 from runtime.engines.base import Engine
-from runtime.families.fun_audio_chat.decisions import Decisions
-from runtime.graphs.executor import Executor, Ticket
-from runtime.frames.batches import PlacedSlots
 from runtime.engines.kv_cache import KvCache
-from runtime.lockstep import Lockstep
-from runtime.families.fun_audio_chat.projections import Projections
 from runtime.engines.packer import Row, advance
+from runtime.families.fun_audio_chat.decisions import Decisions
+from runtime.families.fun_audio_chat.projections import Projections
+from runtime.frames.batches import PlacedSlots
+from runtime.graphs.executor import Executor, Ticket
+from runtime.lockstep import Lockstep
 from runtime.scheduling.scheduler import Chunk, Plan
 
 

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 
 from kernels.paged_rows import cut_tiles
-from runtime.graphs.device import bring
 from runtime.engines.kernel_stack import Rows
-from runtime.graphs.executor import Executor
-from runtime.frames.rows import Places, RecordedPrefill, speech_rows
-from runtime.families.fun_audio_chat.steps import FrameSteps
 from runtime.families.fun_audio_chat.projections import Projections
+from runtime.families.fun_audio_chat.steps import FrameSteps
+from runtime.frames.rows import Places, RecordedPrefill, speech_rows
+from runtime.graphs.device import bring
+from runtime.graphs.executor import Executor
 from runtime.scheduling.scheduler import Chunk
 
 Part = tuple[Chunk, int]  # and how many of its rows are prefilled

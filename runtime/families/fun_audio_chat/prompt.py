@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from runtime.families.fun_audio_chat.config import ModelConfig
 from runtime.errors import BuildError, InvalidRequest, client_name
+from runtime.families.fun_audio_chat.config import ModelConfig
 from runtime.frontend.mel import placeholders
 from runtime.frontend.stand_ins import StandIns
 from runtime.frontend.tokenizer import ChatTokenizer

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import torch
 
-from runtime.graphs.executor import Executor, Ticket
-from runtime.families.fun_audio_chat.prefill import Prefill
-from runtime.frames.batches import RecordedFrames
-from runtime.families.fun_audio_chat.steps import FrameSteps
 from runtime.engines.kv_cache import KvCache
+from runtime.families.fun_audio_chat.prefill import Prefill
 from runtime.families.fun_audio_chat.projections import Projections
+from runtime.families.fun_audio_chat.steps import FrameSteps
+from runtime.frames.batches import RecordedFrames
+from runtime.graphs.executor import Executor, Ticket
 from runtime.scheduling.scheduler import Plan
 from runtime.scheduling.stream import Stream
 

@@ -14,9 +14,9 @@ import torch
 
 from kernels.accept import Answers, Rules
 from kernels.choice import Choices, Draws
+from runtime.errors import InvalidRequest
 from runtime.families.fun_audio_chat.config import SpeechIds, TextIds
 from runtime.graphs.device import bring
-from runtime.errors import InvalidRequest
 from runtime.sampling import NOT_FINITE
 from runtime.scheduling.stream import Stream
 

@@ -1,1 +1,1 @@
-"""TODO runtime/token2wav/flow."""
+"""Speech tokens to mel spectrograms: the net, its exported steps, the state of each stream."""

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from kernels.flow import FlowPages
-from runtime.graphs.recorded_sizes import power_of_two, powers_down
 from runtime.graphs.executor import Executor, Work
+from runtime.graphs.recorded_sizes import power_of_two, powers_down
 from runtime.token2wav.chunks import Arrays
 from runtime.token2wav.flow.device_cache import DeviceFlowCache
 from runtime.token2wav.flow.device_step import DeviceStep

@@ -1,1 +1,1 @@
-"""TODO runtime/token2wav/vocoder."""
+"""Mel spectrograms to sound: the net, the state of each stream."""

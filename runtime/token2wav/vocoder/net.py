@@ -16,7 +16,13 @@ from torch import nn
 
 from kernels.token2wav import snake
 from runtime.token2wav.config import HiftConfig
-from runtime.token2wav.vocoder.context import DECODER_LOOKAHEAD, PITCH_KERNEL, PITCH_LAYERS, PITCH_LOOKAHEAD, POST_KERNEL
+from runtime.token2wav.vocoder.context import (
+    DECODER_LOOKAHEAD,
+    PITCH_KERNEL,
+    PITCH_LAYERS,
+    PITCH_LOOKAHEAD,
+    POST_KERNEL,
+)
 
 FINAL_SLOPE = 0.01
 MAX_MAGNITUDE = 100.0

@@ -17,9 +17,9 @@ from runtime.contracts import STATE_LOST, VOCODER_FAILED, ChunkFlag
 from runtime.errors import InvalidRequest
 from runtime.graphs.memory import Array, HostMemory, Memory
 from runtime.token2wav.chunks import Arrays, Chunk, Graph, StreamTable, each_that_works, read_chunks
-from runtime.token2wav.vocoder.context import DECODER_LOOKAHEAD, PITCH_LEFT, PITCH_LOOKAHEAD, RIGHT
 from runtime.token2wav.layout import Sizes
 from runtime.token2wav.noise import Windows
+from runtime.token2wav.vocoder.context import DECODER_LOOKAHEAD, PITCH_LEFT, PITCH_LOOKAHEAD, RIGHT
 
 CALL_FRAMES = 200  # new ones of a stream in one call of the graph: as many as the flow makes in one of its calls
 

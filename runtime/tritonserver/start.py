@@ -1,0 +1,42 @@
+"""From a rendered folder to a running service."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+
+from runtime.engines.build import build_frame_loop
+from runtime.families.fun_audio_chat.config import ModelConfig
+from runtime.frame_loop import FrameLoop
+from runtime.heap import set_apart
+from runtime.options import TENSORRT, Options
+from runtime.serving.service import ChatService
+from runtime.serving.stages import Stages
+from runtime.token2wav.layout import Sizes
+
+SWITCH_INTERVAL_S = 0.0005
+
+
+def start_service(folder: Path, stages: Stages) -> ChatService:
+    """Loads the engines of a rendered folder and starts the service over ``stages``."""
+    # Two threads share this process. With the default of 5 ms the asyncio thread would hold the frame
+    # loop up at each of its many short torch calls.
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    options = Options.read(folder)
+    torch.set_num_threads(options.threads)
+    config = ModelConfig.read(options.path(options.model))
+    loop = _frame_loop(options, config)
+    service = ChatService(options, config, loop, stages, Sizes.read(options.path(options.token2wav.dir)))
+    set_apart()
+    service.start()
+    return service
+
+
+def _frame_loop(options: Options, config: ModelConfig) -> FrameLoop:
+    if options.target != TENSORRT:
+        return build_frame_loop(config, options.engine)
+    from runtime.engines.trtllm.loop import compiled_loop  # late: no other target needs it
+
+    return compiled_loop(options, config)
