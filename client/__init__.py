@@ -1,6 +1,6 @@
 """Client of the server: `ChatClient` and `AsyncChatClient` for programs, `python -m client` for people.
 
-Names are loaded when they are first used, so that `python -m client doctor` also runs where a library is broken.
+Names are loaded when they are first used, so that `make doctor` also runs where a library is broken.
 """
 
 from __future__ import annotations

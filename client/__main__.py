@@ -1,4 +1,4 @@
-"""Entry point of `python -m client`: one question; `batch` for many; `doctor` for what is wrong here."""
+"""Entry point of `python -m client`: one question; `batch` for many."""
 
 import os
 import sys
@@ -12,15 +12,11 @@ def main(arguments: list[str]) -> int:
     """Hands over to the command that the first word names."""
     os.environ.setdefault("GRPC_VERBOSITY", QUIET)
     command = arguments[0] if arguments else ""
-    # Imported here: each command loads only what it needs, and `doctor` runs where other libraries are broken.
+    # Imported here: each command loads only what it needs.
     if command == "batch":
         from client import batch
 
         return batch.main(arguments[1:])
-    if command == "doctor":
-        from scripts.doctor import __main__ as doctor
-
-        return doctor.main(arguments[1:])
     from client import cli
 
     return cli.main(arguments)

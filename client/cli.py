@@ -20,7 +20,7 @@ from client.sinks import ChunkFolder, Loudspeaker, Sink, TextSink
 from client.sound.quiet import quiet_decoder
 from runtime.scheduling.waiting import PRIORITIES
 
-OTHERS = "Many questions: python -m client batch --help. What is wrong here: python -m client doctor."
+OTHERS = "Many questions: python -m client batch --help.."
 FAILED, USAGE, INTERRUPTED = 1, 2, 130  # 130 = 128 + SIGINT, as shells count
 INTERACTIVE, BATCH = PRIORITIES
 SPEECH_MODE, TEXT_MODE = "s2s", "s2t"

@@ -1,1 +1,1 @@
-"""What is wrong on this machine, and how to mend it: `python -m client doctor`."""
+"""What is wrong on this machine, and how to mend it: `make doctor`."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from client.access import OPEN, Access, access_of, add_access
+from runtime.command_line import run_command
 from runtime.supervisor.config import Addresses
 from scripts.doctor import deployment, machine
 from scripts.doctor.finding import FAIL, Finding
@@ -60,3 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
     else:
         print(f"{faults} fault{'' if faults == 1 else 's'}" if faults else "no faults")
     return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

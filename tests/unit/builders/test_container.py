@@ -67,7 +67,7 @@ def test_the_image_is_the_pinned_one_and_its_digest_an_argument():
 
 def test_everything_that_the_package_needs_is_copied_and_nothing_else_is_sent():
     copied = {part for i in parse(DOCKERFILE) if i.name == "COPY" for part in shlex.split(i.text)[:-1]}
-    packages = {p.parent.name for p in ROOT.glob("*/__init__.py")} - {"tests"}
+    packages = {p.parent.name for p in ROOT.glob("*/__init__.py")} - {"tests", "scripts", "benchmarks"}
     assert packages | {"model_repository", "pyproject.toml", "README.md"} <= copied
     for name in ("tests", ".git", "build", ".venv", "Makefile", "runtime/engines/__pycache__"):
         assert ignored(name, IGNORE), name

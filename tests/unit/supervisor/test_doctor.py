@@ -111,6 +111,12 @@ def test_a_running_server_is_seen_without_grpc(monkeypatch):
 def test_it_runs_where_a_library_is_broken(tmp_path):
     (tmp_path / "soxr.py").write_text("raise ImportError('broken on purpose')")
     at = Addresses()
-    program = [sys.executable, "-m", "client", "doctor", "--out", str(tmp_path), f"--grpc-port={at.grpc_port}"]
-    done = subprocess.run(program, capture_output=True, text=True, env={"PYTHONPATH": str(tmp_path), "PATH": ""})
+    program = [sys.executable, "-m", "scripts.doctor", "--out", str(tmp_path), f"--grpc-port={at.grpc_port}"]
+    done = subprocess.run(
+        program,
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": str(tmp_path), "PATH": ""},
+        cwd=Path(__file__).parents[3],
+    )
     assert done.returncode == 1 and "soxr: does not load" in done.stdout, done.stderr
