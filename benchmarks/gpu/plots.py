@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.perf.plots import SIZE_INCH, finish, pyplot
-from runtime.scheduling.stream import FRAME_S
+from runtime.families.fun_audio_chat.config import FRAME_S
 
 Result = Mapping[str, Any]
 Row = Mapping[str, Any]

@@ -106,6 +106,9 @@ class EncoderConfig:
         return self.n_window // (2 * self.group_size)
 
 
+FRAME_S = 0.2  # seconds of speech in one frame: five codes at 25 Hz
+
+
 @dataclass(frozen=True, slots=True)
 class SpeechIds:
     """Ids of the speech codebook. Codes below ``first_control`` are sound, the rest control."""

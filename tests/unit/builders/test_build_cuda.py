@@ -11,11 +11,11 @@ from builders.render import render_repository
 from builders.request import BuildRequest
 from builders.tiny_chat import write_tiny_chat
 from kernels import ops
-from runtime.engines.build import build_frame_loop
 from runtime.engines.options import EngineOptions
 from runtime.errors import BuildError
-from runtime.families.fun_audio_chat.build import Given, matrix_for
+from runtime.families.fun_audio_chat.build import build_loop
 from runtime.families.fun_audio_chat.config import ModelConfig
+from runtime.families.fun_audio_chat.stacks import ConsumedWeights, matrix_for
 from runtime.options import CUDA, Options, Token2WavOptions
 from runtime.token2wav.build import open_flow
 
@@ -47,7 +47,7 @@ def test_options_and_placement(rendered):
 def test_without_a_gpu_the_server_says_so(rendered):
     folder, config = rendered
     options = Options.read(folder)
-    for start in (lambda: build_frame_loop(config, options.engine), lambda: open_flow(options, 0)):
+    for start in (lambda: build_loop(config, options.engine), lambda: open_flow(options, 0)):
         with pytest.raises(BuildError, match=r"torch finds no GPU here; .*run make build-engines TARGET=cpu"):
             start()
 
@@ -90,7 +90,7 @@ def test_a_gpu_without_triton_is_refused(monkeypatch):
 def test_a_stack_takes_its_layers_and_leaves_the_rest():
     """Else a GPU would hold q, k, v, gate and up twice while it loads: 9 GB of the released backbone."""
     weights = {"a.layers.0.x.weight": torch.ones(1), "embed.weight": torch.ones(2)}
-    given = Given(weights)
+    given = ConsumedWeights(weights)
     assert len(given["embed.weight"]) == 2 and len(given["a.layers.0.x.weight"]) == 1
     assert list(weights) == list(given) == ["embed.weight"]
     with pytest.raises(KeyError):
