@@ -16,7 +16,7 @@ from runtime.engines.options import CUDA, EngineOptions
 from runtime.engines.sizes import backbone_profile, engine_shape, speech_profile
 from runtime.engines.torch_engine import TorchEngine
 from runtime.engines.trtllm.files import BACKBONE_ENGINE, SPEECH_ENGINE, load_engine
-from runtime.families.fun_audio_chat.config import ModelConfig
+from runtime.families.fun_audio_chat.config import ModelConfig, cache_specs
 from runtime.families.fun_audio_chat.decisions import Decisions, frame_tables
 from runtime.families.fun_audio_chat.packed import PackedModel
 from runtime.families.fun_audio_chat.projections import TABLES, Projections
@@ -35,6 +35,7 @@ from runtime.families.fun_audio_chat.tensors import (
 from runtime.frames.loop import FrameLoop, QueuedModel
 from runtime.graphs.device import CudaDevice
 from runtime.graphs.executor import Executor, executor_for, gpu_device
+from runtime.scheduling.caches import Cache
 from runtime.scheduling.scheduler import Scheduler
 
 CPU = torch.device("cpu")
@@ -154,7 +155,8 @@ def steps_loop(
 
 def assemble(config: ModelConfig, options: EngineOptions, caches: Caches, model: QueuedModel, ahead: bool) -> FrameLoop:
     """The loop over a model and the caches that its blocks come from."""
-    return FrameLoop(Scheduler(options.limits, *caches, config.speech_ids.group_size), model, ahead)
+    bound = [Cache(spec, kv) for spec, kv in zip(cache_specs(config), caches, strict=True)]
+    return FrameLoop(Scheduler(options.limits, bound), model, ahead)
 
 
 def _all_weights(config: ModelConfig, options: EngineOptions, device: torch.device) -> dict[str, torch.Tensor]:

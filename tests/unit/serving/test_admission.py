@@ -11,6 +11,7 @@ from runtime.serving.admission import LONGEST_RETRY_S, UNKNOWN_RETRY_S, Admissio
 
 HIGH, LOW = Priority.INTERACTIVE, Priority.BATCH
 ONE = Amounts(1, 10, 50)
+RESOURCES = ("slots", "kv_backbone", "kv_speech")
 
 
 class Loop:
@@ -20,7 +21,7 @@ class Loop:
         self.now, self.left = 0.0, Amounts(slots, backbone, speech)
         self.away, self.waits, self.seated = [], [], []
         self.admission = Admission(
-            Bounds(live, wait_s), lambda: self.left, self.away.append, self.waits.append, lambda: self.now
+            Bounds(live, wait_s), RESOURCES, lambda: self.left, self.away.append, self.waits.append, lambda: self.now
         )
 
     def enter(self, priority=HIGH, need=ONE, timeout_s=None):
@@ -32,7 +33,7 @@ class Loop:
         self.admission.follow(ticket)(True)
 
     def finish(self, ticket):
-        self.left = self.left.plus(ticket.need)
+        self.left = Amounts(*(a + b for a, b in zip(self.left, ticket.need, strict=True)))
         self.seated.remove(ticket)
         self.admission.follow(ticket)(False)
         self.admission.leave(ticket)
