@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from runtime.engines.options import EngineOptions
 from runtime.errors import InvalidRequest
 from runtime.scheduling.caches import Cache
 from runtime.scheduling.kv_memory import BlockCopy, KvMemory
@@ -73,6 +74,13 @@ class Limits:
         for name in ("max_streams", "prefill_chunk", "max_positions", "lead_s"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name}: {getattr(self, name)} is not positive")
+
+    @classmethod
+    def of(cls, options: EngineOptions) -> Limits:
+        """What the options of the engines leave."""
+        return cls(
+            options.max_streams, options.prefill_chunk, options.max_positions, options.lead_s, options.max_prefixes
+        )
 
 
 class Scheduler:

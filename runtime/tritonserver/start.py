@@ -10,8 +10,9 @@ import torch
 from runtime.engines.trtllm.files import ENGINES
 from runtime.families.fun_audio_chat.build import build_loop
 from runtime.families.fun_audio_chat.config import ModelConfig
+from runtime.graphs.options import TENSORRT
 from runtime.heap import set_apart
-from runtime.options import TENSORRT, Options
+from runtime.options import Options
 from runtime.serving.service import ChatService
 from runtime.serving.stages import Stages
 from runtime.token2wav.layout import Sizes

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from kernels.choice import Draws
-from kernels.ops import Ops, ops_for
+from kernels.ops import Ops
 from runtime.checkpoint.weights import load_weights
 from runtime.engines.base import Engine
 from runtime.engines.kv_cache import KvCache
@@ -33,10 +33,10 @@ from runtime.families.fun_audio_chat.tensors import (
     speech_shapes,
 )
 from runtime.frames.loop import FrameLoop, QueuedModel
-from runtime.graphs.device import CudaDevice
+from runtime.graphs.device import CudaDevice, ops_for
 from runtime.graphs.executor import Executor, executor_for, gpu_device
 from runtime.scheduling.caches import Cache
-from runtime.scheduling.scheduler import Scheduler
+from runtime.scheduling.scheduler import Limits, Scheduler
 
 CPU = torch.device("cpu")
 Caches = tuple[KvCache, KvCache]
@@ -156,7 +156,7 @@ def steps_loop(
 def assemble(config: ModelConfig, options: EngineOptions, caches: Caches, model: QueuedModel, ahead: bool) -> FrameLoop:
     """The loop over a model and the caches that its blocks come from."""
     bound = [Cache(spec, kv) for spec, kv in zip(cache_specs(config), caches, strict=True)]
-    return FrameLoop(Scheduler(options.limits, bound), model, ahead)
+    return FrameLoop(Scheduler(Limits.of(options), bound), model, ahead)
 
 
 def _all_weights(config: ModelConfig, options: EngineOptions, device: torch.device) -> dict[str, torch.Tensor]:

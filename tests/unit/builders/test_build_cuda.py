@@ -10,14 +10,15 @@ from builders.cuda import cuda_engine
 from builders.render import render_repository
 from builders.request import BuildRequest
 from builders.tiny_chat import write_tiny_chat
-from kernels import ops
-from runtime.engines.options import EngineOptions
+from runtime.engines.options import CUDA, EngineOptions
 from runtime.errors import BuildError
 from runtime.families.fun_audio_chat.build import build_loop
 from runtime.families.fun_audio_chat.config import ModelConfig
 from runtime.families.fun_audio_chat.stacks import ConsumedWeights, matrix_for
-from runtime.options import CUDA, Options, Token2WavOptions
-from runtime.token2wav.build import open_flow
+from runtime.graphs import device
+from runtime.opening import open_flow
+from runtime.options import Options
+from runtime.token2wav.options import Token2WavOptions
 
 needs_no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 
@@ -81,10 +82,10 @@ def test_a_gpu_without_triton_is_refused(monkeypatch):
     def absent():
         raise ImportError("No module named 'triton'")
 
-    monkeypatch.setattr(ops, "kernel_ops", absent)
+    monkeypatch.setattr(device, "kernel_ops", absent)
     with pytest.raises(BuildError, match=r"triton: cannot be imported .*; install triton >= 3.5"):
-        ops.ops_for(torch.device("cuda"))
-    assert ops.ops_for(torch.device("cpu")), "where nothing is missing"
+        device.ops_for(torch.device("cuda"))
+    assert device.ops_for(torch.device("cpu")), "where nothing is missing"
 
 
 def test_a_stack_takes_its_layers_and_leaves_the_rest():

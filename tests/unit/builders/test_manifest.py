@@ -13,10 +13,11 @@ from builders.placement import TWO_GPUS
 from builders.render import render_repository
 from builders.request import BuildRequest
 from builders.steps import Builder
+from runtime.checkpoint.features import FeatureConfig
 from runtime.errors import BuildError
-from runtime.families.fun_audio_chat.config import FeatureConfig
+from runtime.frontend.options import EncoderOptions
 from runtime.manifest import FileFacts, Manifest, verify
-from runtime.options import EncoderOptions, Options
+from runtime.options import Options
 
 
 @pytest.fixture

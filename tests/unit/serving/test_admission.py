@@ -40,7 +40,7 @@ class Loop:
 
     def run_full(self, answers, seconds):
         """Keeps all slots held and one waiting while so many answers end, one every so many seconds."""
-        while self.left.slots:
+        while self.left[0]:
             self.seat(self.enter())
         waiting = self.enter()
         for _ in range(answers):
@@ -202,9 +202,9 @@ def test_only_time_in_which_somebody_waited_counts():
     pace.look(1000.0, True)
     for tenth in range(1, 7):
         pace.freed(1000 + tenth / 10, ONE)
-    assert pace.rates().slots == pytest.approx(10.0)
+    assert pace.rates()[0] == pytest.approx(10.0)
     pace.look(1010.0, True)
-    assert pace.rates().slots == pytest.approx(5 / 9.9), "it falls while nothing becomes free"
+    assert pace.rates()[0] == pytest.approx(5 / 9.9), "it falls while nothing becomes free"
     pace.look(1070.0, False)
     assert pace.rates() is None, "what is long ago is forgotten"
 

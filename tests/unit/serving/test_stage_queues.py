@@ -9,11 +9,11 @@ import pytest
 
 from runtime.contracts import ChunkFlag
 from runtime.errors import Overloaded
-from runtime.options import Token2WavOptions
 from runtime.scheduling.waiting import Priority
 from runtime.serving.encode_queue import EncodeQueue
 from runtime.serving.sound import Dispatcher, Sound
 from runtime.token2wav.hops import HopPolicy
+from runtime.token2wav.options import Token2WavOptions
 
 ROOM = 3
 
