@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from client.protocol.requests import DEFAULT_PRIORITY, Priority
 from runtime.families.fun_audio_chat.answer import Answer
 from runtime.params import AnswerParams
-from runtime.scheduling.waiting import DEFAULT_PRIORITY, Priority
 
 FRAME_S = 0.2  # seconds of speech in one frame: five codes at 25 Hz
 
