@@ -33,7 +33,7 @@ from benchmarks.perf.machine import describe
 from benchmarks.result import finish
 from benchmarks.server import server_ms
 from builders.tiny_chat import MID, write_tiny_chat
-from runtime.command_line import run_command
+from client.protocol.command_line import run_command
 from runtime.families.fun_audio_chat.config import ModelConfig
 from runtime.families.fun_audio_chat.tensors import all_shapes
 from runtime.frontend.tokenizer import ChatTokenizer

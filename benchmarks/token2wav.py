@@ -27,7 +27,7 @@ from benchmarks.result import finish
 from builders.export_token2wav import export_token2wav
 from builders.steps import Builder
 from builders.tiny_cosyvoice import NetSizes, write_tiny_cosyvoice
-from runtime.command_line import run_command
+from client.protocol.command_line import run_command
 from runtime.contracts import ChunkFlag
 from runtime.errors import BuildError
 from runtime.manifest import Manifest

@@ -7,7 +7,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from runtime.command_line import run_command
+from client.protocol.command_line import run_command
+from client.protocol.version import VERSION
 from runtime.manifest import verify
 
 
@@ -28,6 +29,7 @@ def _folder(text: str) -> Path:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     top = argparse.ArgumentParser(prog="python -m builders", description=__doc__)
+    top.add_argument("--version", action="version", version=VERSION)
     commands = top.add_subparsers(dest="command", required=True)
     build = commands.add_parser("build", help="from checkpoints to engines and a model repository")
     build.add_argument("--target", default="cpu", help="cpu, cuda, or tensorrt inside its container")

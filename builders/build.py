@@ -206,7 +206,7 @@ def _earlier(request: BuildRequest, versions: dict[str, str], gpu: str | None = 
         return fresh
     if old.target != request.target:
         raise BuildError("OUT", f"{request.out} holds target {old.target}", "choose another OUT or remove it")
-    old.versions, old.gpu = versions, gpu
+    old.versions, old.gpu, old.version = versions, gpu, fresh.version
     return old
 
 

@@ -1,4 +1,4 @@
-"""Client of the server: `ChatClient` and `AsyncChatClient` for programs, `python -m client` for people.
+"""Client of the server: `ChatClient`, `AsyncChatClient`, and the command `python -m fun_audio_chat_client`.
 
 Names are loaded when they are first used, so that `make doctor` also runs where a library is broken.
 """
@@ -9,15 +9,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from client.access import Tls, token_headers
-    from client.aio import AsyncChatClient, AsyncChatStream
-    from client.answer import Answer
-    from client.audio_file import read_audio, write_wav
-    from client.chunks import OUTPUT_RATE, Chunk
-    from client.client import ChatClient, ChatStream
-    from client.connection import KeepAlive
-    from client.errors import AccessDenied, Cancelled, ChatError, DeadlineExceeded, ServerError, ServerLost
-    from client.retry import NO_RETRY, RetryPolicy
+    from .access import Tls, token_headers
+    from .aio import AsyncChatClient, AsyncChatStream
+    from .answer import Answer
+    from .audio_file import read_audio, write_wav
+    from .chunks import OUTPUT_RATE, Chunk
+    from .client import ChatClient, ChatStream
+    from .connection import KeepAlive
+    from .errors import AccessDenied, Cancelled, ChatError, DeadlineExceeded, ServerError, ServerLost
+    from .retry import NO_RETRY, RetryPolicy
 
 __all__ = [
     "NO_RETRY",
@@ -58,5 +58,5 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME_OF:
-        raise AttributeError(f"module 'client' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"client.{_HOME_OF[name]}"), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_HOME_OF[name]}", __name__), name)

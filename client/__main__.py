@@ -1,9 +1,9 @@
-"""Entry point of `python -m client`: one question; `batch` for many."""
+"""Entry point of the command line: one question; `batch` for many."""
 
 import os
 import sys
 
-from runtime.command_line import run_command
+from .protocol.command_line import run_command
 
 QUIET = "NONE"  # gRPC writes failed handshakes to stderr, beside the error that it raises
 
@@ -14,10 +14,10 @@ def main(arguments: list[str]) -> int:
     command = arguments[0] if arguments else ""
     # Imported here: each command loads only what it needs.
     if command == "batch":
-        from client import batch
+        from . import batch
 
         return batch.main(arguments[1:])
-    from client import cli
+    from . import cli
 
     return cli.main(arguments)
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from runtime.wire import token_headers
+from .protocol.wire import token_headers
 
 _NAME, _VALUE = re.compile(r"[0-9a-z_.-]+"), re.compile(r"[ -~]*")
 TOKEN_VARIABLE = "FUN_AUDIO_CHAT_TOKEN"
@@ -51,7 +51,7 @@ def metadata_of(headers: Mapping[str, str] | None) -> tuple[tuple[str, str], ...
     Raises:
         ChatError: it could not send one of them.
     """
-    from client.errors import ChatError  # it brings gRPC, which may be broken where `doctor` looks for that
+    from .errors import ChatError  # it brings gRPC, which may be broken where `doctor` looks for that
 
     for name, value in (headers or {}).items():
         if not _NAME.fullmatch(str(name).lower()) or not isinstance(value, str) or not _VALUE.fullmatch(value):

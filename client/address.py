@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 
-from runtime.supervisor.access import is_loopback
+from .protocol.wire import is_loopback
 
 DEFAULT_URL = "127.0.0.1:8001"
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")

@@ -11,9 +11,9 @@ from typing import Any, Self
 
 import numpy as np
 
-from client.audio_file import write_wav
-from client.chunks import OUTPUT_RATE, Chunk
-from client.errors import ChatError
+from .audio_file import write_wav
+from .chunks import OUTPUT_RATE, Chunk
+from .errors import ChatError
 
 FILE_STEM = "request_0"
 

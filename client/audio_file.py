@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from client.errors import ChatError
-from client.sound.decode import FORMATS, decode
-from client.sound.limits import MOST_FILE_BYTES, SoundError, check_rate
+from .errors import ChatError
+from .sound.decode import FORMATS, decode
+from .sound.limits import MOST_FILE_BYTES, SoundError, check_rate
 
 FIELD = "audio-path"
 

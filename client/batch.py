@@ -1,4 +1,4 @@
-"""`python -m client batch`: many questions, so many at once, one folder of results; it goes on where it stopped."""
+"""The command `batch`: asks many questions at once, writes one folder of results, and resumes where it stopped."""
 
 from __future__ import annotations
 
@@ -12,22 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
-from client.access import Access, access_of, add_access
-from client.address import DEFAULT_URL
-from client.aio import AsyncChatClient
-from client.answer import spare
-from client.audio_file import read_audio
-from client.batch_items import Item, passed_over, read_items, told
-from client.chunks import OUTPUT_RATE
-from client.errors import ChatError, ServerLost
-from client.parameters import parameter_set
-from client.request import Scalar
-from client.retry import RetryPolicy
-from client.screen import Screen, screens
-from client.sound.quiet import quiet_decoder
-from runtime.scheduling.waiting import PRIORITIES
+from .access import Access, access_of, add_access
+from .address import DEFAULT_URL
+from .aio import AsyncChatClient
+from .answer import spare
+from .audio_file import read_audio
+from .batch_items import Item, passed_over, read_items, told
+from .chunks import OUTPUT_RATE
+from .errors import ChatError, ServerLost
+from .parameters import parameter_set
+from .protocol.requests import PRIORITIES
+from .request import Scalar
+from .retry import RetryPolicy
+from .screen import Screen, screens
+from .sound.quiet import quiet_decoder
 
 FAILURES = "failed.jsonl"
 DIGEST = "request_sha256"  # among the parameters in an answer's JSON
@@ -49,7 +48,7 @@ class Tally:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    made = argparse.ArgumentParser(prog="python -m client batch", description=__doc__)
+    made = argparse.ArgumentParser(prog=f"python -m {__package__} batch", description=__doc__)
     made.add_argument("source", type=Path, help="folder of sound files, or a JSONL manifest with one "
                       '{"id", "audio", "text", "messages", "parameters"} per line')  # fmt: skip
     made.add_argument("--output-dir", type=Path, default=Path("output/batch"), help="results (%(default)s)")
@@ -134,21 +133,30 @@ async def run(options: argparse.Namespace, items: Sequence[Item], access: Access
     """Asks all items."""
     tally, waiting = Tally(), iter(items)
     async with AsyncChatClient(options.url, RETRY, tls=access.tls, headers=access.headers) as chat:
-        with tqdm(total=len(items), unit="answer", disable=None, file=errors) as bar:
 
-            async def work() -> None:
-                for item in waiting:
-                    await chat.reconnect()  # a server that is away costs no item its own timeout
-                    await _ask(chat, item, options, tally)
-                    bar.update()
+        async def work() -> None:
+            for item in waiting:
+                await chat.reconnect()  # a server that is away costs no item its own timeout
+                await _ask(chat, item, options, tally)
+                _show_progress(errors, tally, len(items))
 
-            try:
-                async with asyncio.TaskGroup() as group:
-                    for _ in range(min(options.concurrency, len(items))):
-                        group.create_task(work())
-            except* ServerLost as losses:
-                tally.ended = str(losses.exceptions[0])
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(options.concurrency, len(items))):
+                    group.create_task(work())
+        except* ServerLost as losses:
+            tally.ended = str(losses.exceptions[0])
+        finally:
+            if errors.isatty():
+                errors.write("\n")
     return tally
+
+
+def _show_progress(screen: Screen, tally: Tally, total: int) -> None:
+    """Rewrites the one line of progress on a terminal; a log gets none."""
+    if screen.isatty():
+        screen.write(f"\r{tally.done + len(tally.failures)} of {total}")
+        screen.flush()
 
 
 async def _ask(chat: AsyncChatClient, item: Item, options: argparse.Namespace, tally: Tally) -> None:

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from client.errors import ChatError
-from client.request import RESERVED, Scalar
-from client.sound.names import is_sound
+from .errors import ChatError
+from .request import RESERVED, Scalar
+from .sound.names import is_sound
 
 MOST_NAMED = 10  # of the files that are passed over
 FIELDS = ("id", "audio", "text", "messages", "parameters")

@@ -15,9 +15,9 @@ from typing import Any
 
 import grpc
 
-from client.chunks import Chunk, chunk_of
-from client.errors import ChatError, ServerError, ServerLost, from_rpc, from_text, lost
-from client.request import FINAL_RESPONSE
+from .chunks import Chunk, chunk_of
+from .errors import ChatError, ServerError, ServerLost, from_rpc, from_text, lost
+from .request import FINAL_RESPONSE
 
 
 def chunk_in(response: Any, url: str) -> tuple[Chunk | None, bool]:

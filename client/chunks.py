@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from tritonclient.utils import deserialize_bytes_tensor
 
-from runtime.contracts import NUMPY_TYPES
+from .protocol.tensors import NUMPY_TYPES
 
 OUTPUT_RATE = 24_000  # samples per second of `Chunk.audio`
 

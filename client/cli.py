@@ -1,4 +1,4 @@
-"""`python -m client`: one request from the command line, its answer on the screen and in three files."""
+"""One request from the command line, its answer on the screen and in three files."""
 
 from __future__ import annotations
 
@@ -8,19 +8,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from client.access import Access, access_of, add_access
-from client.address import DEFAULT_URL
-from client.answer import FILE_STEM, Answer, spare
-from client.audio_file import read_audio
-from client.client import ChatClient
-from client.errors import ChatError
-from client.request import DEFAULT_RATE
-from client.screen import Screen, screens
-from client.sinks import ChunkFolder, Loudspeaker, Sink, TextSink
-from client.sound.quiet import quiet_decoder
-from runtime.scheduling.waiting import PRIORITIES
+from .access import Access, access_of, add_access
+from .address import DEFAULT_URL
+from .answer import FILE_STEM, Answer, spare
+from .audio_file import read_audio
+from .client import ChatClient
+from .errors import ChatError
+from .protocol.requests import PRIORITIES
+from .protocol.version import VERSION
+from .request import DEFAULT_RATE
+from .screen import Screen, screens
+from .sinks import ChunkFolder, Loudspeaker, Sink, TextSink
+from .sound.quiet import quiet_decoder
 
-OTHERS = "Many questions: python -m client batch --help.."
+PROGRAM = f"python -m {__package__}"  # the name under which this package is installed
+OTHERS = f"Many questions: {PROGRAM} batch --help."
 FAILED, USAGE, INTERRUPTED = 1, 2, 130  # 130 = 128 + SIGINT, as shells count
 INTERACTIVE, BATCH = PRIORITIES
 SPEECH_MODE, TEXT_MODE = "s2s", "s2t"
@@ -34,8 +36,9 @@ PARAMETERS = (
 
 def parser() -> argparse.ArgumentParser:
     """The command line. Options without a default are left to the server."""
-    made = argparse.ArgumentParser(prog="python -m client", description=__doc__, epilog=OTHERS)
+    made = argparse.ArgumentParser(prog=PROGRAM, description=__doc__, epilog=OTHERS)
     add = made.add_argument
+    add("--version", action="version", version=VERSION)
     add("--url", default=DEFAULT_URL, help="host:port of the gRPC endpoint (%(default)s)")
     add_access(made)
     add("--mode", choices=(SPEECH_MODE, TEXT_MODE), help=f"answer in speech or in text only ({SPEECH_MODE})")

@@ -9,16 +9,16 @@ from typing import Any
 
 from tritonclient.grpc import service_pb2_grpc
 
-from client.access import Tls, metadata_of
-from client.address import DEFAULT_URL
-from client.answer import Answer
-from client.call import Call
-from client.chunks import Chunk
-from client.connection import KeepAlive, connects, open_channel
-from client.errors import Cancelled, ChatError, ServerLost, stays_away
-from client.numbers import seconds
-from client.request import DEFAULT_RATE, Audio, Scalar, make_request, set_deadline
-from client.retry import Attempts, RetryPolicy
+from .access import Tls, metadata_of
+from .address import DEFAULT_URL
+from .answer import Answer
+from .call import Call
+from .chunks import Chunk
+from .connection import KeepAlive, connects, open_channel
+from .errors import Cancelled, ChatError, ServerLost, stays_away
+from .numbers import seconds
+from .request import DEFAULT_RATE, Audio, Scalar, make_request, set_deadline
+from .retry import Attempts, RetryPolicy
 
 
 class ChatStream(Iterator[Chunk]):

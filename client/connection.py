@@ -9,10 +9,10 @@ from pathlib import Path
 import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from client.access import Tls
-from client.address import DEFAULT_URL, is_address, is_near
-from client.errors import ChatError
-from runtime.wire import KEEPALIVE_MS, KEEPALIVE_TIMEOUT_MS, MIN_PING_INTERVAL_MS
+from .access import Tls
+from .address import DEFAULT_URL, is_address, is_near
+from .errors import ChatError
+from .protocol.wire import KEEPALIVE_MS, KEEPALIVE_TIMEOUT_MS, MIN_PING_INTERVAL_MS
 
 # After a restart of the server the next request should not wait for gRPC's default of up to two minutes.
 MIN_RECONNECT_MS, MAX_RECONNECT_MS = 200, 1_000
@@ -29,7 +29,7 @@ class KeepAlive:
     """A dead connection is noticed ``every_ms`` and ``timeout_ms`` after the last sign of life.
 
     While data is on its way, ``timeout_ms`` alone counts: a link that stalls for longer loses the answer. The
-    defaults are the server's own (``runtime.wire``).
+    defaults are the server's own (``protocol.wire``).
     """
 
     every_ms: int = KEEPALIVE_MS

@@ -10,8 +10,8 @@ import re
 
 import grpc
 
-from client.address import proxy_variable
-from runtime.errors import CODED, MEMORY_FULL, RETRY_HINT
+from .address import proxy_variable
+from .protocol.errors import CODED, MEMORY_FULL, RETRY_HINT
 
 # Triton puts the request id before the message when the request has one.
 _CODED = re.compile(rf"^(?:\[request id: [^\]]*\] )?{CODED.pattern}", re.S)

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from client.errors import ChatError
+from .errors import ChatError
 
 REMEDY = "give a list of chat messages"
 DUMPS = ("model_dump", "to_dict", "dict")  # how objects of SDKs become dictionaries

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from client.errors import ChatError
+from .errors import ChatError
 
 INT64 = range(-(2**63), 2**63)
 EXACT = 2**63

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from client.request import RESERVED, Scalar
+from .request import RESERVED, Scalar
 
 BOOLEANS = {"true": True, "false": False}
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from client.access import Access, metadata_of
-from client.connection import open_channel
-from client.errors import AccessDenied, ChatError, from_rpc
-from runtime.contracts import FUN_AUDIO_CHAT
+from .access import Access, metadata_of
+from .connection import open_channel
+from .errors import AccessDenied, ChatError, from_rpc
+from .protocol.tensors import FUN_AUDIO_CHAT
 
 PROBE_S = 5.0
 

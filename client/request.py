@@ -10,13 +10,13 @@ import numpy as np
 from tritonclient.grpc import service_pb2
 from tritonclient.utils import serialize_byte_tensor
 
-from client.audio_file import read_audio
-from client.errors import ChatError
-from client.messages import document
-from client.numbers import finite, scalar, whole
-from client.sound.limits import SoundError
-from client.sound.samples import Clip, clips_of
-from runtime.contracts import FUN_AUDIO_CHAT, NUMPY_TYPES
+from .audio_file import read_audio
+from .errors import ChatError
+from .messages import document
+from .numbers import finite, scalar, whole
+from .protocol.tensors import FUN_AUDIO_CHAT, NUMPY_TYPES
+from .sound.limits import SoundError
+from .sound.samples import Clip, clips_of
 
 DEFAULT_RATE = 16_000
 FINAL_RESPONSE = "triton_final_response"

@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from client.chunks import Chunk
-from client.connection import RECONNECT_S
-from client.errors import ChatError, ServerError, ServerLost
+from .chunks import Chunk
+from .connection import RECONNECT_S
+from .errors import ChatError, ServerError, ServerLost
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,11 +43,6 @@ class Screen:
         """Whether a person looks on."""
         return self._out is not None and self._out.isatty()
 
-    @property
-    def encoding(self) -> str:
-        """Of the stream."""
-        return getattr(self._out, "encoding", None) or "ascii"
-
     def _lose(self, error: OSError | ValueError) -> None:
         out, self._out = self._out, None
         if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):

@@ -11,10 +11,10 @@ from typing import Any, Protocol, TextIO
 
 import numpy as np
 
-from client.audio_file import write_wav
-from client.chunks import OUTPUT_RATE, Chunk
-from client.errors import ChatError
-from client.screen import Screen
+from .audio_file import write_wav
+from .chunks import OUTPUT_RATE, Chunk
+from .errors import ChatError
+from .screen import Screen
 
 CHUNK_FILE = re.compile(r"chunk_(\d{3,})\.wav")
 PIECE = OUTPUT_RATE // 10  # samples that the loudspeaker takes at once: so soon it falls silent

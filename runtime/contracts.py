@@ -1,52 +1,16 @@
-"""The tensors of every model of the repository, declared once.
+"""The tensors of every model of the repository, declared once; the public one in ``client.protocol.tensors``.
 
-Serves ``auto_complete_config``, the client and the tests. Knows names, types and dims; knows
-nothing of Triton's Python API, of torch or of any checkpoint. All models use ``max_batch_size: 0``:
-batches are packed along the first axis with a vector of lengths beside them, because chunks and
-clips are ragged. Dims of inputs are ``-1`` and checked by our own code, whose errors name the
-remedy (Triton's own shape errors do not).
+Serves ``auto_complete_config`` and the tests. Knows names, types and dims; knows nothing of Triton's Python API, of
+torch or of any checkpoint. All models use ``max_batch_size: 0``: batches are packed along the first axis with a vector
+of lengths beside them, because chunks and clips are ragged. Dims of inputs are ``-1`` and checked by our own code,
+whose errors name the remedy (Triton's own shape errors do not).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntFlag
 
-import numpy as np
-
-NUMPY_TYPES: dict[str, type] = {"FP32": np.float32, "INT32": np.int32, "INT64": np.int64, "BYTES": np.object_}
-
-
-@dataclass(frozen=True, slots=True)
-class TensorSpec:
-    """One input or output: Triton type name without ``TYPE_``, dims, and whether it may be absent."""
-
-    name: str
-    dtype: str
-    dims: tuple[int, ...]
-    optional: bool = False
-
-    def __post_init__(self) -> None:
-        if self.dtype not in NUMPY_TYPES:
-            raise ValueError(f"dtype: {self.dtype!r} is not one of {sorted(NUMPY_TYPES)}")
-
-    def config(self) -> dict[str, object]:
-        """The entry that ``auto_complete_model_config.add_input/add_output`` takes."""
-        name = "TYPE_STRING" if self.dtype == "BYTES" else f"TYPE_{self.dtype}"
-        entry: dict[str, object] = {"name": self.name, "data_type": name, "dims": list(self.dims)}
-        if self.optional:
-            entry["optional"] = True
-        return entry
-
-
-@dataclass(frozen=True, slots=True)
-class ModelContract:
-    """Inputs and outputs of one model of the repository."""
-
-    name: str
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    decoupled: bool = False
+from client.protocol.tensors import FUN_AUDIO_CHAT, ModelContract, TensorSpec
 
 
 class ChunkFlag(IntFlag):
@@ -66,27 +30,6 @@ class ChunkFlag(IntFlag):
 STATE_LOST = -1  # the stream's state is unknown here (a restart)
 FLOW_FAILED, VOCODER_FAILED = -2, -3  # this chunk made the stage fail, or its result was not finite
 LOST_STREAM = (STATE_LOST, FLOW_FAILED, VOCODER_FAILED)
-
-FUN_AUDIO_CHAT = ModelContract(
-    name="fun_audio_chat",
-    decoupled=True,
-    inputs=(
-        TensorSpec("audio", "FP32", (-1,), optional=True),
-        TensorSpec("audio_lengths", "INT32", (-1,), optional=True),
-        TensorSpec("text", "BYTES", (-1,), optional=True),
-        TensorSpec("messages", "BYTES", (-1,), optional=True),
-        # Warm-up samples of Triton carry no request parameters: this bounds the answer instead.
-        TensorSpec("warmup_tokens", "INT32", (-1,), optional=True),
-    ),
-    outputs=(
-        TensorSpec("text", "BYTES", (1,)),
-        TensorSpec("audio", "FP32", (-1,)),
-        TensorSpec("finish_reason", "BYTES", (1,)),
-        TensorSpec("text_token_ids", "INT32", (-1,)),
-        TensorSpec("speech_token_ids", "INT32", (-1,)),
-        TensorSpec("stats", "BYTES", (1,)),
-    ),
-)
 
 _AUDIO_IN = (TensorSpec("audio", "FP32", (-1,)), TensorSpec("audio_lengths", "INT32", (-1,)))
 _MEL_IN = (

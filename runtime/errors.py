@@ -1,15 +1,14 @@
 """Every error that may reach a client, and the one table from error to Triton status code.
 
-A message reads ``CODE: field: what is wrong; what to do about it``. gRPC loses the status code of
-an error inside a stream, so the code is also the first word of the message.
+Their form, ``CODE: field: what is wrong; what to do about it``, is shared with the client (``client.protocol.errors``).
 """
 
 from __future__ import annotations
 
 import re
 
-# The one form in which a refusal says when to come back; clients read it (``client.errors``).
-RETRY_HINT = re.compile(r"retry in (?P<seconds>\d+\.\d) s$")
+from client.protocol.errors import CODED, CODES, MEMORY_FULL, CodedError
+
 NAME_CHARACTERS = 80
 
 
@@ -19,7 +18,7 @@ def client_name(name: str) -> str:
     return plain.strip() or "?"
 
 
-class ServeError(Exception):
+class ServeError(CodedError):
     """Base of all typed errors. Use a subclass.
 
     Args:
@@ -103,18 +102,7 @@ class AlreadyServed(ServeError):
     code = "UNAVAILABLE"
 
 
-# Names are those of triton_python_backend_utils.TritonError and of gRPC's StatusCode.
-TRITON_CODES: dict[str, str] = {
-    "INVALID_ARG": "INVALID_ARG",
-    "NOT_FOUND": "NOT_FOUND",
-    "UNAVAILABLE": "UNAVAILABLE",
-    "CANCELLED": "CANCELLED",
-    "INTERNAL": "INTERNAL",
-}
-CODED = re.compile(rf"(?P<code>{'|'.join(TRITON_CODES)}): (?P<field>[^:]+): (?P<rest>.*)$", re.S)
-
-
-MEMORY_FULL = "shared memory pool"  # in Triton's words for it, which name regions and paths
+TRITON_CODES = {code: code for code in CODES}  # code -> name in triton_python_backend_utils.TritonError
 _MODEL = re.compile(r"model '(?P<name>\w+?)(?:_\d+)*'")
 
 

@@ -8,10 +8,11 @@ import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from client.protocol.version import VERSION
 from runtime.errors import BuildError
 
 MANIFEST_FILE = "manifest.json"
-FORMAT = 1  # raise when a folder of an older format can no longer be served
+FORMAT = 2  # raise when a folder of an older format can no longer be served; 2: the version of the builder, 0.2.0
 HASH_BLOCK = 1 << 22
 PACKAGE_ROOT = Path(__file__).resolve().parents[1]
 REPOSITORY = "model_repository"
@@ -51,12 +52,13 @@ class Step:
 
 @dataclass(slots=True)
 class Manifest:
-    """``inputs`` by ``place_of`` the folder, ``steps`` by name with files relative to it."""
+    """``inputs`` by ``place_of`` the folder, ``steps`` by name with files relative to it, ``version`` of the code."""
 
     target: str
     versions: dict[str, str] = field(default_factory=dict)
     gpu: str | None = None
     format: int = FORMAT
+    version: str = VERSION
     inputs: dict[str, FileFacts] = field(default_factory=dict)
     steps: dict[str, Step] = field(default_factory=dict)
 
@@ -66,7 +68,8 @@ class Manifest:
         try:
             values = json.loads((folder / MANIFEST_FILE).read_text("utf-8"))
             if values["format"] != FORMAT:
-                raise _stale(f"has format {values['format']}, this program writes {FORMAT}", folder)
+                problem = f"has format {values['format']}, version {VERSION} of this program writes {FORMAT}"
+                raise _stale(problem, folder, f"TARGET={values['target']} " if "target" in values else "")
             values["inputs"] = {name: FileFacts(**facts) for name, facts in values["inputs"].items()}
             values["steps"] = {
                 name: Step(step["key"], {file: FileFacts(**facts) for file, facts in step["files"].items()})
@@ -134,10 +137,9 @@ def _check(folder: Path, path: Path, facts: FileFacts) -> None:
         raise _stale(f"names {path}, which has changed since", folder)
 
 
-def _stale(problem: str, folder: Path) -> BuildError:
-    return BuildError(
-        MANIFEST_FILE, problem, f"run: make build-engines OUT={folder} (with the same MODEL and COSYVOICE)"
-    )
+def _stale(problem: str, folder: Path, target: str = "") -> BuildError:
+    command = f"make build-engines {target}OUT={folder} (with the same MODEL and COSYVOICE)"
+    return BuildError(MANIFEST_FILE, problem, f"run: {command}")
 
 
 def installed(name: str) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from client.audio_file import write_wav
 from client.cli import main as ask
-from runtime.command_line import run_command
+from client.protocol.command_line import run_command
 from runtime.errors import ServeError
 from runtime.supervisor.launch import ServerProcess
 from scripts.question import RATE, question

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from runtime.command_line import run_command
+from client.protocol.command_line import run_command
 
 BEGIN, END = "<!-- table of make faults -->", "<!-- end of the table -->"
 HEAD = "| what was done | times | what happened | seconds |\n|---|--:|---|--:|\n"

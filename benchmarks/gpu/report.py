@@ -16,7 +16,7 @@ from benchmarks.gpu.run import TOOL
 from benchmarks.perf.report import read_stored
 from benchmarks.perf.tables import number, table
 from client.errors import ChatError
-from runtime.command_line import run_command
+from client.protocol.command_line import run_command
 
 PAGE = "gpu.md"
 COLUMNS = ("part", "ms", "floor, ms", "% of floor", "bound", "% by a copy", "naive, ms", "naive / ours", "note")

@@ -2,7 +2,7 @@
 
 import sys
 
-from runtime.command_line import run_command
+from client.protocol.command_line import run_command
 
 
 def main() -> int:

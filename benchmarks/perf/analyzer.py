@@ -18,7 +18,7 @@ from benchmarks.perf.outcome import Outcome
 from benchmarks.perf.profile import TruncatedExport, read_export
 from client.access import OPEN, Access, metadata_of
 from client.errors import ChatError
-from runtime.contracts import FUN_AUDIO_CHAT
+from client.protocol.tensors import FUN_AUDIO_CHAT
 
 TRIES = 3  # of a level whose export was cut off
 LEVEL_S = 1800.0

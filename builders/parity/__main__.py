@@ -13,7 +13,7 @@ from pathlib import Path
 
 from builders.parity.comparison import TARGETS, Comparison
 from builders.parity.report import table
-from runtime.command_line import run_command
+from client.protocol.command_line import run_command
 from runtime.errors import ServeError
 from runtime.options import Options
 

@@ -23,8 +23,8 @@ import torch
 from builders.parity.questions import Asked, FrontEnd, ask, same
 from builders.parity.report import BOUNDS
 from builders.parity.vectors import Recorded, read_vectors
+from client.protocol.command_line import run_command
 from kernels.linear import Matrix
-from runtime.command_line import run_command
 from runtime.engines.options import DTYPES, LINEARS, EngineOptions
 from runtime.errors import ServeError
 from runtime.families.fun_audio_chat.build import recorded_loop

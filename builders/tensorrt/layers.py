@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from runtime.command_line import run_command
+from client.protocol.command_line import run_command
 from runtime.graphs.plan import PLAN_SUFFIX
 from runtime.graphs.tensorrt import Plan, load_tensorrt
 

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from client.sound.blocks import VOC, W64, voc_of_one_block, w64_to_the_end
-from client.sound.limits import SoundError
-from client.sound.mpeg import chain_at
-from client.sound.tags import skip_tags
+from .blocks import VOC, W64, voc_of_one_block, w64_to_the_end
+from .limits import SoundError
+from .mpeg import chain_at
+from .tags import skip_tags
 
 SLACK = 16  # stray bytes behind the last chunk that mean nothing
 UNSET_32 = 0xFFFFFFFF

@@ -10,8 +10,8 @@ import numpy as np
 import soundfile
 import soxr
 
-from client.sound.foreign import known
-from client.sound.limits import (
+from .foreign import known
+from .limits import (
     FILE_RATES,
     LONGEST_S,
     MOST_SAMPLE_BYTES,
@@ -20,8 +20,8 @@ from client.sound.limits import (
     check_rate,
     check_samples,
 )
-from client.sound.mix import to_mono
-from client.sound.parts import Part, parts_of
+from .mix import to_mono
+from .parts import Part, parts_of
 
 BLOCK = 65_536  # samples of all channels that are decoded together
 FORMATS = "WAV, FLAC, MP3, OGG, Opus and others of libsndfile; convert it (ffmpeg -i FILE new.wav)"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from runtime.frontend.audio import HIGHEST_RATE, LOUDEST, LOWEST_RATE
+from ..protocol.requests import HIGHEST_RATE, LOUDEST, LOWEST_RATE
 
 SHORTEST_S = 0.04  # one frame of the speech encoder, which makes nothing of less
 LONGEST_S = 300.0  # of a clip; the extractor of the model takes no more

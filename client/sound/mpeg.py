@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from client.sound.tags import skip_tags
+from .tags import skip_tags
 
 HEADER = 4
 SYNC = 0xFFE

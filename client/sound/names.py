@@ -7,9 +7,9 @@ from pathlib import Path
 
 import soundfile
 
-from client.sound.mpeg import chain_at
-from client.sound.starts import begins
-from client.sound.tags import ID3V2
+from .mpeg import chain_at
+from .starts import begins
+from .tags import ID3V2
 
 HEADLESS = "RAW"  # nothing says what its numbers mean
 # Usual endings of what libsndfile reads, beside the names of its formats.

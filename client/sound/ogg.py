@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from client.sound.flac import without_length
-from client.sound.limits import SoundError
+from .flac import without_length
+from .limits import SoundError
 
 CAPTURE, HEADER = b"OggS", 27
 FIRST = 2  # flag of the first page of a stream

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
-from client.sound import chunks, mpeg, ogg
-from client.sound.flac import STREAMINFO_HEAD, without_length
-from client.sound.limits import SoundError
-from client.sound.starts import beginnings
-from client.sound.tags import ID3V2, TAGS, skip_tags
+from . import chunks, mpeg, ogg
+from .flac import STREAMINFO_HEAD, without_length
+from .limits import SoundError
+from .starts import beginnings
+from .tags import ID3V2, TAGS, skip_tags
 
 CHECKSUM = 2
 STRAY = 2048  # bytes that are no sound, as of a frame that was cut off

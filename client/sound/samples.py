@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from client.numbers import whole
-from client.sound.decode import decode, resampled
-from client.sound.limits import MOST_FILE_BYTES, SoundError, check_length, check_rate, check_samples
-from client.sound.mix import to_mono
+from ..numbers import whole
+from .decode import decode, resampled
+from .limits import MOST_FILE_BYTES, SoundError, check_length, check_rate, check_samples
+from .mix import to_mono
 
 MOST_CHANNELS = 32
 # Integers by their type: what full scale is, and where zero is.

@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator
 from itertools import pairwise
 
-from client.sound.mpeg import COUNT_TAGS, chain_at, count_tag, frame_at
-from client.sound.ogg import CAPTURE, FLAC_HEAD, FLAC_HEAD_SIZE, page_end
-from client.sound.tags import ID3V2, skip_tags
+from .mpeg import COUNT_TAGS, chain_at, count_tag, frame_at
+from .ogg import CAPTURE, FLAC_HEAD, FLAC_HEAD_SIZE, page_end
+from .tags import ID3V2, skip_tags
 
 # Beginnings that no sound holds by chance: an anchor, which is searched fast, and what has to follow it.
 _BEGINNINGS = {

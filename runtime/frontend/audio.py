@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from client.protocol.requests import HIGHEST_RATE, LOUDEST, LOWEST_RATE
 from runtime.checkpoint.features import FeatureConfig
 from runtime.errors import InvalidRequest
-
-LOWEST_RATE, HIGHEST_RATE = 4_000, 192_000
-LOUDEST = 8.0  # sound that was mastered too loud passes, integers that were never scaled to [-1, 1] do not
 
 
 def split_clips(audio: np.ndarray | None, lengths: np.ndarray | None) -> list[np.ndarray]:

@@ -8,8 +8,8 @@ from typing import Protocol
 
 import numpy as np
 
+from client.protocol.requests import DEFAULT_PRIORITY, Priority
 from runtime.params import AnswerParams
-from runtime.scheduling.waiting import DEFAULT_PRIORITY, Priority
 
 FAULT = "fault"
 

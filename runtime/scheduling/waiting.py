@@ -8,21 +8,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from enum import IntEnum
 from typing import Generic, TypeVar
 
+from client.protocol.requests import Priority
+
 T = TypeVar("T")
-
-
-class Priority(IntEnum):
-    """The classes, the first served first. Their lower-case names are values of the protocol."""
-
-    INTERACTIVE = 0
-    BATCH = 1
-
-
-DEFAULT_PRIORITY = Priority.INTERACTIVE
-PRIORITIES = tuple(priority.name.lower() for priority in Priority)
 
 
 class WaitingQueue(Generic[T]):

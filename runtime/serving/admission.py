@@ -12,9 +12,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from client.protocol.requests import Priority
 from runtime.errors import Overloaded, ServeError
 from runtime.scheduling.pace import Amounts, Pace
-from runtime.scheduling.waiting import Priority, WaitingQueue
+from runtime.scheduling.waiting import WaitingQueue
 
 UNKNOWN_RETRY_S = 2.0  # hint while nothing is known about the wait: about a short answer
 SHORTEST_RETRY_S, LONGEST_RETRY_S = 0.5, 30.0

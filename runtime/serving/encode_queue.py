@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from runtime.scheduling.waiting import DEFAULT_PRIORITY, Priority, WaitingQueue
+from client.protocol.requests import DEFAULT_PRIORITY, Priority
+from runtime.scheduling.waiting import WaitingQueue
 from runtime.serving.stage_guard import StageHangs
 from runtime.serving.stages import Stages
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from client.protocol.wire import KEY_HEADER
 from runtime.errors import InvalidRequest, Overloaded
 from runtime.requests.limits import RequestLimits
 from runtime.serving.response import Reply
-from runtime.wire import KEY_HEADER
 
 NO_KEY = "requests without a key"
 RETRY_S = 2.0  # about a short answer

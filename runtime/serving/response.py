@@ -11,8 +11,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from runtime.contracts import FUN_AUDIO_CHAT
-from runtime.errors import MEMORY_FULL, EngineFault, stage_fault
+from client.protocol.errors import MEMORY_FULL
+from client.protocol.tensors import FUN_AUDIO_CHAT
+from runtime.errors import EngineFault, stage_fault
 from runtime.frontend.tokenizer import TextStream
 from runtime.logs import kind, log_fault
 from runtime.scheduling.stream import FAULT, Frame, Stream

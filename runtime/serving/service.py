@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Callable
 
+from client.protocol.requests import Priority
 from runtime.families.fun_audio_chat.config import ModelConfig
 from runtime.frames.loop import FrameLoop, StreamFrame
 from runtime.frontend.mel import position_hz
@@ -19,7 +20,6 @@ from runtime.heap import HeapTrim
 from runtime.options import Options
 from runtime.run_folder import RUN_FOLDER, Liveness, ModelRunFolder
 from runtime.scheduling.stream import Stream
-from runtime.scheduling.waiting import Priority
 from runtime.serving.admission import Ticket
 from runtime.serving.asyncio_thread import AsyncioThread
 from runtime.serving.door import Door, Incoming

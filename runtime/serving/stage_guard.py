@@ -10,8 +10,9 @@ from typing import TypeVar
 
 import numpy as np
 
+from client.protocol.errors import MEMORY_FULL
 from runtime.contracts import AUDIO_ENCODER, SPEECH_ENCODER, TOKEN2WAV
-from runtime.errors import MEMORY_FULL, EngineFault, ServeError, stage_fault
+from runtime.errors import EngineFault, ServeError, stage_fault
 from runtime.logs import kind, log_fault
 from runtime.serving.stages import SpeechChunk, Spoken, Stages
 

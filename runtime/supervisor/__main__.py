@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from runtime.command_line import run_command
+from client.protocol.command_line import run_command
+from client.protocol.version import VERSION
 from runtime.supervisor.access import Access
 from runtime.supervisor.config import DEFAULT_HOST, Addresses, Patience, ServerConfig
 from runtime.supervisor.supervisor import Supervisor
@@ -20,6 +21,7 @@ from runtime.supervisor.supervisor import Supervisor
 def parser() -> argparse.ArgumentParser:
     """The command line; defaults are those of the configuration."""
     made = argparse.ArgumentParser(prog="python -m runtime.supervisor", description=__doc__)
+    made.add_argument("--version", action="version", version=VERSION)
     made.add_argument("--out", type=Path, required=True, help="rendered folder, for example build/cpu")
     made.add_argument("--log-file", type=Path, help="append tritonserver's output here (default: standard error)")
     made.add_argument("--no-verify", dest="verify", action="store_false", help="do not compare OUT with its manifest")

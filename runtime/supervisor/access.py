@@ -6,15 +6,14 @@ gRPC speaks TLS, HTTP and metrics do not.
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import secrets
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
+from client.protocol.wire import ADMIN_HEADER, KEY_HEADER, TOKEN_HEADER, bearer, is_loopback
 from runtime.supervisor.errors import BadAccess
-from runtime.wire import ADMIN_HEADER, KEY_HEADER, TOKEN_HEADER, bearer
 
 ENDPOINTS = (
     "health", "metadata", "inference", "shared-memory", "model-config", "model-repository", "statistics",
@@ -26,7 +25,6 @@ RESTRICTED = "model-repository,shared-memory,trace,logging"
 WITH_TOKEN = "inference,metadata,model-config,statistics"
 SECRET = re.compile(r"[A-Za-z0-9._~+/=-]{16,}")  # what a bearer token may hold (RFC 6750), and not too few of it
 MADE_BYTES = 32
-LOCAL_NAME = "localhost"
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,14 +144,6 @@ def read_secret(field: str, path: str) -> str:
             "make one: openssl rand -hex 32",
         )
     return found
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches the address."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == LOCAL_NAME
 
 
 def exposure(host: str, access: Access) -> str | None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
+from client.protocol.wire import KEEPALIVE_MS, KEEPALIVE_TIMEOUT_MS, MIN_PING_INTERVAL_MS
 from runtime.errors import BuildError
 from runtime.products import exact_products
 from runtime.supervisor.bundle import TritonInstall
 from runtime.supervisor.config import ServerConfig, bracketed
-from runtime.wire import KEEPALIVE_MS, KEEPALIVE_TIMEOUT_MS, MIN_PING_INTERVAL_MS
 
 OPTIONS_FILE = "options.json"
 DEFAULT_THREADS = 1

@@ -8,8 +8,8 @@ import time
 import urllib.error
 import urllib.request
 
+from client.protocol.wire import ADMIN_HEADER
 from runtime.supervisor.errors import StartFailed
-from runtime.wire import ADMIN_HEADER
 
 PROBE_S = 2.0
 READY_S, POLL_S = 10.0, 0.05

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from runtime.contracts import NUMPY_TYPES, ModelContract, TensorSpec
-from runtime.errors import MEMORY_FULL, TRITON_CODES, EngineFault, InvalidRequest, ServeError, stage_fault
+from client.protocol.errors import MEMORY_FULL
+from client.protocol.tensors import NUMPY_TYPES, ModelContract, TensorSpec
+from runtime.errors import TRITON_CODES, EngineFault, InvalidRequest, ServeError, stage_fault
 from runtime.logs import kind, log_fault
 from runtime.tritonserver.stage_key import check_inside
 

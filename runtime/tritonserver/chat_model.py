@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from runtime.contracts import FUN_AUDIO_CHAT
+from client.protocol.tensors import FUN_AUDIO_CHAT
 from runtime.serving.door import Asked, Check
 from runtime.tritonserver.backend import fail, inputs, respond
 from runtime.tritonserver.metrics import MetricBoard

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from client.access import OPEN, Access, access_of, add_access
-from runtime.command_line import run_command
+from client.protocol.command_line import run_command
 from runtime.supervisor.config import Addresses
 from scripts.doctor import deployment, machine
 from scripts.doctor.finding import FAIL, Finding

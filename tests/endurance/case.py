@@ -11,8 +11,8 @@ from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2
 from tritonclient.utils import serialize_byte_tensor
 
+from client.protocol.tensors import FUN_AUDIO_CHAT
 from client.request import EMPTY_FINAL_RESPONSE, FINAL_RESPONSE
-from runtime.contracts import FUN_AUDIO_CHAT
 from tests.endurance.outcome import End, Outcome, flaw, refused_by_triton, typed
 from tests.endurance.traffic import ALL_OUTPUTS
 

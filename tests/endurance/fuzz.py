@@ -17,7 +17,7 @@ from typing import Any
 from hypothesis import HealthCheck, find, settings
 from hypothesis.errors import NoSuchExample
 
-from runtime.command_line import run_command
+from client.protocol.command_line import run_command
 from tests.endurance.case import FAILURES, Verdict
 from tests.endurance.fuzzing import Fuzzer
 from tests.endurance.oracle import PromptOracle

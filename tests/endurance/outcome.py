@@ -11,8 +11,8 @@ import numpy as np
 
 from client.chunks import chunk_of
 from client.errors import from_message
+from client.protocol.tensors import FUN_AUDIO_CHAT
 from client.request import FINAL_RESPONSE
-from runtime.contracts import FUN_AUDIO_CHAT
 
 SAMPLES_PER_CODE = 960  # 24 kHz at 25 codes a second
 FIRST_CONTROL = 6561  # codes from here on are no sound

@@ -15,7 +15,7 @@ import time
 from dataclasses import asdict
 from typing import Any
 
-from runtime.command_line import run_command
+from client.protocol.command_line import run_command
 from runtime.options import Options
 from runtime.supervisor.launch import ServerProcess
 from runtime.token2wav.layout import Sizes

@@ -14,7 +14,7 @@ import sys
 import time
 from typing import Any
 
-from runtime.command_line import run_command
+from client.protocol.command_line import run_command
 from runtime.supervisor.launch import ServerProcess
 from tests.endurance.freeing import LIMIT_MS, free_ms, moment, summary
 from tests.endurance.record import add_arguments, finish, serve

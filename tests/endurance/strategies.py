@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from runtime.contracts import FUN_AUDIO_CHAT
+from client.protocol.tensors import FUN_AUDIO_CHAT
 from runtime.requests.parse import PARAMETERS
 from tests.endurance.case import Case, Expect, add_tensor, draft, set_parameter
 from tests.endurance.texts import spelled, texts

@@ -7,7 +7,7 @@ import json
 import numpy as np
 from hypothesis import strategies as st
 
-from runtime.frontend.audio import HIGHEST_RATE, LOWEST_RATE
+from client.protocol.requests import HIGHEST_RATE, LOWEST_RATE
 from tests.endurance.case import Case, Expect, add_tensor, draft, set_parameter
 from tests.endurance.oracle import PromptOracle
 from tests.endurance.strategies import FEW, say, small

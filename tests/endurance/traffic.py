@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.perf.clips import LENGTHS_S, made_question
+from client.protocol.tensors import FUN_AUDIO_CHAT
 from client.request import DEFAULT_RATE, make_request
-from runtime.contracts import FUN_AUDIO_CHAT
 
 ALL_OUTPUTS = frozenset(spec.name for spec in FUN_AUDIO_CHAT.outputs)
 SUBSETS = (ALL_OUTPUTS, frozenset({"text", "audio", "finish_reason"}), frozenset({"text", "finish_reason"}))

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
+from client.protocol.tensors import FUN_AUDIO_CHAT
 from runtime import errors
-from runtime.contracts import FUN_AUDIO_CHAT
 from runtime.tritonserver import backend as pb
 
 HEARTBEAT_S = 0.2

@@ -16,10 +16,10 @@ from secured import ADMIN_KEY, AT_MODEL, TOKEN, http, own_server, rpc
 from tritonclient.grpc import service_pb2 as pb
 
 from client import ChatClient
+from client.protocol.wire import ADMIN_HEADER, GRPC_PREFIX
 from runtime.supervisor.config import PUBLIC_MODEL
 from runtime.supervisor.ports import free_addresses, is_local
 from runtime.supervisor.process import children, members
-from runtime.wire import ADMIN_HEADER, GRPC_PREFIX
 
 # What must be refused by default: the ways to unload, to map memory, to write files, to change the log.
 HTTP_RESTRICTED = {

@@ -1,23 +1,17 @@
-"""The README's example, batches, the doctor and perf_analyzer as processes against the stub server."""
+"""Batches, the doctor and perf_analyzer as processes against the stub server."""
 
 from __future__ import annotations
 
 import json
-import re
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from awaiting import until
 
 from benchmarks.perf.analyzer_install import find_analyzer
-from benchmarks.perf.clips import made_question
-from client import ChatError, write_wav
-
-ROOT = Path(__file__).parents[2]
-DEFAULT_URL = "127.0.0.1:8001"
+from client import ChatError
 
 
 def run(*words, **options):
@@ -26,17 +20,6 @@ def run(*words, **options):
 
 def ports(server):
     return [f"--{name.replace('_', '-')}={port}" for name, port in server.addresses.ports().items()]
-
-
-def test_the_ten_lines_of_the_readme_reach_first_audio(stub_server, tmp_path):
-    readme = (ROOT / "README.md").read_text("utf-8")
-    (code,) = re.findall(r"```python\n# first audio\n(.*?)```", readme, re.S)
-    assert len(code.strip().splitlines()) <= 10
-    (tmp_path / "output").mkdir()  # where the demo leaves it
-    write_wav(tmp_path / "output" / "question.wav", made_question(1.0), 16_000)
-    done = run("-c", code.replace(DEFAULT_URL, stub_server.url), cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert re.fullmatch(r"first audio after \d+ ms: \d+ samples\n", done.stdout)
 
 
 def batch(server, tmp_path, source, *more):
@@ -80,7 +63,7 @@ def test_an_interrupted_batch_keeps_what_is_complete(stub_server, tmp_path):
 
 
 def test_the_doctor_sees_a_running_server(stub_server):
-    done = run("-m", "client", "doctor", "--out", str(stub_server.out), *ports(stub_server), "--json")
+    done = run("-m", "scripts.doctor", "--out", str(stub_server.out), *ports(stub_server), "--json")
     found = {finding["name"]: finding for finding in json.loads(done.stdout)}
     assert found["server"]["state"] == "ok" and stub_server.url in found["server"]["found"]
     assert found["engines"]["state"] == "FAIL" and "make build-engines" in found["engines"]["fix"]  # the stub has none

@@ -21,9 +21,9 @@ from tritonclient.grpc import service_pb2_grpc
 
 from client import NO_RETRY, AccessDenied, ChatClient, ServerError, Tls, token_headers
 from client.connection import open_channel
+from client.protocol.wire import KEY_HEADER
 from runtime.supervisor.config import Addresses
 from runtime.supervisor.ports import free_addresses
-from runtime.wire import KEY_HEADER
 
 CONFIG = Path(__file__).parents[2] / "docs" / "proxy.nginx.conf"
 TOKEN = "the-token-of-alice"

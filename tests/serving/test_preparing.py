@@ -10,9 +10,9 @@ import soxr
 from awaiting import until
 from test_ends import Ends, in_process, send
 
+from client.protocol.wire import KEY_HEADER
 from runtime.errors import Overloaded
 from runtime.serving import prepare as intake
-from runtime.wire import KEY_HEADER
 
 NOTICED_S = 5.0  # usually some polls of 50 ms; who is waited for needs twice as long
 SLOW_S = 0.4  # of the fakes; a heartbeat of the event loop waits for less

@@ -22,7 +22,7 @@ from typing import Any
 
 from builders import upstream
 from builders.tensorrt.check import exporters, rtx
-from runtime.command_line import run_command
+from client.protocol.command_line import run_command
 
 SIZES = ("smallest", "full")
 KIB = 1024

@@ -13,11 +13,14 @@ from builders.placement import TWO_GPUS
 from builders.render import render_repository
 from builders.request import BuildRequest
 from builders.steps import Builder
+from client.__main__ import main as client_main
+from client.protocol.version import VERSION
 from runtime.checkpoint.features import FeatureConfig
 from runtime.errors import BuildError
 from runtime.frontend.options import EncoderOptions
 from runtime.manifest import FileFacts, Manifest, verify
 from runtime.options import Options
+from runtime.supervisor.__main__ import main as supervisor_main
 
 
 @pytest.fixture
@@ -70,6 +73,29 @@ def test_a_second_run_does_only_what_changed(build, checkpoint):
 def test_a_good_folder_is_accepted(build):
     build()
     assert verify(build.folder).target == "cpu"
+
+
+def test_the_manifest_holds_the_version_that_the_commands_show(build, capsys):
+    build()
+    for command in (builders_main, supervisor_main, client_main):
+        with pytest.raises(SystemExit, match="0"):
+            command(["--version"])
+        assert capsys.readouterr().out.strip() == verify(build.folder).version == VERSION
+
+
+def test_a_folder_of_an_earlier_format_is_refused_in_one_line_and_built_anew(build):
+    """Version 0.1.0 wrote format 1, without a version."""
+    build()
+    path = build.folder / "manifest.json"
+    earlier = {key: value for key, value in json.loads(path.read_text()).items() if key != "version"}
+    path.write_text(json.dumps(earlier | {"format": 1, "target": "cuda"}))
+    with pytest.raises(BuildError) as refused:
+        verify(build.folder)
+    assert str(refused.value) == (
+        f"INTERNAL: manifest.json: has format 1, version {VERSION} of this program writes 2; run: make build-engines "
+        f"TARGET=cuda OUT={build.folder} (with the same MODEL and COSYVOICE)"
+    )
+    assert build() == 2 and verify(build.folder).format == 2
 
 
 @pytest.mark.parametrize(

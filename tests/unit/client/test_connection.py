@@ -17,8 +17,8 @@ from client.access import OPEN
 from client.address import is_near
 from client.connection import KeepAlive, channel_options
 from client.probe import probe
+from client.protocol.wire import KEEPALIVE_TIMEOUT_MS
 from client.retry import RetryPolicy
-from runtime.wire import KEEPALIVE_TIMEOUT_MS
 
 FAR_S = 0.3  # one way
 STALL_S = 7.0

@@ -8,11 +8,11 @@ import pytest
 from client import Cancelled, Chunk, KeepAlive, RetryPolicy, ServerError, ServerLost
 from client.address import DEFAULT_URL
 from client.connection import channel_options
+from client.protocol.wire import KEEPALIVE_MS, KEEPALIVE_TIMEOUT_MS, MIN_PING_INTERVAL_MS
 from client.retry import NO_RETRY, Attempts, Replay, worth_repeating
 from runtime.supervisor.bundle import TritonInstall
 from runtime.supervisor.command import command
 from runtime.supervisor.config import ServerConfig
-from runtime.wire import KEEPALIVE_MS, KEEPALIVE_TIMEOUT_MS, MIN_PING_INTERVAL_MS
 
 LOST = ServerLost("UNAVAILABLE", "server", "gone")
 SOUND = np.zeros(10, np.float32)

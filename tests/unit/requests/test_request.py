@@ -5,12 +5,12 @@ import json
 import numpy as np
 import pytest
 
+from client.protocol.requests import Priority
 from runtime.checkpoint.features import FeatureConfig
 from runtime.errors import InvalidRequest
 from runtime.families.fun_audio_chat.prompt import SYSTEM_PROMPTS, Message, parse_messages
 from runtime.frontend.audio import split_clips, to_model_rate
 from runtime.requests.parse import Outline, outline, parse_parameters, parse_request
-from runtime.scheduling.waiting import Priority
 
 CLIP = np.zeros(1600, np.float32)
 FEATURES = FeatureConfig(sample_rate=16000, num_mel_bins=128, n_fft=400, hop_length=160, n_samples=480_000)

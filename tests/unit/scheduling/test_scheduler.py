@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from client.protocol.requests import Priority
 from runtime.engines.base import EngineShape
 from runtime.engines.kv_cache import KvCache
 from runtime.errors import InvalidRequest
@@ -12,7 +13,6 @@ from runtime.params import AnswerParams
 from runtime.scheduling.caches import Cache, CacheSpec
 from runtime.scheduling.scheduler import Limits, Scheduler
 from runtime.scheduling.stream import Prompt, Stream
-from runtime.scheduling.waiting import Priority
 
 TEXT = TextIds(audio=1, audio_bos=2, audio_eos=3, stop=(4,))
 SPEECH = SpeechIds(codebook_size=10, bos=7, eos=8, pad=9, group_size=5)

@@ -8,7 +8,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from runtime.scheduling.waiting import Priority, WaitingQueue
+from client.protocol.requests import Priority
+from runtime.scheduling.waiting import WaitingQueue
 
 BOUND = 5
 classes = st.sampled_from(list(Priority))

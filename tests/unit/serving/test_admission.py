@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from runtime.errors import OVERLOADS, RETRY_HINT, Overloaded
+from client.protocol.errors import RETRY_HINT
+from client.protocol.requests import Priority
+from runtime.errors import OVERLOADS, Overloaded
 from runtime.scheduling.pace import Amounts, Pace
-from runtime.scheduling.waiting import Priority
 from runtime.serving.admission import LONGEST_RETRY_S, UNKNOWN_RETRY_S, Admission, Bounds
 
 HIGH, LOW = Priority.INTERACTIVE, Priority.BATCH

@@ -2,7 +2,8 @@
 
 import pytest
 
-from runtime.errors import MEMORY_FULL, InvalidRequest, NotFound
+from client.protocol.errors import MEMORY_FULL
+from runtime.errors import InvalidRequest, NotFound
 from runtime.tritonserver import backend as pb
 
 

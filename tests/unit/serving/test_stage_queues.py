@@ -7,9 +7,9 @@ import time
 import numpy as np
 import pytest
 
+from client.protocol.requests import Priority
 from runtime.contracts import ChunkFlag
 from runtime.errors import Overloaded
-from runtime.scheduling.waiting import Priority
 from runtime.serving.encode_queue import EncodeQueue
 from runtime.serving.sound import Dispatcher, Sound
 from runtime.token2wav.hops import HopPolicy

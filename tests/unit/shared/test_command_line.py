@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from runtime.command_line import FAILED, INTERRUPTED, TRACEBACK_VARIABLE, run_command
+from client.protocol.command_line import FAILED, INTERRUPTED, TRACEBACK_VARIABLE, run_command
 from runtime.errors import BuildError
 
 
@@ -58,7 +58,10 @@ def test_a_developer_may_see_where_it_comes_from(monkeypatch):
         run_command(raising(Strange("x")))
 
 
-SPEAK = "import sys; from runtime.command_line import run_command; sys.exit(run_command(lambda: print('答' * 100000)))"
+SPEAK = (
+    "import sys; from client.protocol.command_line import run_command;"
+    " sys.exit(run_command(lambda: print('答' * 100000)))"
+)
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from client.protocol.wire import ADMIN_HEADER, KEY_HEADER, is_loopback
 from runtime.supervisor.__main__ import config_of, parser
-from runtime.supervisor.access import Access, exposure, is_loopback, read_secret
+from runtime.supervisor.access import Access, exposure, read_secret
 from runtime.supervisor.errors import BadAccess
 from runtime.supervisor.hide import hide_arguments
-from runtime.wire import ADMIN_HEADER, KEY_HEADER
 
 TOKEN = "0123456789abcdef"
 

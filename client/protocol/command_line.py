@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from runtime.errors import ServeError
+from .errors import CodedError
 
 FAILED, INTERRUPTED = 1, 130
 TRACEBACK_VARIABLE = "FUN_AUDIO_CHAT_TRACEBACK"
@@ -42,7 +42,7 @@ def run_command(program: Callable[[], int | None]) -> int:
 
 def describe(error: Exception) -> str:
     """An error as one line with its cause and a remedy."""
-    if isinstance(error, ServeError):
+    if isinstance(error, CodedError):
         return str(error)
     kind, words = type(error).__name__, str(error) or "no further words"
     if isinstance(error, ImportError):

@@ -9,6 +9,8 @@ as abuse and closes the connection, so no client may ping faster.
 
 from __future__ import annotations
 
+import ipaddress
+
 KEY_HEADER = "x-api-key"  # Triton forwards it as a request parameter of this name
 TOKEN_HEADER = "authorization"
 ADMIN_HEADER = "x-admin-key"
@@ -17,6 +19,8 @@ GRPC_PREFIX = "triton-grpc-protocol-"  # before the names that Triton's gRPC end
 KEEPALIVE_MS = 10_000
 KEEPALIVE_TIMEOUT_MS = 20_000
 MIN_PING_INTERVAL_MS = 5_000
+
+LOCAL_NAME = "localhost"
 
 
 def bearer(token: str) -> str:
@@ -27,3 +31,11 @@ def bearer(token: str) -> str:
 def token_headers(token: str) -> dict[str, str]:
     """What carries a token: the common header, which a proxy reads, and Triton's own."""
     return {TOKEN_HEADER: bearer(token), GRPC_PREFIX + TOKEN_HEADER: bearer(token)}
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches the address."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == LOCAL_NAME

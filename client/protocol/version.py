@@ -1,0 +1,3 @@
+"""The one version of client, server and builders."""
+
+VERSION = "0.2.0"
