@@ -139,10 +139,11 @@ check-tensorrt-full: upstream ## Plans of the released sizes with random weights
 upstream: setup ## Real packages that tests load beside ours, into .venv/upstream; 350 MB, once
 	@$(BIN)/python -m builders.upstream
 
-check: setup ## Lint, format and types
+check: setup ## Lint, format, types and the Dockerfile
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/hadolint docker/Dockerfile
 
 bench: built ## Load test, tables and one JSON line
 	$(BIN)/python -m benchmarks --out="$$OUT" $(BENCH_ARGS)
