@@ -18,7 +18,8 @@ from benchmarks.perf.level import failed_level, level, percentiles
 from benchmarks.perf.load import LoadSpec, jobs
 from benchmarks.perf.outcome import Arrival, outcome_of
 from benchmarks.perf.profile import TruncatedExport, read_export
-from benchmarks.perf.run import add_level, document, save
+from benchmarks.perf.run import add_level, document
+from benchmarks.record import save
 from client import ChatError
 from client.chunks import Chunk
 from client.parameters import parameter_set
