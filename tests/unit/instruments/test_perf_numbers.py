@@ -193,6 +193,7 @@ def test_a_report_is_redrawn_from_json(stored, tmp_path):
     assert "100 / 100 / 100 / 100" in page and "GPU memory" in page
 
 
+@pytest.mark.slow
 def test_runs_of_one_tool_have_plots_of_their_own(stored, tmp_path):
     again = tmp_path / "again" / stored[0].name
     again.parent.mkdir()
