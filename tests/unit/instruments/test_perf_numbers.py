@@ -182,6 +182,7 @@ def stored(tmp_path):
     return paths
 
 
+@pytest.mark.slow
 def test_a_report_is_redrawn_from_json(stored, tmp_path):
     assert cli.main(["report", str(stored[0]), "--to", str(tmp_path / "page")]) == 0
     page = (tmp_path / "page" / report.REPORT).read_text()
