@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import pytest
-from relay import Relay
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from client import NO_RETRY, ChatClient, ChatError
@@ -19,6 +18,7 @@ from client.connection import KeepAlive, channel_options
 from client.probe import probe
 from client.retry import RetryPolicy
 from runtime.wire import KEEPALIVE_TIMEOUT_MS
+from tests.endurance.relay import Relay
 
 FAR_S = 0.3  # one way
 STALL_S = 7.0
@@ -49,7 +49,7 @@ def port():
 
 @pytest.fixture
 def relay(port):
-    made = Relay(port[0])
+    made = Relay(f"127.0.0.1:{port[0]}")
     yield made
     made.close()
 
