@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.result import finish
+from benchmarks.record import finish
 from client.protocol.command_line import run_command
 from runtime.errors import ServeError
 from runtime.options import Options

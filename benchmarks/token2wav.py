@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.result import finish
+from benchmarks.record import finish
 from builders.export_token2wav import export_token2wav
 from builders.steps import Builder
 from builders.tiny_cosyvoice import NetSizes, write_tiny_cosyvoice

@@ -28,6 +28,7 @@ FEW = ("s2s_tones_7s", "s2t_noise_2p3s", "s2s_noise_2p3s", "s2s_chirp_0p5s")
 ALONE = [("torch", name, chunk) for name in GREEDY for chunk in (16, 64, 256)] + [
     ("recorded", name, chunk) for name in SOME for chunk in (16, 256)
 ]
+QUICK = [("torch", name, 64) for name in SOME]
 
 
 @cache
@@ -77,12 +78,16 @@ def check(name, texts, codes):
     assert codes == golden.get("speech_ids", np.zeros(0)).tolist()
 
 
-@pytest.mark.parametrize(("kind", "name", "chunk"), ALONE)
+@pytest.mark.parametrize(
+    ("kind", "name", "chunk"),
+    [pytest.param(*case, marks=() if case in QUICK else pytest.mark.slow) for case in ALONE],
+)
 def test_greedy_run(kind, name, chunk):
     [(texts, codes)] = decode(make(kind, EngineOptions(2, 512, 1024, chunk)).loop, [name])
     check(name, texts, codes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "names", "streams", "chunk", "graphs"),
     [
@@ -106,6 +111,7 @@ def test_greedy_runs_batched(kind, names, streams, chunk, graphs):
         assert all(double.device.waits > 0 for double in rig.doubles)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", SAMPLED)
 def test_sampled_run_with_the_recorded_random_numbers(kind, name, monkeypatch):
@@ -166,6 +172,7 @@ def test_a_step_is_one_packed_call_of_each_engine():
     assert calls[1][1] == [0, 1, 1] and calls[2][1] == [1, 1, 1], "text-only streams skip the speech head"
 
 
+@pytest.mark.slow
 def test_sampled_runs_do_not_depend_on_the_batch_or_the_loop():
     names = ["s2s_sample_textgreedy", "s2s_sample_both"]
     alone = [decode(make("torch", OPTIONS).loop, [name])[0] for name in names]
