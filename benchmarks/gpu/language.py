@@ -74,7 +74,7 @@ class LanguageBench:
         """The frame loop, always the same and with everything recorded: no figure holds a recording."""
         if self._loop is None:
             self._loop = steps_loop(self.sizes.model, self.options, self.steps, self.weights, self.executor)
-            self._loop.prepare()
+            self._loop.model.prepare()
         return self._loop
 
     def frames(self) -> RecordedFrames:

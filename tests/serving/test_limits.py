@@ -12,9 +12,10 @@ from faulty import faulty_copy
 from harness import KEY_STREAMS, collect, gauges, rejects, settled, unchecked
 
 from client import NO_RETRY, ChatClient, ServerError
-from client.protocol.requests import HIGHEST_RATE, to_model_rate
+from client.protocol.requests import HIGHEST_RATE
 from runtime.errors import InvalidRequest, Overloaded
 from runtime.families.fun_audio_chat.prompt import Message, parse_messages
+from runtime.frontend.audio import to_model_rate
 from runtime.requests.limits import BYTES_PER_POSITION, PARAMETER_BYTES, RequestLimits, depth
 from runtime.serving.keys import KEY_HEADER, KeyCounts, key_name
 from runtime.supervisor.launch import ServerProcess
