@@ -26,6 +26,7 @@ PERF_ARGS    ?=
 FAULTS_ARGS  ?=
 PERF_DIR     ?= output/perf
 TEST_ARGS    ?=
+JOBS         ?= auto
 MINUTES      ?= 60
 CASES        ?= 20000
 CANCELS      ?= 10000
@@ -64,7 +65,7 @@ endif
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build-engines serve demo parity test test-kernels check-tensorrt check-tensorrt-full upstream check bench bench-gpu \
+.PHONY: help setup build-engines serve demo parity test test-fast test-server test-kernels check-tensorrt check-tensorrt-full upstream check bench bench-gpu \
 	bench-gpu-report first-gpu \
 	bench-token2wav bench-hops perf-out built perf perf-load perf-agree perf-report faults soak fuzz storm doctor clean
 
@@ -124,14 +125,25 @@ endif
 demo: $(if $(filter tensorrt,$(TARGET)),built) build-engines ## One spoken question to a fresh server; answer in output/
 	$(BIN)/python -m scripts.demo --out="$$OUT" $(if $(MODEL),--trained)
 
-test: setup ## All tests
-	$(BIN)/python -m pytest $(TEST_ARGS)
+# Side by side in JOBS processes, each file in one of them. Servers and tests that judge time run one after another.
+PYTEST   = $(BIN)/python -m pytest
+PARALLEL = --numprocesses $(JOBS) --dist loadfile
+test-fast: setup ## Unit tests, contracts and decoding of the golden set, in a minute: for every save
+	$(PYTEST) $(PARALLEL) -m "not slow and not alone" tests/unit tests/contracts tests/golden/test_decode.py $(TEST_ARGS)
+
+test-server: setup ## Tests on a real Triton server
+	$(PYTEST) -m server $(TEST_ARGS)
+
+# Status 5: TEST_ARGS picked none of this half.
+test: setup ## All tests, 25 minutes on two cores; TEST_ARGS picks some
+	$(PYTEST) $(PARALLEL) -m "not server and not alone" $(TEST_ARGS) || [ $$? = 5 ]
+	$(PYTEST) -m "server or alone" $(TEST_ARGS) || [ $$? = 5 ]
 
 test-kernels: setup ## GPU kernels against their plain torch twins, in Triton's CPU interpreter where there is no GPU
-	$(BIN)/python -m pytest tests/kernels $(TEST_ARGS)
+	$(PYTEST) tests/kernels $(TEST_ARGS)
 
 check-tensorrt: upstream ## Real bindings, a real builder, older exporters and compilers: all that needs no GPU
-	UPSTREAM_REQUIRED=1 EVERY_VARIANT=1 $(BIN)/python -m pytest tests/contracts tests/kernels/test_compile.py $(TEST_ARGS)
+	UPSTREAM_REQUIRED=1 EVERY_VARIANT=1 $(PYTEST) tests/contracts tests/kernels/test_compile.py $(TEST_ARGS)
 
 check-tensorrt-full: upstream ## Plans of the released sizes with random weights: time and memory; 10 GB of memory, minutes
 	$(BIN)/python -m builders.tensorrt.check full --save benchmarks/results/plans_full.json $(CHECK_ARGS)
@@ -139,10 +151,11 @@ check-tensorrt-full: upstream ## Plans of the released sizes with random weights
 upstream: setup ## Real packages that tests load beside ours, into .venv/upstream; 350 MB, once
 	@$(BIN)/python -m builders.upstream
 
-check: setup ## Lint, format and types
+check: setup ## Lint, format, types and the Dockerfile
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/hadolint docker/Dockerfile
 
 bench: built ## Load test, tables and one JSON line
 	$(BIN)/python -m benchmarks --out="$$OUT" $(BENCH_ARGS)
@@ -184,7 +197,7 @@ perf-agree: perf-out ## Do both see the same server? First-audio p50 of 200 requ
 
 # FAULTS_ARGS picks tests; rows of faults that a run leaves out stay in the result.
 faults: setup ## Everything that can break, done to real servers; writes docs/failures.md's table; last line is JSON
-	FAULTS_SAVE=benchmarks/results/faults_cpu.json $(BIN)/python -m pytest tests/faults -s -q $(FAULTS_ARGS)
+	FAULTS_SAVE=benchmarks/results/faults_cpu.json $(PYTEST) tests/faults -s -q $(FAULTS_ARGS)
 	$(BIN)/python -m scripts.faults_report benchmarks/results/faults_cpu.json docs/failures.md
 
 perf-report: setup ## Markdown page and plots from all JSON files in PERF_DIR

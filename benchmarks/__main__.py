@@ -29,8 +29,7 @@ from typing import Any
 import torch
 
 from benchmarks.loop import IterationBench, LoopBench
-from benchmarks.perf.machine import describe
-from benchmarks.result import finish
+from benchmarks.record import finish, machine
 from benchmarks.server import server_ms
 from builders.tiny_chat import MID, write_tiny_chat
 from client.protocol.command_line import run_command
@@ -93,7 +92,7 @@ def main() -> int:
     options = Options.read(arguments.out)
     config = ModelConfig.read(options.path(options.model))
     bench = LoopBench(config, options.engine, max(STREAMS), FRAMES)
-    result: dict[str, Any] = {"machine": describe(), "torch_threads": 1, "torch": torch.__version__}
+    result: dict[str, Any] = {"machine": machine(), "torch_threads": 1, "torch": torch.__version__}
     result |= speeds("tiny", bench, arguments.runs)
     first = result[f"first_frame_ms_system_{SYSTEM}"] = bench.first_frames(SYSTEM, 5 * arguments.runs)
     print(f"first frame behind a system message of {SYSTEM}: new {first['new']} ms, known {first['known']} ms")

@@ -20,14 +20,14 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.result import finish
+from benchmarks.record import finish
 from client.protocol.command_line import run_command
 from runtime.errors import ServeError
 from runtime.options import Options
 from runtime.playback import Playback
 from runtime.serving.sound import Dispatcher, Sound
 from runtime.serving.stages import SpeechChunk, pack_chunks, unpack_audio
-from runtime.token2wav.build import build_flow, build_vocoder
+from runtime.token2wav.build import onnx_flow, onnx_vocoder
 from runtime.token2wav.hops import ALIGNED_HOPS, EARLIEST_HOPS, STEADY_HOPS, HopPolicy
 from runtime.token2wav.layout import Sizes
 
@@ -40,7 +40,7 @@ class LocalStages:
     """Both stages in this process, off the event loop."""
 
     def __init__(self, folder: Path, streams: int) -> None:
-        self._flow, self._vocoder = build_flow(folder, 1, streams), build_vocoder(folder, 1, streams)
+        self._flow, self._vocoder = onnx_flow(folder, 1, streams), onnx_vocoder(folder, 1, streams)
         self.busy_s = 0.0
 
     async def speak(self, chunks: Sequence[SpeechChunk]) -> list[np.ndarray | None]:

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from runtime.engines.build import build_frame_loop
 from runtime.engines.options import EngineOptions
 from runtime.families.fun_audio_chat.answer import Answer
+from runtime.families.fun_audio_chat.build import torch_loop
 from runtime.families.fun_audio_chat.config import ModelConfig
 from runtime.frontend.tokenizer import ChatTokenizer
 from runtime.params import AnswerParams, SamplingParams
@@ -55,7 +55,7 @@ class LoopBench:
     def __init__(self, config: ModelConfig, options: EngineOptions, streams: int, frames: int) -> None:
         self.config, self.frames = config, frames
         room = {"max_streams": streams, "max_positions": POSITIONS, "kv_positions": streams * POSITIONS}
-        self.loop = build_frame_loop(config, replace(options, **room))
+        self.loop = torch_loop(config, replace(options, **room))
         self._generator = np.random.default_rng(0)
 
     def streams(self, count: int) -> list[Stream]:
@@ -122,12 +122,12 @@ class IterationBench:
     def __init__(self, bench: LoopBench, tokenizer: ChatTokenizer) -> None:
         self._bench, self._tokenizer = bench, tokenizer
         self._clocks = {"engine": 0.0, "sampler": 0.0}
-        model: Any = bench.loop._model
-        self._time(model._backbone, "run", "engine")
-        self._time(model._speech, "run", "engine")
-        for name in ("embed_text", "embed_prompt", "mix_feedback", "spread", "speech_inputs"):
+        model: Any = bench.loop.model
+        for engine in model.engines:
+            self._time(engine, "run", "engine")
+        for name in ("embed_text", "embed_prompt", "spread", "speech_inputs"):
             self._time(model._projections, name, "engine")
-        self._time_sampler(bench.loop._sampler)
+        model._decisions.ops = TimedOps(model._decisions.ops, self._timed("sampler", model._decisions.ops.choose))
 
     def parts(self, count: int, runs: int) -> Parts:
         """Medians after one warm-up."""
@@ -144,7 +144,7 @@ class IterationBench:
         began, steps = time.perf_counter(), 0
         while self._bench.busy():
             for item in loop.step():
-                texts[item.stream].push(item.frame.text_id)
+                texts[item.stream].push(item.frame.text_ids[0])
             steps += 1
         engine, sampler = self._clocks["engine"], self._clocks["sampler"]
         return [1000 * s / steps for s in (time.perf_counter() - began - engine - sampler, sampler, engine)]
@@ -162,14 +162,12 @@ class IterationBench:
 
         return wrapper
 
-    def _time_sampler(self, sampler: Any) -> None:
-        self._time(sampler, "text", "sampler")
-        make = self._timed("sampler", sampler.speech)
 
-        def speech(*args: Any) -> Any:
-            choice = make(*args)
-            self._time(choice, "take", "sampler")
-            self._time(choice, "remember", "sampler")
-            return choice
+class TimedOps:
+    """Operations of which one is replaced by its timed self."""
 
-        sampler.speech = speech
+    def __init__(self, ops: Any, choose: Callable[..., Any]) -> None:
+        self._ops, self.choose = ops, choose
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._ops, name)

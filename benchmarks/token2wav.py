@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.result import finish
+from benchmarks.record import finish
 from builders.export_token2wav import export_token2wav
 from builders.steps import Builder
 from builders.tiny_cosyvoice import NetSizes, write_tiny_cosyvoice
@@ -31,7 +31,7 @@ from client.protocol.command_line import run_command
 from runtime.contracts import ChunkFlag
 from runtime.errors import BuildError
 from runtime.manifest import Manifest
-from runtime.token2wav.build import build_flow, build_vocoder
+from runtime.token2wav.build import onnx_flow, onnx_vocoder
 from runtime.token2wav.hops import DEFAULT_HOPS, ChunkCutter, Cut, HopPolicy
 from runtime.token2wav.layout import Sizes
 
@@ -83,8 +83,8 @@ class Bench:
 
     def __init__(self, folder: Path) -> None:
         self.sizes = Sizes.read(folder)
-        self._flow = build_flow(folder, 1, MAX_STREAMS)
-        self._vocoder = build_vocoder(folder, 1, MAX_STREAMS)
+        self._flow = onnx_flow(folder, 1, MAX_STREAMS)
+        self._vocoder = onnx_vocoder(folder, 1, MAX_STREAMS)
         self._random = np.random.default_rng(0)
 
     def cuts(self, tokens: int) -> list[Cut]:

@@ -26,22 +26,15 @@ from builders.tensorrt.toolchain import find_toolchain
 from builders.tiny_chat import write_tiny_chat
 from builders.tiny_cosyvoice import write_tiny_cosyvoice
 from runtime.checkpoint.weights import weight_files
-from runtime.engines.options import EngineOptions
+from runtime.engines.options import CUDA, EngineOptions
 from runtime.errors import BuildError
 from runtime.families.fun_audio_chat.config import ModelConfig
+from runtime.frontend.options import ENCODER_GRAPH, EncoderOptions
+from runtime.graphs.options import TENSORRT
 from runtime.manifest import FileFacts, Manifest, installed, place_of
-from runtime.options import (
-    CUDA,
-    ENCODER_GRAPH,
-    OPTIONS_FILE,
-    TENSORRT,
-    TOKEN2WAV_FOLDER,
-    EncoderOptions,
-    Options,
-    ServingOptions,
-    Token2WavOptions,
-)
+from runtime.options import OPTIONS_FILE, Options, ServingOptions
 from runtime.requests.limits import RequestLimits
+from runtime.token2wav.options import TOKEN2WAV_FOLDER, Token2WavOptions
 
 VERSIONED = ("torch", "onnx", "onnxscript", "onnxruntime", "transformers", "numpy")
 TINY_CHAT, TINY_COSYVOICE = "tiny/fun_audio_chat", "tiny/cosyvoice3"

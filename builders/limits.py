@@ -8,18 +8,20 @@ from builders.opening import PROBE_S, Inputs
 from builders.sound_sizes import sizes_of
 from runtime.checkpoint.files import reason
 from runtime.engines.kv_cache import KvCache
-from runtime.engines.options import EngineOptions
+from runtime.engines.options import CPU, EngineOptions
 from runtime.engines.sizes import engine_shape
 from runtime.errors import BuildError, InvalidRequest
-from runtime.families.fun_audio_chat.config import ModelConfig
+from runtime.families.fun_audio_chat.config import ModelConfig, cache_specs
 from runtime.frontend.audio import to_model_rate
 from runtime.frontend.mel import position_hz
 from runtime.graphs.memory import HostMemory
 from runtime.manifest import PACKAGE_ROOT, REPOSITORY
-from runtime.options import CPU, Options, Token2WavOptions
-from runtime.scheduling.scheduler import Scheduler
+from runtime.options import Options
+from runtime.scheduling.caches import Cache
+from runtime.scheduling.scheduler import Limits, Scheduler
 from runtime.token2wav.config import Token2WavConfig
 from runtime.token2wav.flow.cache import FlowCache
+from runtime.token2wav.options import Token2WavOptions
 
 WARMUP_TOKENS = PACKAGE_ROOT / REPOSITORY / "fun_audio_chat" / "warmup" / "warmup_tokens"  # little-endian int32
 
@@ -73,7 +75,8 @@ def _check_engine(config: ModelConfig, options: EngineOptions) -> None:
     except BuildError as error:
         raise BuildError(f"set engine.{error.field}", error.problem, "lower it, or leave it out") from None
     try:
-        Scheduler(options.limits, KvCache(backbone), KvCache(speech), group)
+        caches = zip(cache_specs(config), (KvCache(backbone), KvCache(speech)), strict=True)
+        Scheduler(Limits.of(options), [Cache(spec, kv) for spec, kv in caches])
     except (ValueError, AssertionError, MemoryError) as error:
         raise BuildError("set engine", reason(error), "correct the value") from None
 

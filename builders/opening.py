@@ -18,15 +18,15 @@ from runtime.checkpoint.files import exists, naming, one_line, shown
 from runtime.checkpoint.keys import unknown_keys
 from runtime.checkpoint.shards import INDEX_FILE, SINGLE_FILE
 from runtime.checkpoint.weights import check_weights
+from runtime.engines.options import CPU, CUDA
 from runtime.errors import BuildError
 from runtime.families.fun_audio_chat.config import CONFIG_FILE, GENERATION_FILE, ModelConfig
-from runtime.families.fun_audio_chat.encoder_stage import EncoderStage
 from runtime.families.fun_audio_chat.prompt import PromptBuilder, single_turn
 from runtime.families.fun_audio_chat.tensors import all_shapes
 from runtime.frontend.mel import SPEECH_TOKEN_HZ, log_mel, placeholders
 from runtime.frontend.tokenizer import ChatTokenizer
-from runtime.options import CPU, CUDA, Options
-from runtime.token2wav.build import open_flow, open_vocoder
+from runtime.opening import open_encoder, open_flow, open_vocoder
+from runtime.options import Options
 from runtime.token2wav.config import YAML_FILE, Token2WavConfig
 from runtime.token2wav.flow.net import Flow
 from runtime.token2wav.flow.stage import read_voice_vectors
@@ -85,7 +85,7 @@ def open_built(folder: Path) -> None:
         ModelConfig.read(options.path(options.model))
         sound = options.path(options.token2wav.dir)
         if options.target == CPU:
-            EncoderStage(options)
+            open_encoder(options)
             open_flow(options)
             open_vocoder(options)
         elif options.target == CUDA:  # its nets need the GPU, which a machine that builds may lack

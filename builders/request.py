@@ -7,9 +7,10 @@ from pathlib import Path
 
 from builders.settings import Settings
 from runtime.checkpoint.files import naming
-from runtime.engines.options import DENSE, LINEARS
+from runtime.engines.options import CPU, CUDA, DENSE, LINEARS
 from runtime.errors import BuildError
-from runtime.options import CPU, CUDA, TENSORRT, chosen_sound
+from runtime.graphs.options import TENSORRT
+from runtime.options import chosen_sound
 
 TARGETS = (CPU, CUDA, TENSORRT)
 COMPILED_TAKE = {"graphs"}  # options of compiled engines; no other target has them

@@ -10,8 +10,10 @@ from typing import Any, TypeVar, get_type_hints
 
 from runtime.engines.options import EngineOptions
 from runtime.errors import BuildError
-from runtime.options import EncoderOptions, ServingOptions, Token2WavOptions, check_target, chosen_sound
+from runtime.frontend.options import EncoderOptions
+from runtime.options import ServingOptions, check_target, chosen_sound
 from runtime.requests.limits import RequestLimits
+from runtime.token2wav.options import Token2WavOptions
 
 T = TypeVar("T")
 NONE = "none"

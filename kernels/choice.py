@@ -75,13 +75,13 @@ def choose(
     at = slots.long()
     broken = ~scores.amax(dim=-1).isfinite()  # amax hands a NaN on
     choices.faulty.index_copy_(0, at, choices.faulty[at] | broken)
-    processed = _process(scores.float(), at, choices, earlier)
-    chosen = processed.argmax(dim=-1)
+    ready = processed(scores.float(), at, choices, earlier)
+    chosen = ready.argmax(dim=-1)
     drawn = (~choices.greedy[at]).nonzero()[:, 0]
     if len(drawn):
         rows = at[drawn]
         distribution = probabilities(
-            processed[drawn],
+            ready[drawn],
             choices.temperature[rows][:, None],
             choices.top_k[rows].long()[:, None],
             choices.top_p[rows][:, None],
@@ -90,14 +90,30 @@ def choose(
     return chosen if out is None else out.copy_(chosen)
 
 
-def _process(scores: torch.Tensor, at: torch.Tensor, choices: Choices, earlier: torch.Tensor | None) -> torch.Tensor:
-    """Penalty and bans."""
-    seen = choices.seen[at].bool()
-    if earlier is not None and earlier.shape[1]:
-        seen = seen.scatter(1, earlier, True)
-    penalty = choices.penalty[at][:, None]
-    scores = torch.where(seen, torch.where(scores < 0, scores * penalty, scores / penalty), scores)
-    before, banned = choices.bans[at].unbind(-1)  # [rows, pairs] each
-    rows, pairs = ((before >= 0) & (before == choices.last[at][:, None])).nonzero(as_tuple=True)
-    scores[rows, banned[rows, pairs]] = -torch.inf
+def processed(scores: torch.Tensor, at: torch.Tensor, choices: Choices, earlier: torch.Tensor | None) -> torch.Tensor:
+    """Penalty and bans, for the rows that have any: the scores themselves where no row has."""
+    penalised = (choices.penalty[at] != 1).nonzero()[:, 0]
+    if len(penalised):
+        scores = _penalise(scores, penalised, choices, at[penalised], earlier)
+    if choices.bans.shape[1]:
+        before, banned = choices.bans[at].unbind(-1)  # [rows, pairs] each
+        rows, pairs = ((before >= 0) & (before == choices.last[at][:, None])).nonzero(as_tuple=True)
+        if len(rows):
+            scores = scores.index_put((rows, banned[rows, pairs]), scores.new_tensor(-torch.inf))
     return scores
+
+
+def _penalise(
+    scores: torch.Tensor, rows: torch.Tensor, choices: Choices, at: torch.Tensor, earlier: torch.Tensor | None
+) -> torch.Tensor:
+    """Repetition penalty: s * p where s < 0, s / p elsewhere, once for each id that a row has seen.
+
+    Args:
+        rows: [n] int64, those of ``scores`` that have a penalty. at: [n] int64, their slots.
+    """
+    seen = choices.seen[at]
+    if earlier is not None and earlier.shape[1]:
+        seen.scatter_(1, earlier[rows], 1)
+    found, ids = seen.nonzero(as_tuple=True)  # few of all ids
+    values, penalty = scores[rows[found], ids], choices.penalty[at][found]
+    return scores.index_put((rows[found], ids), torch.where(values < 0, values * penalty, values / penalty))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from runtime.token2wav.flow.past import GUIDANCE_ROWS, gather_blocks
+GUIDANCE_ROWS = 2  # every stream is two rows of the net: with and without conditioning
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,3 +113,17 @@ def attend_blocks(q: torch.Tensor, cache: torch.Tensor, own: torch.Tensor, pages
         weights = torch.where(seen.any(dim=-1, keepdim=True), torch.softmax(scores, dim=-1), 0).to(q.dtype)
         mixed.append((weights.float() @ values).to(q.dtype).transpose(1, 2))
     return torch.cat(mixed, dim=1).flatten(2).flatten(0, 1)
+
+
+def gather_blocks(cache: torch.Tensor, tables: torch.Tensor) -> torch.Tensor:
+    """Cached keys and values of one layer, in the order of each stream's table.
+
+    Args:
+        cache: [blocks, 2, 2, heads, block frames, head dim]: guidance row, then key or value.
+        tables: [streams, slots] blocks of the cache.
+
+    Returns:
+        [2 * streams, 2, heads, slots * block frames, head dim].
+    """
+    gathered = cache.index_select(0, tables.flatten()).unflatten(0, tables.shape)
+    return gathered.permute(2, 0, 3, 4, 1, 5, 6).flatten(4, 5).flatten(0, 1)

@@ -37,8 +37,8 @@ class Dense:
     weight: torch.Tensor
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """[rows, in] to [rows, out]."""
-        return F.linear(x, self.weight)
+        """[rows, in] to [rows, out], rows as those of ``product``."""
+        return product(x, self.weight)
 
     @property
     def nbytes(self) -> int:

@@ -1,4 +1,4 @@
-"""The operations that a device runs, chosen once: Triton kernels on a GPU, their twins elsewhere."""
+"""The operations that models run on a device: Triton kernels, and their twins in plain torch."""
 
 from __future__ import annotations
 
@@ -13,22 +13,18 @@ from kernels.choice import Choices
 from kernels.flow import FlowPages
 from kernels.linear import Matrix
 from kernels.paged_rows import Pool
-from runtime.errors import BuildError
 
 
 class Ops(Protocol):
-    """Shapes and types are those of the twins."""
+    """Shapes and types are those of the twins, in the modules that ``twin_ops`` names."""
 
-    def rms_norm(self, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
-        """See ``kernels.decoder``."""
+    def rms_norm(self, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor: ...
 
     def add_rms_norm(
         self, x: torch.Tensor, delta: torch.Tensor, weight: torch.Tensor, eps: float
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """See ``kernels.decoder``."""
+    ) -> tuple[torch.Tensor, torch.Tensor]: ...
 
-    def swiglu(self, gate_up: torch.Tensor) -> torch.Tensor:
-        """See ``kernels.decoder``."""
+    def swiglu(self, gate_up: torch.Tensor) -> torch.Tensor: ...
 
     def rotate_and_store(
         self,
@@ -40,13 +36,11 @@ class Ops(Protocol):
         positions: torch.Tensor,
         layer: int,
         eps: float,
-    ) -> torch.Tensor:
-        """See ``kernels.decoder``."""
+    ) -> torch.Tensor: ...
 
     def attend_rows(
         self, q: torch.Tensor, pool: Pool, slots: torch.Tensor, positions: torch.Tensor, layer: int
-    ) -> torch.Tensor:
-        """See ``kernels.paged_rows``."""
+    ) -> torch.Tensor: ...
 
     def attend_chunks(
         self,
@@ -56,8 +50,7 @@ class Ops(Protocol):
         positions: torch.Tensor,
         tiles: torch.Tensor,
         layer: int,
-    ) -> torch.Tensor:
-        """See ``kernels.paged_rows``."""
+    ) -> torch.Tensor: ...
 
     def group_embedding(
         self,
@@ -67,11 +60,9 @@ class Ops(Protocol):
         codes: torch.Tensor,
         fed: torch.Tensor,
         projection: Matrix,
-    ) -> torch.Tensor:
-        """See ``kernels.embedding``."""
+    ) -> torch.Tensor: ...
 
-    def add_embedding(self, rows: torch.Tensor, table: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-        """See ``kernels.embedding``."""
+    def add_embedding(self, rows: torch.Tensor, table: torch.Tensor, ids: torch.Tensor) -> torch.Tensor: ...
 
     def choose(
         self,
@@ -81,11 +72,9 @@ class Ops(Protocol):
         earlier: torch.Tensor | None,
         number: int,
         out: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """See ``kernels.choice``."""
+    ) -> torch.Tensor: ...
 
-    def accept(self, state: Answers, rules: Rules, slots: torch.Tensor, found: torch.Tensor) -> None:
-        """See ``kernels.accept``."""
+    def accept(self, state: Answers, rules: Rules, slots: torch.Tensor, found: torch.Tensor) -> None: ...
 
     def fused_linear(
         self,
@@ -95,16 +84,13 @@ class Ops(Protocol):
         eps: float = 0.0,
         residual: torch.Tensor | None = None,
         gated: bool = False,
-    ) -> torch.Tensor:
-        """See ``kernels.fused``."""
+    ) -> torch.Tensor: ...
 
     def guided_step(
         self, x: torch.Tensor, velocity: torch.Tensor, width: torch.Tensor, guidance: float
-    ) -> torch.Tensor:
-        """See ``kernels.token2wav``."""
+    ) -> torch.Tensor: ...
 
-    def snake(self, x: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
-        """See ``kernels.token2wav``."""
+    def snake(self, x: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor: ...
 
     def modulated_norm(
         self,
@@ -115,14 +101,13 @@ class Ops(Protocol):
         shift: torch.Tensor,
         eps: float,
         dtype: torch.dtype,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """See ``kernels.flow``."""
+    ) -> tuple[torch.Tensor, torch.Tensor]: ...
 
-    def pack_heads(self, mixed: torch.Tensor, rope: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
-        """See ``kernels.flow``."""
+    def pack_heads(self, mixed: torch.Tensor, rope: torch.Tensor, own: torch.Tensor) -> torch.Tensor: ...
 
-    def attend_blocks(self, q: torch.Tensor, cache: torch.Tensor, own: torch.Tensor, pages: FlowPages) -> torch.Tensor:
-        """See ``kernels.flow``."""
+    def attend_blocks(
+        self, q: torch.Tensor, cache: torch.Tensor, own: torch.Tensor, pages: FlowPages
+    ) -> torch.Tensor: ...
 
 
 class _Table:
@@ -160,17 +145,3 @@ def kernel_ops() -> Ops:
         gpu_flow, flow_attention,
     )  # fmt: skip
     return ops
-
-
-def ops_for(device: torch.device) -> Ops:
-    """What a device runs best.
-
-    Raises:
-        BuildError: a GPU without Triton: the twins would make the host wait at every id.
-    """
-    if device.type != "cuda":
-        return twin_ops()
-    try:
-        return kernel_ops()
-    except ImportError as error:
-        raise BuildError("triton", f"cannot be imported ({error})", "install triton >= 3.5 beside torch") from None

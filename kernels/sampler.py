@@ -1,4 +1,4 @@
-"""Choosing ids from scores: the plain torch twin, which is what ``cpu`` runs.
+"""The arithmetic of choosing ids from scores, in plain torch: random numbers, processed distributions, draws.
 
 The order is that of the authors' generate() (transformers 4.52): repetition penalty, banned
 ids, temperature, top-k, top-p, softmax, one draw. A draw is the inverse of the cumulative
@@ -53,19 +53,6 @@ def philox_uniforms(seeds: np.ndarray, steps: np.ndarray, count: int) -> np.ndar
         keys = [keys[0] + _KEY_STEPS[0], keys[1] + _KEY_STEPS[1]]
     flat = np.stack(words, axis=-1).reshape(len(seeds), blocks * _WORDS)
     return flat[:, :count].astype(np.float64) / 2.0**32
-
-
-def penalise(scores: torch.Tensor, entries: torch.Tensor, penalty: torch.Tensor) -> None:
-    """Repetition penalty in place: s * p where s < 0, s / p elsewhere.
-
-    Args:
-        scores: [rows, ids] float32.
-        entries: [n] int64 positions in the flattened scores. An entry given twice is penalised once.
-        penalty: [n] float32.
-    """
-    flat = scores.view(-1)
-    values = flat[entries]
-    flat[entries] = torch.where(values < 0, values * penalty, values / penalty)
 
 
 def probabilities(

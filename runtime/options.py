@@ -13,83 +13,17 @@ from typing import Any, TypeVar
 
 from runtime.checkpoint.features import FeatureConfig
 from runtime.checkpoint.files import reason
-from runtime.engines.options import EngineOptions
+from runtime.engines.options import CPU, CUDA, EngineOptions
 from runtime.errors import BuildError
+from runtime.frontend.options import EncoderOptions
+from runtime.graphs.options import AUTO, ONNX, TENSORRT, TORCH
 from runtime.requests.limits import RequestLimits
-from runtime.token2wav.hops import DEFAULT_HOPS, HopPolicy
-from runtime.token2wav.layout import DEFAULT_WINDOW, STEP_GRAPHS
+from runtime.token2wav.options import Token2WavOptions
 
 OPTIONS_FILE = "options.json"
-TOKEN2WAV_FOLDER = "token2wav"
-ENCODER_GRAPH = "engines/audio_encoder.onnx"
-CPU, CUDA, TENSORRT = "cpu", "cuda", "tensorrt"  # targets: exported graphs, torch on a GPU, compiled plans
-AUTO, ONNX, TORCH = "auto", "onnx", "torch"
 #: What may run encoder, flow and vocoder beside the language engines of a target; the first one does unless chosen.
 SOUNDS = {CPU: (ONNX,), CUDA: (TORCH, TENSORRT), TENSORRT: (TENSORRT, TORCH)}
-ENGINES = (AUTO, ONNX, TORCH)
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class EncoderOptions:
-    """The exported audio encoder: graph file, its window, most windows of one call.
-
-    ``engine``: what runs it on target ``cuda``, ``onnx`` or ``torch``; ``auto`` is ``onnx`` where ONNX
-    Runtime has its CUDA provider.
-    """
-
-    graph: str
-    frames: int
-    groups: int
-    group_size: int
-    hidden: int
-    max_windows: int = 16
-    engine: str = AUTO
-
-    def __post_init__(self) -> None:
-        _check_engine(self.engine)
-        if self.max_windows < 1:
-            raise ValueError(f"max_windows: {self.max_windows} is below 1")
-
-
-@dataclass(frozen=True, slots=True)
-class Token2WavOptions:
-    """Folder of the exported flow and vocoder, and how chunks are cut, batched and bounded.
-
-    ``max_streams``: most streams with state; a little above the frame loop's, for those whose end is
-    under way. ``window``: blocks of 1 s that a frame sees before its own. ``hops``: tokens of the first
-    chunks, the last number repeats. ``max_batch``: chunks of one call; a CPU gains nothing from more, and
-    first chunks and cancels wait for the calls in flight. ``calls_in_flight``: calls at once, so that the
-    vocoder of one overlaps the flow of the next. ``max_wait_s``: a chunk that waited so long goes ahead
-    of others' first ones. ``slack_s``: while calls run, a listener who has so much to
-    hear waits for larger chunks. ``full_attention``: the policy of the authors' demo server, with
-    ``hops`` (15,). ``precision``: of the flow's products and caches, a key of ``layout.STEP_GRAPHS``.
-    ``engine``: of the vocoder, as of the encoder; the flow on ``cuda`` is always torch (``docs/cuda.md``).
-    """
-
-    dir: str = TOKEN2WAV_FOLDER
-    threads: int = 1
-    max_streams: int = 24
-    window: int = DEFAULT_WINDOW
-    hops: tuple[int, ...] = DEFAULT_HOPS
-    max_batch: int = 2
-    calls_in_flight: int = 2
-    max_wait_s: float = 1.0
-    slack_s: float = 2.0
-    full_attention: bool = False
-    precision: str = "float32"
-    engine: str = AUTO
-
-    def __post_init__(self) -> None:
-        HopPolicy(self.hops)
-        _check_engine(self.engine)
-        if self.precision not in STEP_GRAPHS:
-            raise ValueError(f"precision: {self.precision!r} is not one of {', '.join(STEP_GRAPHS)}")
-        for name in ("max_streams", "max_batch", "calls_in_flight", "threads"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: {getattr(self, name)} is below 1")
-        if self.window < 0:
-            raise ValueError(f"window: {self.window} is below 0")
 
 
 # The supervisor takes a loop for lost that gives no sign of life for 15 s (``--heartbeat``).
@@ -165,6 +99,11 @@ class Options:
         slots, waiting = self.engine.max_streams, self.serving.max_waiting
         return slots + (slots if waiting is None else waiting)
 
+    @property
+    def token2wav_folders(self) -> tuple[Path, Path]:
+        """What was exported of flow and vocoder, and the checkpoint with their weights."""
+        return self.path(self.token2wav.dir), self.path(self.cosyvoice)
+
     def path(self, name: str) -> Path:
         """A path of this file, seen from the folder."""
         return self.folder / name
@@ -205,11 +144,6 @@ def check_target(target: str, engine: str, encoder: EncoderOptions, sound: Token
         if engine != TORCH and section.engine != AUTO:
             where = f"target {CUDA} only" if target != CUDA else f"sound {TORCH} only"
             raise ValueError(f"{name}.engine: {section.engine!r} is a choice of {where}; use {AUTO}")
-
-
-def _check_engine(engine: str) -> None:
-    if engine not in ENGINES:
-        raise ValueError(f"engine: {engine!r} is not one of {', '.join(ENGINES)}")
 
 
 _SECTIONS: dict[str, type] = {

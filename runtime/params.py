@@ -9,6 +9,7 @@ from runtime.errors import InvalidRequest
 MODES = ("s2s", "s2t")
 DEFAULT_MODE = "s2s"
 DEFAULT_MAX_TOKENS = 2048
+MAX_BANNED_PAIRS = 4
 
 
 def _check(field: str, value: float, low: float, high: float, remedy: str, exclusive_low: bool = False) -> None:
@@ -40,6 +41,7 @@ class SamplingParams:
         _check("top_k", self.top_k, 0, 1_000_000, "0 switches it off")
         _check("repetition_penalty", self.repetition_penalty, 0.1, 10.0, "1 switches it off")
         _check("seed", self.seed, 0, 2**63 - 1, "any 63-bit number will do")
+        _check("banned_pairs", len(self.banned_pairs), 0, MAX_BANNED_PAIRS, "give fewer pairs")
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,6 +11,7 @@ from typing import Any
 from benchmarks.first_gpu.plan import Step
 from benchmarks.first_gpu.processes import Ended, run_parts
 from benchmarks.first_gpu.rest import read_result, rest_of
+from benchmarks.record import save
 
 RESULT, LOG = "first_gpu.json", "first_gpu.log"
 LEAST_SHARE = 0.5  # of a step's usual time: with less left it does not begin
@@ -98,6 +97,4 @@ class FirstRun:
             print(f"{'pass' if one.passed else 'FAIL'}  {one.part.name}: {how}", flush=True)
 
     def _write(self) -> None:
-        fresh = self._out / f"{RESULT}.part"
-        fresh.write_text(json.dumps(self.result, indent=1) + "\n", "utf-8")
-        os.replace(fresh, self._out / RESULT)
+        save(self.result, self._out / RESULT, indent=1)

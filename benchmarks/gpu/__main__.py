@@ -16,13 +16,13 @@ import argparse
 import json
 import os
 import platform
-import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
+from benchmarks.record import ROOT, commit, gpus
+
 RESULTS = ROOT / "benchmarks" / "results"
 DEADLINE_S = 540.0  # a minute less than a machine may be lent for
 
@@ -48,25 +48,17 @@ def arguments() -> argparse.Namespace:
 def facts(device: Any) -> dict[str, Any]:
     """What the numbers hold for."""
     import torch
-
-    def ask(*command: str) -> str:
-        try:
-            return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=20).stdout.strip()
-        except (OSError, subprocess.TimeoutExpired):
-            return ""
-
-    cuda = device.type == "cuda"
     import triton
 
+    cuda = device.type == "cuda"
     return {
         "device": torch.cuda.get_device_name(device) if cuda else platform.processor() or "cpu",
-        "driver": ask("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader") if cuda else "",
+        "driver": "".join(gpus("driver_version")[:1]) if cuda else "",
         "torch": torch.__version__,
         "cuda": torch.version.cuda or "",
         "triton": triton.__version__,
         "python": platform.python_version(),
-        "commit": ask("git", "rev-parse", "HEAD"),
-        "changed_files": bool(ask("git", "status", "--porcelain")),
+        **commit(),
     }
 
 

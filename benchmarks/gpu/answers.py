@@ -14,7 +14,8 @@ from benchmarks.gpu.sound import MOST_IN_CALL, SoundBench
 from benchmarks.gpu.sound_child import SoundChild
 from runtime.contracts import ChunkFlag
 from runtime.errors import EngineFault
-from runtime.scheduling.stream import FRAME_S, Stream
+from runtime.families.fun_audio_chat.config import FRAME_S
+from runtime.scheduling.stream import FAULT, Stream
 from runtime.token2wav.hops import ChunkCutter, Cut, HopPolicy
 
 SILENT_GROUPS = 2  # the trained model begins every answer with them
@@ -67,7 +68,7 @@ class Answers:
         began, made = time.perf_counter(), 0
         while loop.scheduler.live or loop.scheduler.waiting:
             for item in loop.step():
-                if item.frame.text_id < 0:
+                if item.frame.finish == FAULT:
                     raise EngineFault("engine", "gave numbers that are not finite", "there is no figure")
                 self._push(item.stream.key, item.frame.codes)
             self._calls()

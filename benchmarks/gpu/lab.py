@@ -17,7 +17,7 @@ from benchmarks.gpu.measure import Clock
 from benchmarks.gpu.sizes import BenchSizes
 from benchmarks.gpu.sound import SoundBench, sound_executor, streams_that_fit
 from benchmarks.gpu.sound_child import SoundChild
-from kernels.ops import ops_for
+from runtime.graphs.device import ops_for
 from runtime.graphs.executor import executor_for
 
 Made = TypeVar("Made")

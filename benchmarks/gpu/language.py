@@ -16,11 +16,11 @@ from kernels.ops import Ops
 from runtime.engines.kv_cache import KvCache
 from runtime.engines.options import EngineOptions
 from runtime.families.fun_audio_chat.answer import Answer
-from runtime.families.fun_audio_chat.build import assemble_overlap, build_steps, matrix_for
-from runtime.families.fun_audio_chat.recorded import FrameModel
+from runtime.families.fun_audio_chat.build import steps_loop
+from runtime.families.fun_audio_chat.stacks import build_steps, matrix_for
 from runtime.families.fun_audio_chat.tensors import all_shapes
 from runtime.frames.batches import RecordedFrames
-from runtime.frames.loop import OverlapLoop
+from runtime.frames.loop import FrameLoop
 from runtime.graphs.executor import Executor
 from runtime.params import AnswerParams, SamplingParams
 from runtime.scheduling.stream import Prompt, Stream
@@ -67,13 +67,13 @@ class LanguageBench:
         self.encoder_weights = {name: weights.pop(name) for name in list(weights) if "continu" in name}
         self.steps = build_steps(sizes.model, self.options, weights, ops, matrix_for(linear, executor.device))
         self.counts = Counts(self.steps, self._group)
-        self._loop: OverlapLoop[FrameModel] | None = None
+        self._loop: FrameLoop | None = None
         self.weights = {name: t for name, t in weights.items() if ".layers." not in name}
 
-    def loop(self) -> OverlapLoop[FrameModel]:
+    def loop(self) -> FrameLoop:
         """The frame loop, always the same and with everything recorded: no figure holds a recording."""
         if self._loop is None:
-            self._loop = assemble_overlap(self.sizes.model, self.options, self.steps, self.weights, self.executor)
+            self._loop = steps_loop(self.sizes.model, self.options, self.steps, self.weights, self.executor)
             self._loop.prepare()
         return self._loop
 

@@ -10,10 +10,9 @@ import torch
 from benchmarks.gpu.language import LanguageBench
 from benchmarks.gpu.measure import NAIVE_RUNS, RUNS_TOGETHER, WARM_UPS, Clock, Measured
 from benchmarks.gpu.naive import NaiveFrames
-from runtime.families.fun_audio_chat.build import assemble_overlap
-from runtime.families.fun_audio_chat.recorded import FrameModel
+from runtime.families.fun_audio_chat.build import steps_loop
 from runtime.frames.batches import RecordedFrames
-from runtime.frames.loop import OverlapLoop
+from runtime.frames.loop import FrameLoop
 from runtime.graphs.executor import Executor
 
 FUSED_STREAMS = (1, 8)
@@ -81,7 +80,7 @@ def frame_rows(bench: LanguageBench, clock: Clock, naive: int) -> Iterator[Measu
         yield Measured(f"frame, {count} streams", taken, floor, slow, note)
 
 
-def speaking(bench: LanguageBench, count: int) -> OverlapLoop[FrameModel]:
+def speaking(bench: LanguageBench, count: int) -> FrameLoop:
     """The loop with so many streams that have heard a question and speak now."""
     loop = bench.loop()
     for key in range(count):
@@ -91,13 +90,13 @@ def speaking(bench: LanguageBench, count: int) -> OverlapLoop[FrameModel]:
     return loop
 
 
-def _runs_left(bench: LanguageBench, loop: OverlapLoop[FrameModel]) -> int:
+def _runs_left(bench: LanguageBench, loop: FrameLoop) -> int:
     """Timings until the longest answer would end; a frame is in flight beyond those that are timed."""
     made = max(stream.position for stream in loop.scheduler.running) - bench.sizes.question
     return max(1, min(RUNS_TOGETHER, (bench.sizes.context - made - WARM_UPS - 1) // bench.sizes.together))
 
 
-def _mean_position(loop: OverlapLoop[FrameModel]) -> float:
+def _mean_position(loop: FrameLoop) -> float:
     return float(np.mean([stream.position for stream in loop.scheduler.running]))
 
 
@@ -118,14 +117,14 @@ def prefill_rows(bench: LanguageBench, clock: Clock) -> Iterator[Measured]:
 def same_frames(bench: LanguageBench, eager: Executor, count: int, frames: int) -> tuple[bool, str]:
     """Greedy ids of recorded frames against the same work run eagerly."""
     found = []
-    plain = assemble_overlap(bench.sizes.model, bench.options, bench.steps, bench.weights, eager)
+    plain = steps_loop(bench.sizes.model, bench.options, bench.steps, bench.weights, eager)
     for loop in (bench.loop(), plain):
         for key in range(count):
             loop.add(bench.stream(key, bench.sizes.question, frames, greedy=True))
         ids: dict[int, list[tuple[int, tuple[int, ...]]]] = {}
         while loop.scheduler.live or loop.scheduler.waiting:
             for item in loop.step():
-                ids.setdefault(item.stream.key, []).append((item.frame.text_id, item.frame.codes))
+                ids.setdefault(item.stream.key, []).append((item.frame.text_ids[0], item.frame.codes))
         found.append(ids)
     # A stream whose numbers are not finite ends with an id below 0, in both alike.
     alive = all(len(ids) == count and all(id_ >= 0 for made in ids.values() for id_, _ in made) for ids in found)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import time
 import traceback
 from collections.abc import Callable, Iterable
@@ -15,6 +13,7 @@ from typing import Any
 from benchmarks.gpu.checks import Check, explained
 from benchmarks.gpu.floor import Floor
 from benchmarks.gpu.measure import Measured, line, record, table
+from benchmarks.record import save
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +106,7 @@ class Ledger:
 
     def write(self) -> None:
         """Replaces the file as a whole."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = self._path.with_name(f"{self._path.name}.part")
-        fresh.write_text(json.dumps(self.result, indent=1) + "\n", "utf-8")
-        os.replace(fresh, self._path)
+        save(self.result, self._path, indent=1)
 
     def _late(self) -> bool:
         return time.monotonic() >= self._ends

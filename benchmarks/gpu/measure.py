@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 
 from benchmarks.gpu.floor import Floor
+from benchmarks.record import gpus
 
 WARM_UPS = 3
 GPU_COPY_BYTES, CPU_COPY_BYTES = 4 << 30, 16 << 20
@@ -73,12 +73,7 @@ def floor_of(device: torch.device, clock: Clock) -> Floor:
 
 def card() -> str:
     """Clock of the processors, temperature and power as the driver tells them now; empty where it does not."""
-    asked = "--query-gpu=clocks.sm,temperature.gpu,power.draw"
-    try:
-        done = subprocess.run(["nvidia-smi", asked, "--format=csv,noheader"], capture_output=True, text=True, timeout=5)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip()
+    return "\n".join(gpus("clocks.sm,temperature.gpu,power.draw"))
 
 
 def line(row: Measured, floor: Floor | None) -> str:

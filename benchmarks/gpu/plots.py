@@ -1,13 +1,14 @@
-"""PNG plots of stored results of ``bench_gpu.py``: frame time, share of the floor, first audio."""
+"""PNG plots of stored results of ``benchmarks.gpu``: frame time, share of the floor, first audio."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.perf.plots import SIZE_INCH, finish, pyplot
-from runtime.scheduling.stream import FRAME_S
+from benchmarks.plots import curve, picture
+from runtime.families.fun_audio_chat.config import FRAME_S
 
 Result = Mapping[str, Any]
 Row = Mapping[str, Any]
@@ -34,15 +35,11 @@ def baseline(result: Result) -> str:
 
 def draw(result: Result, folder: Path, name: str) -> Iterator[tuple[str, str]]:
     """Draws what the result has; yields title and file name of each plot."""
-    plt = pyplot()
-    for key, (title, paint, has) in PLOTS.items():
-        if not has(result):
+    for key, (title, paint, rows_of) in PLOTS.items():
+        if not rows_of(result):
             continue
-        figure, axes = plt.subplots(figsize=SIZE_INCH)
-        paint(axes, result)
-        axes.set_title(f"{title}\n{heading(result)}", fontsize=8)
         file = f"{name}_{key}.png"
-        finish(plt, figure, axes, folder / file)
+        picture(folder / file, f"{title}\n{heading(result)}", partial(paint, result), title_size=8)
         yield title, file
 
 
@@ -71,32 +68,25 @@ def spoken(result: Result) -> list[Row]:
     return [row for row in result.get("rows", ()) if row["name"].startswith(FIRST_AUDIO)]
 
 
-def _frame_time(axes: Any, result: Result) -> None:
+def _frame_time(result: Result, axes: Any) -> None:
     points = frames(result)
-    counts = [count for count, _ in points]
-    axes.plot(counts, [row["ms"] for _, row in points], "-", marker="o", label="measured")
-    least = [(count, floor_ms(result, row)) for count, row in points]
-    _line(axes, [(count, ms) for count, ms in least if ms is not None], "--", "", "floor")
-    slow = [(count, row["naive_ms"]) for count, row in points if row.get("naive_ms") is not None]
-    _line(axes, slow, "-", "s", baseline(result))
+    curve(axes, [(count, row["ms"]) for count, row in points], label="measured")
+    curve(axes, [(count, floor_ms(result, row)) for count, row in points], "--", marker="", label="floor")
+    curve(axes, [(count, row.get("naive_ms")) for count, row in points], marker="s", label=baseline(result))
     axes.axhline(1000 * FRAME_S, color="grey", linewidth=1, label="real time")
     axes.set_xlabel("streams")
     axes.set_ylabel("ms of a frame")
     axes.set_yscale("log")
 
 
-def _line(axes: Any, points: Sequence[tuple[int, float]], style: str, marker: str, label: str) -> None:
-    axes.plot([count for count, _ in points], [ms for _, ms in points], style, marker=marker, label=label)
-
-
-def _floor_share(axes: Any, result: Result) -> None:
+def _floor_share(result: Result, axes: Any) -> None:
     rows = floored(result)[::-1]
     axes.barh([row["name"] for row in rows], [row["floor_percent"] for row in rows])
     axes.set_xlabel("% of the floor of bytes or arithmetic")
     axes.tick_params(axis="y", labelsize=6)
 
 
-def _first_audio(axes: Any, result: Result) -> None:
+def _first_audio(result: Result, axes: Any) -> None:
     rows = spoken(result)
     bars = axes.bar([row["name"].removeprefix(FIRST_AUDIO) for row in rows], [row["ms"] for row in rows], width=0.5)
     axes.bar_label(bars, fmt="%.0f")
@@ -104,13 +94,9 @@ def _first_audio(axes: Any, result: Result) -> None:
     axes.margins(y=0.1)  # for the numbers on top
 
 
-def _has(rows_of: Callable[[Result], Sequence[Any]]) -> Callable[[Result], bool]:
-    return lambda result: bool(rows_of(result))
-
-
-#: Key of the file -> title, what paints it, whether a result has it.
-PLOTS: Mapping[str, tuple[str, Callable[[Any, Result], None], Callable[[Result], bool]]] = {
-    "frame_time": ("Time of a frame by streams", _frame_time, _has(frames)),
-    "floor_share": ("Share of the floor by part", _floor_share, _has(floored)),
-    "first_audio": ("First audio in process, 3 s question", _first_audio, _has(spoken)),
+#: Key of the file -> title, what paints it, its rows: a result without any has no such plot.
+PLOTS: Mapping[str, tuple[str, Callable[[Result, Any], None], Callable[[Result], Sequence[Any]]]] = {
+    "frame_time": ("Time of a frame by streams", _frame_time, frames),
+    "floor_share": ("Share of the floor by part", _floor_share, floored),
+    "first_audio": ("First audio in process, 3 s question", _first_audio, spoken),
 }

@@ -16,10 +16,10 @@ from benchmarks.gpu.language import LanguageBench
 from benchmarks.gpu.measure import Clock, Measured
 from benchmarks.gpu.sizes import BenchSizes
 from builders.sound_sizes import sizes_of
-from kernels.ops import ops_for
 from runtime.contracts import ChunkFlag
 from runtime.errors import EngineFault
 from runtime.families.fun_audio_chat.encoder import AudioEncoder
+from runtime.graphs.device import ops_for
 from runtime.graphs.executor import Executor, executor_for
 from runtime.graphs.recorded import DeviceGraph
 from runtime.graphs.recorded_sizes import encoder_rule, vocoder_calls

@@ -15,8 +15,9 @@ from benchmarks.perf import agreement, analyzer, load, report
 from benchmarks.perf.analyzer_install import find_analyzer
 from benchmarks.perf.clips import load_clips
 from benchmarks.perf.level import CLOSED, LISTENERS, POISSON
-from benchmarks.perf.run import add_level, document, header, save, summary
+from benchmarks.perf.run import add_level, document, header, summary
 from benchmarks.perf.target import server_at, warm_up
+from benchmarks.record import save
 from client.access import Access, access_of, add_access
 from client.errors import ChatError
 from client.parameters import parameter_set
@@ -174,7 +175,7 @@ def _agree(options: argparse.Namespace, command: str) -> int:
 
 
 def _finish(run: dict[str, Any], options: argparse.Namespace) -> int:
-    save(run, options.save)
+    save(run, options.save, indent=1)
     print(summary(run))
     answered = any(made["requests"] > made["errors"] for made in run["levels"])
     return 0 if answered else FAILED

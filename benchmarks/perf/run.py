@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.perf.machine import GPU_MEMORY, busy, describe, scrape
+from benchmarks.record import load_average, machine
+from benchmarks.server import GPU_MEMORY, scrape
 from client.request import DEFAULT_RATE
 
 SHOWN = ("first_text_ms", "first_audio_ms", "gap_ms", "total_ms")
@@ -34,8 +34,8 @@ def document(tool: str, command: str, load_model: str, clips: Sequence[np.ndarra
         "tool": tool,
         "command": command,
         "load_model": load_model,
-        "machine": describe(),
-        "busy_before": busy(),
+        "machine": machine(),
+        "busy_before": load_average(),
         "clips_s": [round(len(clip) / DEFAULT_RATE, 2) for clip in clips],
         **more,
         "levels": [],
@@ -44,9 +44,9 @@ def document(tool: str, command: str, load_model: str, clips: Sequence[np.ndarra
 
 def add_level(run: dict[str, Any], measure: Callable[[], dict[str, Any]], metrics_url: str) -> None:
     """Measures one level and prints its row."""
-    before = busy()
+    before = load_average()
     made = measure()
-    made["busy"] = [before, busy()]
+    made["busy"] = [before, load_average()]
     memory = scrape(metrics_url).get(GPU_MEMORY)
     made["gpu_memory_bytes"] = memory or None
     run["levels"].append(made)
@@ -70,13 +70,6 @@ def row(made: dict[str, Any]) -> str:
         f"{made['load']:<22} {made['requests']:>8} {made['errors']:>6} {cells} "
         f"{'-' if rate is None else format(rate, '9.2f'):>9} {silent:>7}"
     )
-
-
-def save(run: dict[str, Any], path: Path | None) -> None:
-    """Writes the document, when it is wanted."""
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(run, indent=1) + "\n", "utf-8")
 
 
 def summary(run: dict[str, Any]) -> str:

@@ -27,9 +27,11 @@ from client.protocol.command_line import run_command
 from kernels.linear import Matrix
 from runtime.engines.options import DTYPES, LINEARS, EngineOptions
 from runtime.errors import ServeError
-from runtime.families.fun_audio_chat.build import build_overlap_loop
+from runtime.families.fun_audio_chat.build import recorded_loop
 from runtime.families.fun_audio_chat.config import ModelConfig
-from runtime.frames.loop import OverlapLoop
+from runtime.families.fun_audio_chat.recorded import RecordedModel
+from runtime.families.fun_audio_chat.state import SlotState
+from runtime.frames.loop import FrameLoop
 from runtime.graphs.executor import EagerExecutor, gpu_device
 
 SPARE_POSITIONS = 8
@@ -81,11 +83,12 @@ class Agreement:
 def compare_run(run: Recorded, config: ModelConfig, options: EngineOptions, front: FrontEnd) -> Agreement:
     """Asks a run's question and generates its answer again, and compares."""
     device = front.device
-    loop = build_overlap_loop(config, options, device, executor=EagerExecutor(device))
+    loop = recorded_loop(config, options, device, executor=EagerExecutor(device))
+    assert isinstance(loop.model, RecordedModel)
     steps = loop.model.steps
     text, codes = Tap(steps.weights.text_head), Tap(steps.weights.speech_head[-1])
     steps.weights = replace(steps.weights, text_head=text, speech_head=(*steps.weights.speech_head[:-1], codes))
-    texts, spoken, raw = _decode(loop, run, config, text)
+    texts, spoken, raw = _decode(loop, steps.state, run, config, text)
     divergence, agreed = _divergence(run, texts, spoken, config.speech_ids.group_size)
     # What is inside a step depends on the ids before it: the step that diverges still counts.
     count = min(agreed + 1, len(run.hidden), len(text.inputs))
@@ -103,7 +106,9 @@ def compare_run(run: Recorded, config: ModelConfig, options: EngineOptions, fron
     )
 
 
-def _decode(loop: OverlapLoop, run: Recorded, config: ModelConfig, text: Tap) -> tuple[list[int], list[int], list[int]]:
+def _decode(
+    loop: FrameLoop, state: SlotState, run: Recorded, config: ModelConfig, text: Tap
+) -> tuple[list[int], list[int], list[int]]:
     """Text ids, emitted codes, and all codes as they were chosen."""
     stream = run.stream(config)
     loop.add(stream)
@@ -114,9 +119,9 @@ def _decode(loop: OverlapLoop, run: Recorded, config: ModelConfig, text: Tap) ->
         steps = len(text.inputs)
         found = loop.step()
         if len(text.inputs) > steps:
-            raw += loop.model.steps.state.codes[0].tolist()
+            raw += state.codes[0].tolist()
         for item in found:
-            texts.append(item.frame.text_id)
+            texts += item.frame.text_ids
             codes += item.frame.codes
     return texts, codes, raw
 

@@ -14,15 +14,17 @@ from builders.steps import Builder
 from builders.tensorrt.capacity import GIB, ONE_GPU, TOKEN2WAV_APART, USABLE, Reserve
 from builders.tensorrt.plans import PlanSpec, plan_step
 from builders.tensorrt.toolchain import Toolchain
+from runtime.checkpoint.features import FeatureConfig
 from runtime.errors import BuildError
-from runtime.families.fun_audio_chat.config import FeatureConfig
 from runtime.families.fun_audio_chat.encoder_stage import encoder_profile
+from runtime.frontend.options import EncoderOptions
 from runtime.graphs.plan import PLAN_SUFFIX
-from runtime.options import TOKEN2WAV_FOLDER, EncoderOptions, Options, Token2WavOptions
+from runtime.options import Options
 from runtime.token2wav.build import plan_profiles
 from runtime.token2wav.config import Token2WavConfig
 from runtime.token2wav.flow.cache import block_bytes, stream_bytes
 from runtime.token2wav.layout import Sizes
+from runtime.token2wav.options import TOKEN2WAV_FOLDER, Token2WavOptions
 
 PRECISION = "float16"  # of the flow's products and caches; its norms, softmax and residuals are float32
 MAX_BATCH = 16  # chunks of one call: beyond about 40 mel frames a call is bound by arithmetic

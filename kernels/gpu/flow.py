@@ -9,7 +9,7 @@ import torch
 import triton
 import triton.language as tl
 
-from runtime.token2wav.flow.past import GUIDANCE_ROWS
+from kernels.flow import GUIDANCE_ROWS
 
 QUERY_KEY_VALUE = 3
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from runtime.scheduling.scheduler import Limits
-
 DTYPES = ("float32", "bfloat16", "float16")
-CPU, CUDA = "cpu", "cuda"
+CPU, CUDA = "cpu", "cuda"  # devices, and targets of the same names; the third target is ``tensorrt``
 DEVICES = (CPU, CUDA)
 DENSE, INT8, FP8 = "dense", "int8", "fp8"
 LINEARS = (DENSE, INT8, FP8)
@@ -53,8 +51,3 @@ class EngineOptions:
             raise ValueError(f"graphs: {self.graphs} is negative")
         if self.kv_positions < self.max_positions:
             raise ValueError(f"kv_positions: {self.kv_positions} is less than max_positions {self.max_positions}")
-
-    @property
-    def limits(self) -> Limits:
-        """What the scheduler needs of it."""
-        return Limits(self.max_streams, self.prefill_chunk, self.max_positions, self.lead_s, self.max_prefixes)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from client.protocol.requests import HIGHEST_RATE, LOUDEST, LOWEST_RATE
+from runtime.checkpoint.features import FeatureConfig
 from runtime.errors import InvalidRequest
-from runtime.families.fun_audio_chat.config import FeatureConfig
 
 
 def split_clips(audio: np.ndarray | None, lengths: np.ndarray | None) -> list[np.ndarray]:

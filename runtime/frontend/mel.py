@@ -9,7 +9,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from runtime.families.fun_audio_chat.config import FeatureConfig
+from runtime.checkpoint.features import FeatureConfig
 
 MEL_TOP_HZ = 8000.0
 FLOOR = 1e-10
@@ -88,3 +88,14 @@ def log_mel(clip: np.ndarray, config: FeatureConfig) -> np.ndarray:
     logs = np.log10(np.maximum(mel_filters(config) @ power.T, FLOOR))
     floored = np.maximum(logs[:, :frames], logs.max() - DYNAMIC_RANGE)
     return ((floored + 4.0) / 4.0).astype(np.float32)
+
+
+def log_mel_batch(arrays: dict[str, np.ndarray], features: FeatureConfig) -> dict[str, np.ndarray]:
+    """``audio`` and ``audio_lengths`` to ``mel``, ``mel_lengths`` and ``speech_frames``."""
+    clips = np.split(arrays["audio"], np.cumsum(arrays["audio_lengths"])[:-1])
+    mels = [log_mel(clip, features) for clip in clips]
+    return {
+        "mel": np.concatenate(mels, axis=1),
+        "mel_lengths": np.array([mel.shape[1] for mel in mels], np.int32),
+        "speech_frames": np.array([speech_frames(len(clip), features.sample_rate) for clip in clips], np.int32),
+    }

@@ -11,6 +11,9 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from kernels.ops import Ops, kernel_ops, twin_ops
+from runtime.errors import BuildError
+
 ALIGNMENT = 256  # bytes; what TensorRT documents for tensor addresses
 
 
@@ -24,6 +27,20 @@ def give_back(device: torch.device) -> None:
     """Returns to the GPU what torch keeps of memory that nothing uses: other processes load there meanwhile."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
+
+
+def ops_for(device: torch.device) -> Ops:
+    """The operations that a device runs best: kernels on a GPU, their twins elsewhere.
+
+    Raises:
+        BuildError: a GPU without Triton: the twins would make the host wait at every id.
+    """
+    if device.type != "cuda":
+        return twin_ops()
+    try:
+        return kernel_ops()
+    except ImportError as error:
+        raise BuildError("triton", f"cannot be imported ({error})", "install triton >= 3.5 beside torch") from None
 
 
 class Mark(Protocol):

@@ -42,7 +42,7 @@ def exact_sums() -> None:
     torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
 
 
-class Ticket(Protocol):
+class Fetch(Protocol):
     """Results that are on their way."""
 
     def wait(self) -> np.ndarray:
@@ -65,7 +65,7 @@ class Executor(Protocol):
             idle: called before, so that those runs change nothing that anybody needs.
         """
 
-    def fetch(self, source: torch.Tensor) -> Ticket:
+    def fetch(self, source: torch.Tensor) -> Fetch:
         """Queues a copy of a device tensor to the host."""
 
 
@@ -91,7 +91,7 @@ class EagerExecutor:
         """See ``Executor``."""
         return work
 
-    def fetch(self, source: torch.Tensor) -> Ticket:
+    def fetch(self, source: torch.Tensor) -> Fetch:
         """See ``Executor``."""
         return _Ready(source.cpu().numpy().copy())
 
@@ -146,7 +146,7 @@ class CudaExecutor:
             torch.cuda.set_stream(caller)  # a capture that fails leaves its own behind
         return graph.replay
 
-    def fetch(self, source: torch.Tensor) -> Ticket:
+    def fetch(self, source: torch.Tensor) -> Fetch:
         """See ``Executor``. Pins memory for the first result of these sizes, and for one with more rows than before."""
         host = self._host(source)
         host.copy_(source, non_blocking=True)

@@ -15,8 +15,8 @@ import torch
 from runtime.errors import BuildError
 from runtime.graphs.executor import EagerExecutor
 from runtime.graphs.onnx import CPU_PROVIDER, CUDA_PROVIDER, has_provider, onnx_version, open_session
+from runtime.graphs.options import ONNX, TORCH
 from runtime.graphs.recorded import DeviceGraph, Rule
-from runtime.options import ONNX, TORCH
 
 OUTPUT_TYPES = {"tensor(float)": torch.float32, "tensor(int64)": torch.int64}
 Sizes = tuple[tuple[str, tuple[int, ...]], ...]

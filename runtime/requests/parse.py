@@ -11,9 +11,9 @@ import numpy as np
 
 from client.protocol.requests import DEFAULT_PRIORITY, HIGHEST_RATE, LOWEST_RATE, PRIORITIES, Priority
 from runtime.errors import InvalidRequest, client_name
+from runtime.families.fun_audio_chat.config import FRAME_S
 from runtime.families.fun_audio_chat.prompt import Message, parse_messages, single_turn, whole_characters
 from runtime.params import DEFAULT_MAX_TOKENS, DEFAULT_MODE, MODES, AnswerParams, SamplingParams
-from runtime.scheduling.stream import FRAME_S
 from runtime.token2wav.hops import EARLIEST_HOPS, requested_hops
 
 # Parameters that Triton itself adds, and headers that an operator has it forward.

@@ -1,27 +1,27 @@
-"""Blocks of both caches for streams, and the beginnings that streams share. Plain Python.
+"""Blocks of a model's caches for streams, and the beginnings that streams share. Plain Python.
 
 Conversations under one system message begin alike, so its keys and values are computed once. A stream
 that begins with a known prefix holds the prefix's full blocks beside all others that do, and gets a copy
-of the block that the prefix fills in part. Nobody writes to a prefix's blocks: what lies behind it goes to
-the stream's own. Prefixes nobody uses make room when blocks run short, the one longest unused first.
+of the block that the prefix fills in part. A prefix is read-only: positions after it are written to the stream's
+own blocks. Prefixes that no stream uses make room when blocks run short, the one longest unused first.
 Only system messages are shared (``Prompt.shared``): nothing that a user said is ever another's.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from runtime.engines.kv_cache import KvCache
+from runtime.scheduling.caches import Cache
 from runtime.scheduling.stream import Stream
 
-BACKBONE, SPEECH = 0, 1
 Key = tuple[bool, bytes]
 
 
 @dataclass(frozen=True, slots=True)
 class BlockCopy:
-    """One block's keys and values of all layers, to be copied before a step. ``cache``: BACKBONE or SPEECH."""
+    """One block's keys and values of all layers, to be copied before a step. ``cache``: its number."""
 
     cache: int
     source: int
@@ -30,51 +30,52 @@ class BlockCopy:
 
 @dataclass(frozen=True, slots=True)
 class Prefix:
-    """Backbone positions that are known, and the blocks of each cache that hold them."""
+    """Text steps that are known, and the blocks of each cache that hold them."""
 
     positions: int
     blocks: tuple[tuple[int, ...], ...]
 
 
 class KvMemory:
-    """Both caches of the streams.
+    """The caches of the streams.
 
     Args:
-        backbone: one position per text step.
-        speech: ``group_size`` positions per text step.
+        caches: those that only speaking streams need come last.
         max_prefixes: beginnings kept at most; 0 shares nothing.
     """
 
-    def __init__(self, backbone: KvCache, speech: KvCache, group_size: int, max_prefixes: int) -> None:
-        self._caches = ((backbone, 1), (speech, group_size))
+    def __init__(self, caches: Sequence[Cache], max_prefixes: int) -> None:
+        self._caches = tuple(caches)
+        self._silent = tuple(cache for cache in caches if not cache.spec.only_speaking)
+        assert self._caches[: len(self._silent)] == self._silent, "caches of speaking streams come last"
         self._max_prefixes = max_prefixes
         self._prefixes: OrderedDict[Key, Prefix] = OrderedDict()  # the one longest unused first
         self._copies: list[BlockCopy] = []
         self.hits = 0
 
     @property
-    def free_blocks(self) -> tuple[int, int]:
-        """Blocks of both caches that no stream holds."""
-        return self._caches[BACKBONE][0].free_blocks, self._caches[SPEECH][0].free_blocks
+    def free_blocks(self) -> tuple[int, ...]:
+        """Blocks of each cache that no stream holds."""
+        return tuple(cache.kv.free_blocks for cache in self._caches)
 
     @property
-    def used_blocks(self) -> tuple[int, int]:
-        """Blocks of both caches that streams hold."""
-        return self._caches[BACKBONE][0].used_blocks, self._caches[SPEECH][0].used_blocks
+    def used_blocks(self) -> tuple[int, ...]:
+        """Blocks of each cache that streams hold."""
+        return tuple(cache.kv.used_blocks for cache in self._caches)
 
     def blocks_for(self, stream: Stream) -> list[int]:
         """Blocks of each cache for the stream's longest possible answer."""
-        return [cache.blocks_for(stream.max_positions * factor) for cache, factor in self._of(stream)]
+        return [cache.blocks_for(stream.max_positions) for cache in self._of(stream)]
 
     def make_room(self, stream: Stream) -> bool:
-        """Whether the stream fits now; prefixes that nobody uses go when it does not fit beside them."""
+        """Whether the stream fits now; prefixes that no stream uses go when it does not fit beside them."""
         prefix = self._find(stream)
         if prefix is not None and not self._could_fit(stream, prefix):
             prefix = None  # a prefix costs a block of its own, which may be the one that is missing
         if not self._could_fit(stream, prefix):
             return False
         needs = self._needs(stream, prefix)
-        while any(need > cache.unheld_blocks for need, (cache, _) in zip(needs, self._of(stream), strict=True)):
+        while any(need > cache.kv.unheld_blocks for need, cache in zip(needs, self._of(stream), strict=True)):
             self._forget_idle(prefix)
         return True
 
@@ -85,23 +86,22 @@ class KvMemory:
         """
         key, prefix = self._key(stream), self._find(stream)
         if prefix is None:
-            for cache, factor in self._of(stream):
-                cache.allocate(stream.slot, stream.max_positions * factor)
+            for cache in self._of(stream):
+                cache.kv.allocate(stream.slot, stream.max_positions * cache.spec.positions)
             return
         self._prefixes.move_to_end(key)
         self.hits += 1
         for number, (full, rest) in enumerate(self._cuts(stream, prefix.positions)):
-            cache, factor = self._caches[number]
-            blocks = prefix.blocks[number]
-            cache.allocate(stream.slot, stream.max_positions * factor, blocks[:full])
+            cache, blocks = self._caches[number], prefix.blocks[number]
+            cache.kv.allocate(stream.slot, stream.max_positions * cache.spec.positions, blocks[:full])
             if rest:
-                self._copies.append(BlockCopy(number, blocks[full], cache.blocks_of(stream.slot)[full]))
+                self._copies.append(BlockCopy(number, blocks[full], cache.kv.blocks_of(stream.slot)[full]))
         stream.position = stream.skipped = prefix.positions
 
     def release(self, stream: Stream) -> None:
         """Gives back what ``admit`` reserved."""
-        for cache, _ in self._of(stream):
-            cache.release(stream.slot)
+        for cache in self._of(stream):
+            cache.kv.release(stream.slot)
 
     def learn(self, stream: Stream) -> None:
         """Keeps the stream's beginning for others; its prefill must just have passed it."""
@@ -109,47 +109,46 @@ class KvMemory:
         if key in self._prefixes or not self._max_prefixes:
             return
         cuts = self._cuts(stream, positions)
-        if any(rest and not cache.unheld_blocks for (_, rest), (cache, _) in zip(cuts, self._of(stream), strict=True)):
+        if any(rest and not cache.kv.unheld_blocks for (_, rest), cache in zip(cuts, self._of(stream), strict=True)):
             return  # too full for a luxury
         if len(self._prefixes) == self._max_prefixes:
             self._drop(next(iter(self._prefixes)))
         blocks = []
         for number, (full, rest) in enumerate(cuts):
-            cache, own = self._caches[number][0], self._caches[number][0].blocks_of(stream.slot)
+            cache = self._caches[number].kv
+            own = cache.blocks_of(stream.slot)
             blocks.append(tuple(cache.keep(own[:full], fresh=bool(rest))))
             if rest:
                 self._copies.append(BlockCopy(number, own[full], blocks[number][full]))
         self._prefixes[key] = Prefix(positions, tuple(blocks))
 
     def discard(self, stream: Stream) -> list[list[int]]:
-        """``release`` for a stream whose numbers cannot be trusted: nobody may begin with its beginning.
+        """``release`` for a stream whose numbers cannot be trusted: no other may begin with its beginning.
 
         Returns:
-            Blocks of each cache that nobody holds any more. They must be cleared.
+            Blocks of each cache that are free now. They must be cleared.
         """
         prefix, caches = self._find(stream), self._of(stream)
-        touched = [set(cache.blocks_of(stream.slot)) for cache, _ in caches]
+        touched = [set(cache.kv.blocks_of(stream.slot)) for cache in caches]
         if prefix is not None:
             for blocks, kept in zip(touched, prefix.blocks, strict=True):
                 blocks.update(kept)
             self._drop(self._key(stream))
         self.release(stream)
-        return [
-            sorted(b for b in blocks if cache.is_free(b)) for blocks, (cache, _) in zip(touched, caches, strict=True)
-        ]
+        return [sorted(b for b in blocks if cache.kv.is_free(b)) for blocks, cache in zip(touched, caches, strict=True)]
 
     def take_copies(self) -> tuple[BlockCopy, ...]:
         """Copies that the next step begins with, in this order."""
         copies, self._copies = tuple(self._copies), []
         return copies
 
-    def _of(self, stream: Stream) -> tuple[tuple[KvCache, int], ...]:
-        """The caches that the stream needs, each with its positions per text step."""
-        return self._caches if stream.params.speaks else self._caches[:SPEECH]
+    def _of(self, stream: Stream) -> tuple[Cache, ...]:
+        """The caches that the stream needs."""
+        return self._caches if stream.params.speaks else self._silent
 
     def _cuts(self, stream: Stream, positions: int) -> list[tuple[int, int]]:
         """Full blocks of each cache, and positions in the block behind them."""
-        return [divmod(positions * factor, cache.shape.tokens_per_block) for cache, factor in self._of(stream)]
+        return [cache.cut(positions) for cache in self._of(stream)]
 
     def _key(self, stream: Stream) -> Key:
         return stream.params.speaks, stream.prompt.ids[: stream.prompt.shared].tobytes()
@@ -159,26 +158,26 @@ class KvMemory:
 
     def _needs(self, stream: Stream, prefix: Prefix | None) -> list[int]:
         """Blocks of each cache that the stream needs for itself."""
-        full = [0, 0] if prefix is None else [full for full, _ in self._cuts(stream, prefix.positions)]
+        full = [0] * len(self._caches) if prefix is None else [full for full, _ in self._cuts(stream, prefix.positions)]
         return [need - shared for need, shared in zip(self.blocks_for(stream), full, strict=False)]
 
     def _could_fit(self, stream: Stream, prefix: Prefix | None) -> bool:
-        """Whether there is room once all other prefixes that nobody uses are gone."""
-        mine: tuple[tuple[int, ...], ...] = ((), ()) if prefix is None else prefix.blocks
+        """Whether there is room once all other prefixes that no stream uses are gone."""
+        mine: tuple[tuple[int, ...], ...] = ((),) * len(self._caches) if prefix is None else prefix.blocks
         return all(
-            need <= cache.free_blocks - cache.idle(blocks)
-            for need, (cache, _), blocks in zip(self._needs(stream, prefix), self._of(stream), mine, strict=False)
+            need <= cache.kv.free_blocks - cache.kv.idle(blocks)
+            for need, cache, blocks in zip(self._needs(stream, prefix), self._of(stream), mine, strict=False)
         )
 
     def _forget_idle(self, wanted: Prefix | None) -> None:
         """Drops the prefix longest unused among those that free a block by it."""
         for key, prefix in self._prefixes.items():
-            idle = any(cache.idle(blocks) for (cache, _), blocks in zip(self._caches, prefix.blocks, strict=False))
+            idle = any(cache.kv.idle(blocks) for cache, blocks in zip(self._caches, prefix.blocks, strict=False))
             if idle and prefix is not wanted:
                 self._drop(key)
                 return
         raise AssertionError("free blocks are neither unheld nor kept")
 
     def _drop(self, key: Key) -> None:
-        for (cache, _), blocks in zip(self._caches, self._prefixes.pop(key).blocks, strict=False):
-            cache.drop(blocks)
+        for cache, blocks in zip(self._caches, self._prefixes.pop(key).blocks, strict=False):
+            cache.kv.drop(blocks)

@@ -1,18 +1,20 @@
-"""Who runs in the next step. Plain Python: no tensors, no clock, no threads.
+"""Which streams run in the next step. Plain Python: no tensors, no clock, no threads.
 
 Streams join and leave at step boundaries. A waiting stream is admitted, in the order of
-``scheduling.waiting``, when a slot and the blocks of both caches for its longest possible answer are free. Prompts are
+``scheduling.waiting``, when a slot and the blocks of all caches for its longest possible answer are free. Prompts are
 prefilled in chunks: all contexts of a step share one budget, so however many streams join, the
 running ones wait for at most one chunk. While streams are joining, running ones that are well ahead
-of their listener stand back: nobody waits for their frames, somebody waits for a first word.
+of their listener stand back: their next frames are not due yet, and a first word is waited for.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from runtime.engines.kv_cache import KvCache
+from runtime.engines.options import EngineOptions
 from runtime.errors import InvalidRequest
+from runtime.scheduling.caches import Cache
 from runtime.scheduling.kv_memory import BlockCopy, KvMemory
 from runtime.scheduling.pace import Amounts
 from runtime.scheduling.stream import Stream
@@ -73,21 +75,25 @@ class Limits:
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name}: {getattr(self, name)} is not positive")
 
+    @classmethod
+    def of(cls, options: EngineOptions) -> Limits:
+        """What the options of the engines leave."""
+        return cls(
+            options.max_streams, options.prefill_chunk, options.max_positions, options.lead_s, options.max_prefixes
+        )
+
 
 class Scheduler:
     """Waiting, prefilling and running streams, their slots and their blocks.
 
     Args:
         limits: see ``Limits``.
-        backbone: cache of the backbone, one position per text step.
-        speech: cache of the speech head, ``group_size`` positions per text step.
-        group_size: codes per frame.
+        caches: of the model, those that only speaking streams need last.
     """
 
-    def __init__(self, limits: Limits, backbone: KvCache, speech: KvCache, group_size: int) -> None:
-        self.limits = limits
-        self._backbone, self._speech, self._group = backbone, speech, group_size
-        self._memory = KvMemory(backbone, speech, group_size, limits.max_prefixes)
+    def __init__(self, limits: Limits, caches: Sequence[Cache]) -> None:
+        self.limits, self.caches = limits, tuple(caches)
+        self._memory = KvMemory(caches, limits.max_prefixes)
         self._free_slots = list(range(limits.max_streams - 1, -1, -1))
         self.waiting: WaitingQueue[Stream] = WaitingQueue()
         self.prefilling: list[Stream] = []
@@ -99,13 +105,13 @@ class Scheduler:
         return len(self.prefilling) + len(self.running)
 
     @property
-    def free_blocks(self) -> tuple[int, int]:
-        """Blocks of the backbone's and of the speech head's cache that no stream holds."""
+    def free_blocks(self) -> tuple[int, ...]:
+        """Blocks of each cache that no stream holds."""
         return self._memory.free_blocks
 
     @property
-    def used_blocks(self) -> tuple[int, int]:
-        """Blocks of the backbone's and of the speech head's cache that streams hold."""
+    def used_blocks(self) -> tuple[int, ...]:
+        """Blocks of each cache that streams hold."""
         return self._memory.used_blocks
 
     @property
@@ -114,14 +120,19 @@ class Scheduler:
         return self._memory.hits
 
     @property
+    def resources(self) -> tuple[str, ...]:
+        """Names of what ``free`` and ``need`` count."""
+        return ("slots", *(f"kv_{cache.spec.name}" for cache in self.caches))
+
+    @property
     def free(self) -> Amounts:
-        """What nobody holds. Any thread may ask; the answer is as old as the last step."""
+        """What no stream holds. Any thread may ask; the answer is as old as the last step."""
         return Amounts(len(self._free_slots), *self.free_blocks)
 
     def need(self, positions: int, speaks: bool) -> Amounts:
         """What a stream of so many positions takes at most."""
-        speech = self._speech.blocks_for(positions * self._group) if speaks else 0
-        return Amounts(1, self._backbone.blocks_for(positions), speech)
+        blocks = (c.blocks_for(positions) if speaks or not c.spec.only_speaking else 0 for c in self.caches)
+        return Amounts(1, *blocks)
 
     def room(self, prompt: int) -> int:
         """Tokens of an answer for which a prompt of so many positions leaves room; 1 where it leaves none."""
@@ -135,12 +146,10 @@ class Scheduler:
             answer: the most tokens of the answer.
         """
         positions = prompt + answer
-        need = self.need(positions, speaks)
-        for what, needed, limit in (
-            ("positions", positions, self.limits.max_positions),
-            ("KV blocks of the backbone", need.kv_backbone, self._backbone.shape.num_blocks),
-            ("KV blocks of the speech head", need.kv_speech, self._speech.shape.num_blocks),
-        ):
+        bounds = [("positions", positions, self.limits.max_positions)]
+        for cache, blocks in zip(self.caches, self.need(positions, speaks)[1:], strict=True):
+            bounds.append((f"KV blocks of the {cache.spec.title}", int(blocks), cache.kv.shape.num_blocks))
+        for what, needed, limit in bounds:
             if needed > limit:
                 raise InvalidRequest(
                     "max_tokens",
@@ -168,7 +177,7 @@ class Scheduler:
         """Takes a stream out whose numbers cannot be trusted; it has a slot.
 
         Returns:
-            Blocks of the backbone's cache and, when it speaks, of the speech head's, which must be cleared.
+            Blocks of each cache that it holds, which must be cleared.
         """
         freed = self._memory.discard(stream)
         self._unseat(stream)

@@ -2,16 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from client.protocol.requests import DEFAULT_PRIORITY, Priority
-from runtime.families.fun_audio_chat.answer import Answer
 from runtime.params import AnswerParams
 
-FRAME_S = 0.2  # seconds of speech in one frame: five codes at 25 Hz
+FAULT = "fault"
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What one step of one stream gave.
+
+    ``text_ids``: as the protocol returns them. ``codes``: emitted speech ids, control codes included.
+    ``speech_tokens``: those of them that become sound. ``span_ended``: a span of speech ended with this frame.
+    ``finish`` is empty, ``stop``, ``length``, or FAULT: an engine failed for this stream.
+    """
+
+    text_ids: tuple[int, ...]
+    codes: tuple[int, ...] = ()
+    speech_tokens: tuple[int, ...] = ()
+    span_ended: bool = False
+    finish: str = ""
+
+
+LOST_FRAME = Frame(text_ids=(), finish=FAULT)
+
+
+class Answer(Protocol):
+    """The rules of one answer; every family has its own.
+
+    ``params``: of the answer. ``forwards``: frames so far.
+    """
+
+    params: AnswerParams
+    forwards: int
+
+    @property
+    def frame_s(self) -> float:
+        """Seconds of speech in one frame."""
+
+    def accept(self, ids: Sequence[int]) -> Frame:
+        """Takes the ids that one step chose for the stream."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +72,7 @@ class Prompt:
 
 @dataclass(slots=True, eq=False)
 class Stream:
-    """A request's place in the loop. ``position`` is the next backbone position to be computed.
+    """A request's place in the loop. ``position`` is the next position of the prompt or answer to be computed.
 
     ``on_slot`` is told, in the thread of the loop, True when the stream gets a slot and False when the slot is free.
     """
@@ -50,7 +86,6 @@ class Stream:
     position: int = 0
     skipped: int = 0  # first positions that a shared prefix holds already
     started: float | None = None  # when its first frame was made, in the clock of the loop
-    text_context: set[int] = field(default_factory=set)  # distinct prompt and answer ids, for the penalty
 
     @property
     def params(self) -> AnswerParams:
@@ -64,9 +99,9 @@ class Stream:
         """
         if self.started is None:
             return 0.0
-        return self.answer.forwards * FRAME_S - (now - self.started)
+        return self.answer.forwards * self.answer.frame_s - (now - self.started)
 
     @property
     def max_positions(self) -> int:
-        """Backbone positions that the stream can ever need."""
+        """Positions that the stream can ever need, in text steps."""
         return len(self.prompt) + self.params.max_tokens

@@ -1,6 +1,6 @@
-"""Who waits for what, in which order. Plain Python: no clock, no threads, no tensors.
+"""The order in which requests wait. Plain Python: no clock, no threads, no tensors.
 
-Two classes: ``interactive`` requests, somebody listens, and ``batch`` requests, nobody does. First come first
+Two classes: ``interactive`` requests, to which a person listens, and ``batch`` requests. First come first
 served within a class; one of the lower class never stands before one of the higher.
 """
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from client.protocol.requests import Priority
 from runtime.errors import Overloaded, ServeError
-from runtime.scheduling.pace import NOTHING, Amounts, Pace
+from runtime.scheduling.pace import Amounts, Pace
 from runtime.scheduling.waiting import WaitingQueue
 
 UNKNOWN_RETRY_S = 2.0  # hint while nothing is known about the wait: about a short answer
@@ -68,7 +68,8 @@ class Admission:
 
     Args:
         bounds: see ``Bounds``.
-        free: what the frame loop has left; called under the lock, from any thread.
+        resources: names of what is counted, slots first.
+        free: what the frame loop has left of each; called under the lock, from any thread.
         sent_away: told of a ticket that had been let in and is displaced; in the thread of ``enter``.
         waited: told how many seconds a stream waited for its slot; in the thread of ``seated``.
     """
@@ -76,12 +77,13 @@ class Admission:
     def __init__(
         self,
         bounds: Bounds,
+        resources: Sequence[str],
         free: Callable[[], Amounts],
         sent_away: Callable[[Ticket], None],
         waited: Callable[[float], None] = lambda seconds: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._bounds, self._free, self._clock = bounds, free, clock
+        self._bounds, self._resources, self._free, self._clock = bounds, resources, free, clock
         self._sent_away, self._waited = sent_away, waited
         self._lock = threading.Lock()
         self._waiting: WaitingQueue[Ticket] = WaitingQueue()
@@ -179,8 +181,8 @@ class Admission:
         """The scarcest resource, and the seconds until it suffices for a newcomer; None while that is unknown."""
         needs = [ticket.need for ticket in self._waiting.before(priority)] + [need]
         asked = Amounts(*(sum(amounts) for amounts in zip(*needs, strict=True)))
-        rates, worst = self._pace.rates() or NOTHING, ("slots", 0.0)
-        for name, wanted, there, rate in zip(Amounts._fields, asked, self._free(), rates, strict=True):
+        rates, worst = self._pace.rates() or (0.0,) * len(asked), (self._resources[0], 0.0)
+        for name, wanted, there, rate in zip(self._resources, asked, self._free(), rates, strict=True):
             if wanted <= there:
                 continue
             if not rate:

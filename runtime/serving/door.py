@@ -88,7 +88,7 @@ class Door:
         self.keys, self.owed = KeyCounts(limits), OwedReplies()
         self._closed: ServeError | None = None
         bounds = Bounds(options.max_live, (options.serving.max_wait_s, options.serving.batch_wait_s))
-        self.admission = Admission(bounds, lambda: scheduler.free, sent_away, metrics.waited)
+        self.admission = Admission(bounds, scheduler.resources, lambda: scheduler.free, sent_away, metrics.waited)
 
     def receive(self, asked: Asked, reply: Reply, read: Read) -> None:
         """Takes a request or answers it with an error. Returns at once.

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from runtime.frame_loop import FrameLoop, StreamFrame
+from runtime.frames.loop import FrameLoop, StreamFrame
 from runtime.logs import log_fault
 from runtime.scheduling.stream import Stream
 

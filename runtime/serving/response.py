@@ -14,11 +14,9 @@ import numpy as np
 from client.protocol.errors import MEMORY_FULL
 from client.protocol.tensors import FUN_AUDIO_CHAT
 from runtime.errors import EngineFault, stage_fault
-from runtime.families.fun_audio_chat.answer import FAULT, Frame
-from runtime.families.fun_audio_chat.config import SpeechIds
 from runtime.frontend.tokenizer import TextStream
 from runtime.logs import kind, log_fault
-from runtime.scheduling.stream import Stream
+from runtime.scheduling.stream import FAULT, Frame, Stream
 from runtime.serving.sound import Sound
 
 logger = logging.getLogger(__name__)
@@ -77,7 +75,6 @@ class Session:
         outputs: names of the outputs that the client wants.
         stream: its place in the frame loop.
         text: decoder of the answer's text.
-        speech_ids: which codes are sound.
         closed: called once, when the last response is sent.
     """
 
@@ -87,13 +84,12 @@ class Session:
         outputs: frozenset[str],
         stream: Stream,
         text: TextStream,
-        speech_ids: SpeechIds,
         timings: Timings,
         closed: Callable[[Session], None],
     ) -> None:
         self.reply, self.stream = reply, stream
         self.sound: Sound | None = None
-        self._outputs, self._text, self._ids = outputs, text, speech_ids
+        self._outputs, self._text = outputs, text
         self._timings, self._closed = timings, closed
         self._finish_reason = ""
         self.ending = ""  # how it ended: a finish reason, "error" or CANCELLED
@@ -124,21 +120,21 @@ class Session:
 
     def _frame(self, frame: Frame) -> None:
         self._timings.mark("first_frame")
-        text = self._text.push(frame.text_id)
+        text = "".join(self._text.push(text_id) for text_id in frame.text_ids)
         if frame.finish:
             text += self._text.finish()
             self._finish_reason = frame.finish
-        self._counts["text_tokens"] += 1
+        self._counts["text_tokens"] += len(frame.text_ids)
         self._counts["speech_tokens"] += len(frame.codes)
         if self.sound is not None:
-            self.sound.push([code for code in frame.codes if code < self._ids.first_control])
-            if frame.speech_ended or frame.finish:
+            self.sound.push(list(frame.speech_tokens))
+            if frame.span_ended or frame.finish:
                 self.sound.end_span()
         if text:
             self._timings.mark("first_text")
         final = self._complete
         if text or final or self._outputs & {"text_token_ids", "speech_token_ids"}:
-            self._send(text=text, text_ids=(frame.text_id,), codes=frame.codes, final=final)
+            self._send(text=text, text_ids=frame.text_ids, codes=frame.codes, final=final)
 
     def _audio(self, samples: np.ndarray) -> None:
         if len(samples):

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from client.protocol.requests import Priority
 from runtime.families.fun_audio_chat.config import ModelConfig
-from runtime.frame_loop import FrameLoop, StreamFrame
+from runtime.frames.loop import FrameLoop, StreamFrame
 from runtime.frontend.mel import position_hz
 from runtime.frontend.tokenizer import ChatTokenizer
 from runtime.heap import HeapTrim
@@ -170,8 +170,8 @@ class ChatService:
         stream, ticket = prepared.stream, incoming.ticket
         self.metrics.accepted(stream.params.mode)
         text = self._tokenizer.stream()
-        ids, outputs = self._config.speech_ids, incoming.outputs
-        session = Session(incoming.reply, outputs, stream, text, ids, incoming.timings, self._forget)
+        outputs = incoming.outputs
+        session = Session(incoming.reply, outputs, stream, text, incoming.timings, self._forget)
         if stream.params.speaks and "audio" in outputs:
             session.sound = Sound(
                 self._sound_ids, prepared.voice, prepared.hops, self._sample_rate, session.on_audio, session.fail

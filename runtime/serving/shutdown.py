@@ -9,10 +9,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from runtime.errors import Draining, EngineFault, ServeError
-from runtime.families.fun_audio_chat.answer import FAULT
-from runtime.frame_loop import StreamFrame
+from runtime.frames.loop import StreamFrame
 from runtime.logs import kind, log_fault
-from runtime.scheduling.stream import Stream
+from runtime.scheduling.stream import FAULT, Stream
 from runtime.serving.asyncio_thread import AsyncioThread
 from runtime.serving.door import Door, Incoming
 from runtime.serving.response import Reply, Session

@@ -16,11 +16,11 @@ import numpy as np
 
 from runtime.contracts import ChunkFlag
 from runtime.errors import ServeError
-from runtime.options import Token2WavOptions
 from runtime.playback import Playback
 from runtime.serving.metrics import Metrics
 from runtime.serving.stages import Speaker, SpeechChunk
 from runtime.token2wav.hops import ChunkCutter, Cut, HopPolicy, take_joined
+from runtime.token2wav.options import Token2WavOptions
 
 Rank = tuple[int, float]
 RELEASING, OVERDUE, FIRST, LATER = range(4)  # the order of waiting chunks

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from runtime.graphs.memory import HostMemory, Memory, TorchMemory
 from runtime.graphs.onnx import OnnxGraph
+from runtime.graphs.options import ONNX, TORCH
 from runtime.graphs.shapes import Profile
-from runtime.options import ONNX, TORCH, Options, Token2WavOptions
 from runtime.token2wav.chunks import Graph
 from runtime.token2wav.flow.stage import FlowStage, read_voice_vectors
 from runtime.token2wav.layout import (
@@ -21,28 +21,29 @@ from runtime.token2wav.layout import (
     Sizes,
 )
 from runtime.token2wav.noise import Noise, Windows
+from runtime.token2wav.options import Token2WavOptions
 from runtime.token2wav.shapes import front_profile, step_profile, vocoder_profile
 from runtime.token2wav.vocoder.stage import VocoderStage
 
 
-def open_flow(options: Options, gpu: int = 0) -> FlowStage:
-    """The flow of a rendered folder, on the target that it was built for.
+def build_flow(folders: tuple[Path, Path], engine: str, sound: Token2WavOptions, gpu: int = 0) -> FlowStage:
+    """The flow of a rendered folder.
 
     Args:
-        options: of the folder.
+        folders: what was exported, and the checkpoint with the weights.
+        engine: what runs it: ONNX, TORCH or TENSORRT.
         gpu: number of the GPU, where there is one.
 
     Raises:
         BuildError: a file is missing, or a plan is not the one that these options ask for.
     """
-    sound, folder = options.token2wav, options.path(options.token2wav.dir)
-    if options.sound_engine == ONNX:
-        return build_flow(folder, sound.threads, sound.max_streams, sound.window, sound.full_attention, sound.precision)
-    if options.sound_engine == TORCH:
+    folder, weights = folders
+    if engine == ONNX:
+        return onnx_flow(folder, sound.threads, sound.max_streams, sound.window, sound.full_attention, sound.precision)
+    if engine == TORCH:
         from runtime.graphs.executor import gpu_device  # late: it needs torch
         from runtime.token2wav.device_build import device_flow
 
-        weights = options.path(options.cosyvoice)
         flow = device_flow(folder, weights, gpu_device(gpu), sound.max_streams, sound.window, sound.precision)
         flow.prepare(sound.max_batch)
         return flow
@@ -51,16 +52,16 @@ def open_flow(options: Options, gpu: int = 0) -> FlowStage:
     return _flow(folder, front, step, sound.max_streams, sound.window, False, sound.precision, memory)
 
 
-def open_vocoder(options: Options, gpu: int = 0) -> VocoderStage:
-    """The vocoder of a rendered folder; see ``open_flow``."""
-    sound, folder = options.token2wav, options.path(options.token2wav.dir)
-    if options.sound_engine == ONNX:
-        return build_vocoder(folder, sound.threads, sound.max_streams)
-    if options.sound_engine == TORCH:
+def build_vocoder(folders: tuple[Path, Path], engine: str, sound: Token2WavOptions, gpu: int = 0) -> VocoderStage:
+    """The vocoder of a rendered folder, opened as the flow is."""
+    folder, weights = folders
+    if engine == ONNX:
+        return onnx_vocoder(folder, sound.threads, sound.max_streams)
+    if engine == TORCH:
         from runtime.graphs.executor import gpu_device  # late: it needs torch
         from runtime.token2wav.device_build import device_vocoder
 
-        weights, device = options.path(options.cosyvoice), gpu_device(gpu)
+        device = gpu_device(gpu)
         return device_vocoder(folder, weights, device, sound.max_streams, sound.max_batch, sound.engine)
     profiles, memory = plan_profiles(Sizes.read(folder), sound), _device_memory(gpu)
     return _vocoder(folder, _open_plan(folder, VOCODER_GRAPH, profiles, memory), sound.max_streams, memory)
@@ -75,7 +76,7 @@ def plan_profiles(sizes: Sizes, options: Token2WavOptions) -> dict[str, Profile]
     }
 
 
-def build_flow(
+def onnx_flow(
     folder: Path,
     threads: int,
     max_streams: int,
@@ -96,7 +97,7 @@ def build_flow(
     return _flow(folder, front, step, max_streams, window, full_attention, precision, HostMemory())
 
 
-def build_vocoder(folder: Path, threads: int, max_streams: int) -> VocoderStage:
+def onnx_vocoder(folder: Path, threads: int, max_streams: int) -> VocoderStage:
     """The vocoder of an exported folder over ONNX Runtime."""
     return _vocoder(folder, OnnxGraph(folder / VOCODER_GRAPH, threads).run, max_streams, HostMemory())
 

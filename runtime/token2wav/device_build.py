@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from kernels.ops import Ops, ops_for
+from kernels.ops import Ops
+from runtime.graphs.device import ops_for
 from runtime.graphs.executor import Executor, executor_for
+from runtime.graphs.options import TORCH
 from runtime.graphs.recorded import DeviceGraph
 from runtime.graphs.recorded_sizes import vocoder_calls, vocoder_rule
-from runtime.options import TORCH
 from runtime.token2wav.config import Token2WavConfig
 from runtime.token2wav.flow.device_cache import DeviceFlowCache
 from runtime.token2wav.flow.device_stage import DeviceFlowStage, FlowWork

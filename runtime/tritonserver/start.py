@@ -7,11 +7,12 @@ from pathlib import Path
 
 import torch
 
-from runtime.engines.build import build_frame_loop
+from runtime.engines.trtllm.files import ENGINES
+from runtime.families.fun_audio_chat.build import build_loop
 from runtime.families.fun_audio_chat.config import ModelConfig
-from runtime.frame_loop import FrameLoop
+from runtime.graphs.options import TENSORRT
 from runtime.heap import set_apart
-from runtime.options import TENSORRT, Options
+from runtime.options import Options
 from runtime.serving.service import ChatService
 from runtime.serving.stages import Stages
 from runtime.token2wav.layout import Sizes
@@ -27,16 +28,9 @@ def start_service(folder: Path, stages: Stages) -> ChatService:
     options = Options.read(folder)
     torch.set_num_threads(options.threads)
     config = ModelConfig.read(options.path(options.model))
-    loop = _frame_loop(options, config)
+    engines = options.path(ENGINES) if options.target == TENSORRT else None
+    loop = build_loop(config, options.engine, engines)
     service = ChatService(options, config, loop, stages, Sizes.read(options.path(options.token2wav.dir)))
     set_apart()
     service.start()
     return service
-
-
-def _frame_loop(options: Options, config: ModelConfig) -> FrameLoop:
-    if options.target != TENSORRT:
-        return build_frame_loop(config, options.engine)
-    from runtime.engines.trtllm.loop import compiled_loop  # late: no other target needs it
-
-    return compiled_loop(options, config)

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.perf.machine import gpus
+from benchmarks.record import gpus
 from runtime.manifest import installed
 from runtime.supervisor.bundle import find_install, python_library
 from runtime.supervisor.errors import InstallError

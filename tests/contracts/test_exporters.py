@@ -25,6 +25,7 @@ def running(fetched, tmp_path_factory):
         process.kill()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", list(upstream.EXPORTERS))
 def test_all_graphs_are_exported(running, version):
     """Each is also run and compared with torch, as in a build."""

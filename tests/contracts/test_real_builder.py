@@ -8,6 +8,7 @@ import pytest
 
 from builders import upstream
 
+pytestmark = pytest.mark.slow
 COMMAND = ("-m", "builders.tensorrt.check")
 REFUSED = """
 import sys

@@ -17,12 +17,13 @@ from typing import Any
 from hypothesis import HealthCheck, find, settings
 from hypothesis.errors import NoSuchExample
 
+from benchmarks.record import finish
 from client.protocol.command_line import run_command
 from tests.endurance.case import FAILURES, Verdict
 from tests.endurance.fuzzing import Fuzzer
 from tests.endurance.oracle import PromptOracle
 from tests.endurance.pool import every_kind, pool
-from tests.endurance.record import add_arguments, finish, serve
+from tests.endurance.serve import add_arguments, serve
 from tests.endurance.traffic import Traffic
 from tests.endurance.watching import Watcher
 
@@ -101,7 +102,7 @@ def main() -> int:
             shrink(fuzzer, oracle, arguments.seed)
         fuzzer.close()
     more = {"kinds": dict(fuzzer.kinds), "failures": fuzzer.failures}
-    return finish(line, more, arguments.save)
+    return finish(line, arguments.save, more)
 
 
 if __name__ == "__main__":

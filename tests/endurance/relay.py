@@ -1,76 +1,73 @@
-"""A TCP relay on loopback whose connections can be broken: what a cut cable looks like to a server."""
+"""A way to a server that is long, stands still for a while, forgets its connections, or is cut like a cable."""
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import struct
+import threading
+import time
 
-BLOCK = 1 << 16
+CHUNK = 65_536
 RESET = struct.pack("ii", 1, 0)  # linger for no time: closing sends a reset
 
 
 class Relay:
-    """Forwards connections. Made by ``to``; lives in one event loop."""
+    """Passes bytes on to ``url``, each ``delay_s`` late, while ``flows`` is set; counts the connections."""
 
-    def __init__(self, host: str, port: int) -> None:
-        self._host, self._port = host, port
-        self._server: asyncio.Server | None = None
-        self._writers: list[asyncio.StreamWriter] = []
-        self._dropped = False
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    @classmethod
-    async def to(cls, url: str) -> Relay:
-        """A relay to host:port, on a free port."""
+    def __init__(self, url: str) -> None:
         host, _, port = url.rpartition(":")
-        relay = cls(host, int(port))
-        relay._server = await asyncio.start_server(relay._accept, "127.0.0.1", 0)
-        return relay
+        self._server, self.delay_s, self.connections = (host, int(port)), 0.0, 0
+        self.flows = threading.Event()
+        self.flows.set()
+        self._sockets: list[socket.socket] = []
+        self._dropped = False
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
 
-    @property
-    def url(self) -> str:
-        """host:port to connect to."""
-        assert self._server is not None
-        return f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+    def close(self) -> None:
+        """Takes no new connections; those that are there stay."""
+        self.flows.set()
+        try:
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
+        except OSError:  # closed before
+            return
+        self._listener.close()
 
     def drop(self) -> None:
-        """Breaks every connection, and takes no new ones."""
+        """Takes no new connections and resets those that are there."""
         self._dropped = True
-        if self._server is not None:
-            self._server.close()
-        for writer in self._writers:
-            sock = writer.get_extra_info("socket")
-            if sock is not None and sock.fileno() >= 0:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-            writer.transport.abort()
-        self._writers.clear()
+        self.close()
+        self._reset()
 
-    async def close(self) -> None:
-        """Ends everything."""
-        self.drop()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+    def _reset(self) -> None:
+        for end in self._sockets:
+            try:
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+                end.shutdown(socket.SHUT_RD)  # wakes the thread that reads, which closes the other end
+            except OSError:  # has ended by itself
+                continue
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_connection(self._host, self._port)
-        self._writers += [writer, back]
-        if self._dropped:  # while this connection was being made
-            self.drop()
-            return
-        for source, sink in ((reader, back), (there, writer)):
-            task = asyncio.create_task(_pump(source, sink))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+    def _accept(self) -> None:
+        while True:
+            try:
+                here, _ = self._listener.accept()
+                there = socket.create_connection(self._server)
+            except OSError:  # the relay is closed
+                return
+            self.connections += 1
+            self._sockets += [here, there]
+            for ends in ((here, there), (there, here)):
+                threading.Thread(target=self._pass_on, args=ends, daemon=True).start()
+            if self._dropped:  # while this connection was being made
+                self._reset()
 
-
-async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-    try:
-        while block := await source.read(BLOCK):
-            sink.write(block)
-            await sink.drain()
-    except OSError:  # the other side went away
-        return
-    finally:
+    def _pass_on(self, source: socket.socket, sink: socket.socket) -> None:
+        try:
+            while read := source.recv(CHUNK):
+                time.sleep(self.delay_s)
+                self.flows.wait()
+                sink.sendall(read)
+        except OSError:
+            pass
         sink.close()

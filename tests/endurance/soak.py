@@ -15,12 +15,13 @@ import time
 from dataclasses import asdict
 from typing import Any
 
+from benchmarks.record import finish, provenance, save
 from client.protocol.command_line import run_command
 from runtime.options import Options
 from runtime.supervisor.launch import ServerProcess
 from runtime.token2wav.layout import Sizes
 from tests.endurance.pool import malformed, pool
-from tests.endurance.record import add_arguments, finish, provenance, save, serve
+from tests.endurance.serve import add_arguments, serve
 from tests.endurance.talkers import Talkers
 from tests.endurance.traffic import Traffic
 from tests.endurance.verdict import Bounds, Growth, growth_of, warm
@@ -48,7 +49,7 @@ class Soak:
         self._talkers = Talkers(server.url, traffic, cases, arguments.seed, self._over)
         self._watcher = Watcher(server)
         self._interrupted = False
-        self._facts, self._began = provenance(), time.monotonic()
+        self._began = time.monotonic()
 
     def run(self) -> int:
         """The whole run; returns the exit status."""
@@ -62,14 +63,15 @@ class Soak:
             asyncio.run(self._traffic())
         finally:
             self._watcher.stop()
-        return finish(*self._result(still_held(self._server)), self._arguments.save)
+        line, more = self._result(still_held(self._server))
+        return finish(line, self._arguments.save, more)
 
     async def _traffic(self) -> None:
         talking = asyncio.create_task(self._talk())
         while not talking.done():
             await asyncio.wait((talking,), timeout=SAVE_EVERY_S)
             line, more = self._result({})
-            save({**line, **more, **self._facts, "finished": False}, self._arguments.save)
+            save({**line, **more, **provenance(), "finished": False}, self._arguments.save)
             print(progress(line), file=sys.stderr, flush=True)
             if time.monotonic() > self._end + GRACE_S:
                 talking.cancel()

@@ -14,10 +14,11 @@ import sys
 import time
 from typing import Any
 
+from benchmarks.record import finish
 from client.protocol.command_line import run_command
 from runtime.supervisor.launch import ServerProcess
 from tests.endurance.freeing import LIMIT_MS, free_ms, moment, summary
-from tests.endurance.record import add_arguments, finish, serve
+from tests.endurance.serve import add_arguments, serve
 from tests.endurance.storming import Storm
 from tests.endurance.talkers import Known
 from tests.endurance.traffic import Traffic
@@ -111,7 +112,7 @@ def main() -> int:
     arguments = parser.parse_args()
     with serve(arguments) as server:
         line, more = Run(arguments, server).run()
-    return finish(line, more, arguments.save)
+    return finish(line, arguments.save, more)
 
 
 if __name__ == "__main__":

@@ -116,7 +116,7 @@ class Storm:
 
     async def drop(self) -> None:
         """Several requests on one connection, which then breaks."""
-        relay = await Relay.to(self._url)
+        relay = Relay(self._url)
         async with wire_to(relay.url) as wire:
             jobs = self._jobs(IN_DROPPED)
             calls = [asyncio.create_task(wire.ask(job.payload, PATIENCE_S, STAY)) for job in jobs]
@@ -126,7 +126,6 @@ class Storm:
                 gone = outcome.end == End.LOST
                 outcome.end = End.CANCELLED if gone else outcome.end
                 self._judge(job, Stage.DROPPED, outcome)
-        await relay.close()
 
     def _jobs(self, count: int) -> list[Job]:
         return [self._traffic.long() for _ in range(count)]

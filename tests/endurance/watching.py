@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.perf.machine import scrape
+from benchmarks.server import scrape
 from runtime.supervisor.launch import ServerProcess
 from runtime.supervisor.process import children
 from runtime.supervisor.shared_memory import PREFIX_FILE, regions

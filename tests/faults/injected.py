@@ -201,8 +201,8 @@ def _arm_chat(model, order, module):
         return "" if endless else finish(self, text_id)
 
     Answer._finish = late_finish
-    poison(loop._model._backbone, "nan backbone")
-    poison(loop._model._speech, "nan speech")
+    for engine, fault in zip(loop.model.engines, ("nan backbone", "nan speech"), strict=True):
+        poison(engine, fault)
     step, on_frames = loop.step, service._on_frames
 
     def faulty_step():

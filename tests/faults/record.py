@@ -7,6 +7,8 @@ import platform
 import statistics
 from pathlib import Path
 
+from benchmarks.record import save
+
 
 class Record:
     """Rows by the name of the fault; a fault that is injected again adds to its row."""
@@ -41,6 +43,5 @@ class Record:
             "median_recovery_s": statistics.median(s for row in rows for s in row["seconds"] or [0]),
             "machine": f"{platform.machine()}, target cpu, tiny checkpoint",
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({**line, "rows": rows}, indent=1) + "\n")
+        save({**line, "rows": rows}, path, indent=1)
         return line

@@ -7,47 +7,24 @@ outside the profile, inputs without shape or address.
 
 import ctypes
 import json
-from enum import Enum
 from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime as ort
+import tensorrt_double
 import torch
+from device_double import STREAM
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidProtobuf
+from tensorrt_double import DTYPES, DataType, Logger, TensorIOMode  # noqa: F401 (the double is used as a module)
 
-TYPES = {
-    "tensor(float)": ("FLOAT", np.float32),
-    "tensor(float16)": ("HALF", np.float16),
-    "tensor(int64)": ("INT64", np.int64),
-}
-DataType = Enum("DataType", ["FLOAT", "HALF", "BF16", "INT32", "INT64"])
-TensorIOMode = Enum("TensorIOMode", ["NONE", "INPUT", "OUTPUT"])
-STREAM = 5
+TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(int64)": "int64"}
 
 
-class Logger:
-    WARNING = 2
+class Context(tensorrt_double.Context):
+    _done = None
 
-    def __init__(self, severity):
-        assert severity == self.WARNING
-
-
-class Context:
-    def __init__(self, engine):
-        self._engine, self._shapes, self._addresses, self._done = engine, {}, {}, None
-
-    def set_optimization_profile_async(self, index, stream):
-        return (index, stream) == (0, STREAM)
-
-    def set_input_shape(self, name, shape):
-        low, _, high = self._engine.profile[name]
-        if len(shape) != len(low) or any(not a <= s <= b for a, s, b in zip(low, shape, high, strict=True)):
-            return False
-        self._shapes[name] = tuple(shape)
-        return True
-
-    def set_tensor_address(self, name, address):
-        self._addresses[name] = address
+    def set_tensor_address(self, name, memory):
+        self._addresses[name] = memory
         return name in self._engine.tensors
 
     def get_tensor_shape(self, name):
@@ -55,8 +32,8 @@ class Context:
         self._done = self._done or self._compute()
         return self._done[name].shape
 
-    def execute_async_v3(self, stream):
-        assert stream == STREAM
+    def execute_async_v3(self, stream_handle):
+        assert stream_handle == STREAM
         done, self._done = self._done or self._compute(), None
         for name, array in done.items():
             memory = np.ascontiguousarray(array)
@@ -66,40 +43,28 @@ class Context:
     def _compute(self):
         inputs = {}
         for item in self._engine.session.get_inputs():
-            dtype, shape = TYPES[item.type][1], self._shapes[item.name]
-            size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-            raw = (ctypes.c_char * size).from_address(self._addresses[item.name])
+            dtype, shape = np.dtype(TYPES[item.type]), self._shapes[item.name]
+            raw = (ctypes.c_char * (int(np.prod(shape)) * dtype.itemsize)).from_address(self._addresses[item.name])
             inputs[item.name] = np.frombuffer(raw, dtype).reshape(shape)
         names = [item.name for item in self._engine.session.get_outputs()]
         return dict(zip(names, self._engine.session.run(names, inputs), strict=True))
 
 
-class Engine:
+class Engine(tensorrt_double.Engine):
     def __init__(self, plan):
         content = json.loads(bytes(plan))
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1
         self.session = ort.InferenceSession(content["onnx"], options, providers=["CPUExecutionProvider"])
-        self.profile = content["profile"]
-        self.tensors = {item.name: ("INPUT", item) for item in self.session.get_inputs()}
-        self.tensors |= {item.name: ("OUTPUT", item) for item in self.session.get_outputs()}
-        self.num_io_tensors = len(self.tensors)
-
-    def get_tensor_name(self, index):
-        return list(self.tensors)[index]
-
-    def get_tensor_mode(self, name):
-        return TensorIOMode[self.tensors[name][0]]
-
-    def get_tensor_dtype(self, name):
-        return DataType[TYPES[self.tensors[name][1].type][0]]
-
-    def get_tensor_shape(self, name):
-        return [size if isinstance(size, int) else -1 for size in self.tensors[name][1].shape]
-
-    def get_tensor_profile_shape(self, name, index):
-        assert index == 0
-        return self.profile[name]
+        both = {"INPUT": self.session.get_inputs(), "OUTPUT": self.session.get_outputs()}
+        tensors = {
+            item.name: {
+                "mode": mode, "dtype": DTYPES[TYPES[item.type]], "ranges": content["profile"].get(item.name),
+                "shape": [size if isinstance(size, int) else -1 for size in item.shape],
+            }
+            for mode, items in both.items() for item in items
+        }  # fmt: skip
+        super().__init__(None, tensors)
 
     def create_execution_context(self):
         return Context(self)

@@ -6,10 +6,11 @@ import pytest
 import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
+from loops import make
 from test_decode import audio_embeds
 
 from kernels.linear import product
-from runtime.engines.build import build_frame_loop
+from kernels.ops import twin_ops
 from runtime.engines.options import EngineOptions
 
 pytestmark = pytest.mark.golden
@@ -17,36 +18,30 @@ NAMES = ["s2s_noise_2p3s", "s2s_tones_7s", "s2t_mix_31s", "s2s_chirp_0p5s", "s2s
 FRAMES = 40
 
 
+class RecordingOps:
+    """The twins; keeps every score that ids are chosen from, by stream and in order."""
+
+    def __init__(self):
+        self._ops, self.scores, self.scheduler = twin_ops(), {}, None
+
+    def __getattr__(self, name):
+        return getattr(self._ops, name)
+
+    def choose(self, scores, slots, *rest):
+        keys = {stream.slot: stream.key for stream in self.scheduler.running}
+        for slot, row in zip(slots.tolist(), scores, strict=True):
+            self.scores.setdefault(keys[slot], []).append(row.clone())
+        return self._ops.choose(scores, slots, *rest)
+
+
 class Recorder:
     """A frame loop that keeps every score of every stream, in order."""
 
     def __init__(self, **options):
-        self.loop = build_frame_loop(data.config(), EngineOptions(**{"max_streams": 8, "max_positions": 512,
-            "kv_positions": 4096, "lead_s": 1e9} | options))  # fmt: skip
-        self.scores = {}
-        sampler = self.loop._sampler
-        text, speech = sampler.text, sampler.speech
-
-        def record(streams, scores):
-            for stream, row in zip(streams, scores, strict=True):
-                self.scores.setdefault(stream.key, []).append(row.clone())
-
-        def recorded_text(streams, logits):
-            record(streams, logits)
-            return text(streams, logits)
-
-        def recorded_speech(streams, ids):
-            choice = speech(streams, ids)
-            take = choice.take
-
-            def recorded_take(scores, number):
-                record(streams, scores)
-                return take(scores, number)
-
-            choice.take = recorded_take
-            return choice
-
-        sampler.text, sampler.speech = recorded_text, recorded_speech
+        options = {"max_streams": 8, "max_positions": 512, "kv_positions": 4096, "lead_s": 1e9} | options
+        ops = RecordingOps()
+        self.loop, self.scores = make("torch", EngineOptions(**options), ops=ops).loop, ops.scores
+        ops.scheduler = self.loop.scheduler
 
     def run(self, arrivals):
         """``arrivals``: names by the number of the step at which they come; keys count from 0 in that order."""

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from kernels.sampler import penalise, probabilities
+from kernels.sampler import probabilities
 from runtime.checkpoint.weights import load_weights
 from runtime.engines.kv_cache import KvCache
 from runtime.engines.options import EngineOptions
@@ -129,9 +129,3 @@ def test_processed_distributions(name):
     )[0].numpy()
     assert np.flatnonzero(found).tolist() == golden["probs_ids"][vector].tolist()
     close(found[golden["probs_ids"][vector]], golden["probs_values"][vector], 1e-5)
-
-
-def test_penalty_is_applied_once_per_id():
-    scores = torch.tensor([[2.0, -2.0, 1.0]])
-    penalise(scores, torch.tensor([0, 1, 1, 0]), torch.full((4,), 2.0))
-    assert scores.tolist() == [[1.0, -4.0, 1.0]]

@@ -1,19 +1,14 @@
 """Numbers of an engine that are not finite end their stream and leave no trace, in all frame loops."""
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import chat_data as data
 import pytest
 import torch
-from tensorrt_double import Double
+from loops import KINDS, make
 
-from runtime.engines.build import build_frame_loop
 from runtime.engines.options import EngineOptions
-from runtime.engines.trtllm.files import BACKBONE_ENGINE, SPEECH_ENGINE
-from runtime.engines.trtllm.loop import loop_over
-from runtime.families.fun_audio_chat.answer import FAULT
-from runtime.families.fun_audio_chat.build import build_overlap_loop
+from runtime.scheduling.stream import FAULT
 
 NAME, FRAMES, HEALTHY = "s2s_chirp_0p5s", 8, 3
 OPTIONS = EngineOptions(3, 256, 768, 512, lead_s=1e9)
@@ -41,42 +36,11 @@ class Poison:
         return self._run(x, *rest, **options)
 
 
-def host_loop(part, options=OPTIONS):
-    loop = build_frame_loop(data.config(), options)
-    engine = getattr(loop._model, f"_{part}")
-    engine.run = poison = Poison(engine.run)
-    return loop, poison, [engine._pool for engine in loop._model._engines]
-
-
-def compiled_loop(part, options=OPTIONS):
-    doubles = {}
-
-    def open_engine(name, profile):
-        stack = {BACKBONE_ENGINE: "backbone", SPEECH_ENGINE: "speech"}[name]
-        doubles[stack] = Double(stack, profile=profile)
-        return doubles[stack].engine
-
-    loop = loop_over(SimpleNamespace(engine=options), data.config(), torch.device("cpu"), open_engine)
-    engine = doubles[part].engine
-    engine.run = poison = Poison(engine.run)
-    return loop, poison, [double.engine._pool.view(torch.float32) for double in doubles.values()]
-
-
-def device_loop(part, options=OPTIONS):
-    loop = build_overlap_loop(data.config(), options, torch.device("cpu"))
-    steps = loop.model.steps
-    table = getattr(steps, f"{part}_stack")
-    poison = Poison(table.stack)
-    poison.memory, poison.shape = table.stack.memory, table.stack.shape
-    pools = [steps.backbone_stack.stack.memory, steps.speech_stack.stack.memory]
-    setattr(steps, f"{part}_stack", type(table)(poison, table.tables))
-    return loop, poison, pools
-
-
 @pytest.mark.parametrize("part", ["backbone", "speech"])
-@pytest.mark.parametrize("make", [host_loop, device_loop, compiled_loop])
-def test_one_stream_ends_and_the_others_do_not_notice(make, part):
-    loop, poison, pools = make(part)
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_stream_ends_and_the_others_do_not_notice(kind, part):
+    rig = make(kind, OPTIONS)
+    loop, pools, poison = rig.loop, rig.pools, rig.wrap(part, Poison)
     free = loop.scheduler.free_blocks
     for key in range(3):
         loop.add(golden_stream(key))
@@ -94,11 +58,11 @@ def test_one_stream_ends_and_the_others_do_not_notice(make, part):
     assert not poison.armed
     lost = [key for key, frames in found.items() if frames and frames[-1].finish == FAULT]
     assert len(lost) == 1
-    assert all(torch.isfinite(pool).all() for pool in pools), "nobody inherits a NaN"
+    assert all(torch.isfinite(pool).all() for pool in pools), "no stream inherits a NaN"
     loop.add(golden_stream(3))  # in the slot and the blocks of the lost one
     run(lambda: len(found[3]) >= FRAMES)
     for key in set(found) - set(lost):
-        texts = [frame.text_id for frame in found[key]]
+        texts = [frame.text_ids[0] for frame in found[key]]
         assert texts == golden["text_ids"][: len(texts)].tolist()
         codes = [code for frame in found[key] for code in frame.codes]
         assert codes == golden["speech_ids"][: len(codes)].tolist()
@@ -107,10 +71,11 @@ def test_one_stream_ends_and_the_others_do_not_notice(make, part):
     assert loop.scheduler.free_blocks == free
 
 
-@pytest.mark.parametrize("make", [host_loop, device_loop, compiled_loop])
-def test_a_prompt_that_leaves_before_its_end_leaves_nothing(make):
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_prompt_that_leaves_before_its_end_leaves_nothing(kind):
     """Its last chunk would have told; the first one has left numbers in the caches, and may be a known beginning."""
-    loop, poison, pools = make("backbone", replace(OPTIONS, prefill_chunk=CHUNK))
+    rig = make(kind, replace(OPTIONS, prefill_chunk=CHUNK))
+    loop, pools, poison = rig.loop, rig.pools, rig.wrap("backbone", Poison)
     left = golden_stream(0)
     loop.add(left)
     poison.armed, poison.most, poison.row = True, OPTIONS.prefill_chunk, 0
@@ -118,9 +83,9 @@ def test_a_prompt_that_leaves_before_its_end_leaves_nothing(make):
         assert not loop.step()
     assert not poison.armed and any(not torch.isfinite(pool).all() for pool in pools)
     loop.cancel(left)
-    assert all(torch.isfinite(pool).all() for pool in pools), "nobody inherits a NaN"
+    assert all(torch.isfinite(pool).all() for pool in pools), "no stream inherits a NaN"
     loop.add(golden_stream(1))
     frames = []
     while len(frames) < FRAMES:
         frames += [item.frame for item in loop.step()]
-    assert [frame.text_id for frame in frames] == data.run(NAME)["text_ids"][: len(frames)].tolist()
+    assert [frame.text_ids[0] for frame in frames] == data.run(NAME)["text_ids"][: len(frames)].tolist()

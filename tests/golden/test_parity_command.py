@@ -20,8 +20,9 @@ from builders.tensorrt.convert_plan import backbone_plan, speech_plan
 from runtime.engines.options import EngineOptions
 from runtime.engines.trtllm import files as trtllm_files
 from runtime.engines.trtllm.engine import TrtLlmEngine
+from runtime.frontend.options import EncoderOptions
 from runtime.graphs.tensorrt import Plan
-from runtime.options import EncoderOptions, Options
+from runtime.options import Options
 
 pytestmark = pytest.mark.golden
 

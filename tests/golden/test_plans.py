@@ -16,10 +16,10 @@ from runtime.errors import BuildError, EngineFault
 from runtime.graphs.memory import TorchMemory
 from runtime.graphs.plan import ALIGNMENT, PLAN_SUFFIX, PlanGraph
 from runtime.graphs.tensorrt import Plan
-from runtime.options import Token2WavOptions
 from runtime.token2wav import build
 from runtime.token2wav.hops import ALIGNED_HOPS, STEADY_HOPS
 from runtime.token2wav.layout import FRONT_GRAPH, STEP_GRAPHS, VOCODER_GRAPH, Sizes
+from runtime.token2wav.options import Token2WavOptions
 
 pytestmark = pytest.mark.golden
 OPTIONS = Token2WavOptions(max_streams=MAX_STREAMS)
@@ -65,7 +65,7 @@ def test_half_precision_plan_with_batches_and_long_chunks(trt, exported, tmp_pat
     """Caches in 16 bit; a chunk of many blocks beside a short one, over a small window."""
     options = replace(OPTIONS, precision="float16", window=2)
     stages = stages_of(exported, compiled(exported, tmp_path, options), options)
-    reference = build.build_flow(exported, 1, MAX_STREAMS, window=2)
+    reference = build.onnx_flow(exported, 1, MAX_STREAMS, window=2)
     tokens = tokens_of("T200")
     out = call(stages, [1, 2], [3, 3], [tokens * 2, tokens[:9]])
     expected = call((reference, stages[1]), [1, 2], [3, 3], [tokens * 2, tokens[:9]])

@@ -1,21 +1,14 @@
 """Streams that begin behind another's system message give the authors' ids, on every engine."""
 
-from types import SimpleNamespace
-
 import chat_data as data
 import pytest
 import torch
-from tensorrt_double import Double
+from loops import KINDS, make
 from test_decode import check, decode
 
-from runtime.engines.build import build_frame_loop
 from runtime.engines.options import EngineOptions
-from runtime.engines.trtllm.files import BACKBONE_ENGINE, SPEECH_ENGINE
-from runtime.engines.trtllm.loop import loop_over
-from runtime.families.fun_audio_chat.build import build_overlap_loop
 
 pytestmark = pytest.mark.golden
-CPU = torch.device("cpu")
 OPTIONS = EngineOptions(max_streams=4, max_positions=512, kv_positions=2048, tokens_per_block=8, lead_s=1e9)
 # Two system messages, both modes; each name comes again when its message is known.
 NAMES = [
@@ -29,32 +22,10 @@ NAMES = [
 NAMES = [name for name in NAMES if not data.cases()[name]["do_sample"]]
 
 
-def torch_loop():
-    loop = build_frame_loop(data.config(), OPTIONS)
-    return loop, (loop._model._backbone._pool, loop._model._speech._pool)
-
-
-def device_loop():
-    loop = build_overlap_loop(data.config(), OPTIONS, CPU)
-    return loop, (loop.model.steps.backbone_stack.stack.memory, loop.model.steps.speech_stack.stack.memory)
-
-
-def tensorrt_loop():
-    doubles = {}
-
-    def open_engine(name, profile):
-        stack = {BACKBONE_ENGINE: "backbone", SPEECH_ENGINE: "speech"}[name]
-        doubles[stack] = Double(stack, profile=profile)
-        return doubles[stack].engine
-
-    loop = loop_over(SimpleNamespace(engine=OPTIONS), data.config(), CPU, open_engine)
-    pools = (doubles[stack].engine._pool.view(doubles[stack].engine.shape.num_blocks, -1) for stack in doubles)
-    return loop, tuple(pools)
-
-
-@pytest.mark.parametrize("make", [torch_loop, device_loop, tensorrt_loop])
-def test_golden_ids_and_a_prefix_that_nobody_writes_to(make):
-    loop, pools = make()
+@pytest.mark.parametrize("kind", KINDS)
+def test_golden_ids_and_a_prefix_that_no_stream_writes_to(kind):
+    rig = make(kind, OPTIONS)
+    loop, pools = rig.loop, rig.pools
     free = loop.scheduler.free_blocks
     for name, (texts, codes) in zip(NAMES[:2], decode(loop, NAMES[:2]), strict=True):
         check(name, texts, codes)

@@ -4,7 +4,7 @@ import numpy as np
 import token2wav_data as data
 from token2wav_data import VOICE
 
-from runtime.token2wav.build import build_flow, build_vocoder
+from runtime.token2wav.build import onnx_flow, onnx_vocoder
 from runtime.token2wav.flow.net import EulerStep, FlowFront
 from runtime.token2wav.flow.stage import FlowStage, read_voice_vectors
 from runtime.token2wav.hops import ChunkCutter, HopPolicy
@@ -26,7 +26,7 @@ def torch_stages(folder, window=DEFAULT_WINDOW, full_attention=False):
 
 
 def onnx_stages(folder, **options):
-    return build_flow(folder, 1, MAX_STREAMS, **options), build_vocoder(folder, 1, MAX_STREAMS)
+    return onnx_flow(folder, 1, MAX_STREAMS, **options), onnx_vocoder(folder, 1, MAX_STREAMS)
 
 
 def call(stages, ids, flags, token_lists):

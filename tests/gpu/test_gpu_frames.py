@@ -10,7 +10,7 @@ import torch
 
 from builders.parity import authors
 from runtime.engines.options import EngineOptions
-from runtime.families.fun_audio_chat.build import build_overlap_loop
+from runtime.families.fun_audio_chat.build import recorded_loop
 from runtime.graphs.executor import CudaExecutor, EagerExecutor, gpu_device
 from runtime.scheduling.stream import Prompt, Stream
 
@@ -29,13 +29,13 @@ def stream(name, key):
 
 
 def decode(executor):
-    loop = build_overlap_loop(data.config(), OPTIONS, gpu_device(0), executor=executor)
+    loop = recorded_loop(data.config(), OPTIONS, gpu_device(0), executor=executor)
     for key, name in enumerate(NAMES):
         loop.add(stream(name, key))
     found = {}
     while loop.scheduler.live or loop.scheduler.waiting:
         for item in loop.step():
-            found.setdefault(item.stream.key, []).append((item.frame.text_id, item.frame.codes))
+            found.setdefault(item.stream.key, []).append((item.frame.text_ids[0], item.frame.codes))
     return found
 
 
@@ -66,7 +66,7 @@ def test_a_frame_asks_the_device_once():
 
     A second stream joins meanwhile: its prompt is brought over and prefilled without a wait too.
     """
-    loop = build_overlap_loop(data.config(), OPTIONS, gpu_device(0))
+    loop = recorded_loop(data.config(), OPTIONS, gpu_device(0))
     loop.prepare()
     loop.add(stream(NAMES[0], 0))
     for _ in range(4):

@@ -25,8 +25,9 @@ from kernels.ops import kernel_ops
 from kernels.quantised import matrix_maker
 from runtime.engines.options import EngineOptions
 from runtime.families.fun_audio_chat.answer import Answer
-from runtime.families.fun_audio_chat.build import assemble_overlap, build_steps
+from runtime.families.fun_audio_chat.build import steps_loop
 from runtime.families.fun_audio_chat.encoder import AudioEncoder
+from runtime.families.fun_audio_chat.stacks import build_steps
 from runtime.families.fun_audio_chat.tensors import backbone_shapes, speech_shapes
 from runtime.graphs.recorded import DeviceGraph
 from runtime.graphs.recorded_sizes import encoder_rule, vocoder_calls
@@ -98,7 +99,7 @@ def language(linear, fused, streams):
     options, executor = replace(OPTIONS, max_streams=streams, linear=linear, fused=fused), Recorder()
     with torch.inference_mode():
         steps = build_steps(MODEL, options, weights, kernel_ops(), matrix_maker(linear, scaled_product))
-    loop = assemble_overlap(MODEL, options, steps, weights, executor)
+    loop = steps_loop(MODEL, options, steps, weights, executor)
     loop.prepare()
     before = len(asked)
     for key, length in enumerate((2, 33, 130, 600)):

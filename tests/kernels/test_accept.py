@@ -63,16 +63,22 @@ def test_equal_to_the_hosts_rules(device, kernel, forced):
         getattr(state, name)[2] = 0
     state.speaks[2], state.forced[2] = True, forced
     found, ended = torch.zeros(1, 1 + GROUP, dtype=torch.int64, device=device), 0
+    said = set()
     for _ in range(60):
         text, codes = int(torch.randint(TEXTS, ())), torch.randint(CODES, (GROUP,)).tolist()
         state.chosen[2], state.codes[2] = text, torch.tensor(codes, device=device)
         kernel(state, RULES, slots, found)
         assert found.tolist() == [[text, *codes]]
-        frame = answer.accept(text, codes)
-        ended += frame.speech_ended
-        assert int(state.text_id[2]) == frame.text_id and int(state.text_seen[2, frame.text_id]) == 1
-        assert (bool(state.speaking[2]), bool(state.feeding[2])) == (answer.speaking, answer.feeding)
-    assert ended and set(state.code_seen[2].nonzero()[:, 0].tolist()) == answer.spoken
+        frame = answer.accept([text, *codes])
+        ended += frame.span_ended
+        said.update(frame.codes)
+        [text_id] = frame.text_ids
+        assert int(state.text_id[2]) == text_id and int(state.text_seen[2, text_id]) == 1
+        assert (bool(state.speaking[2]), bool(state.feeding[2])) == (
+            answer.speaking,
+            bool(frame.codes) and not frame.span_ended,
+        )
+    assert ended and set(state.code_seen[2].nonzero()[:, 0].tolist()) == said
 
 
 @pytest.mark.parametrize("kernel", KERNELS)

@@ -16,7 +16,7 @@ from benchmarks.gpu.parts import ASKED_FOR, PARTS
 from benchmarks.gpu.plots import PLOTS, draw
 from benchmarks.gpu.report import write
 from benchmarks.gpu.sizes import full, tiny
-from benchmarks.perf.plots import pyplot
+from benchmarks.plots import pyplot
 from client.errors import ChatError
 from kernels.gpu import decoder
 
@@ -85,7 +85,7 @@ def test_page_and_plots_of_a_result(rehearsed, tmp_path):
     assert all(f"| {row['name']} | {row['ms']:.3f} |" in text for row in result["rows"])
     assert "REHEARSAL, no figures" in text and "Checks passed: 55 of 55" in text
     axes = pyplot().figure().subplots()
-    PLOTS["frame_time"][1](axes, result)
+    PLOTS["frame_time"][1](result, axes)
     drawn = {line.get_label(): line.get_xydata().tolist() for line in axes.get_lines()}
     rows = {int(row["name"].split()[1]): row for row in result["rows"] if row["name"].startswith("frame")}
     assert drawn["measured"] == [[count, rows[count]["ms"]] for count in (1, 3)]

@@ -209,7 +209,7 @@ def test_a_part_that_failed_leaves_nothing_in_the_loop(bench):
     bench.loop().add(bench.stream(9, 20, 4))
     bench.clear()
     scheduler = bench.loop().scheduler
-    assert not scheduler.live and not scheduler.waiting and scheduler.free.slots == bench.options.max_streams
+    assert not scheduler.live and not scheduler.waiting and scheduler.free[0] == bench.options.max_streams
 
 
 def test_what_cannot_be_built_is_not_tried_again():

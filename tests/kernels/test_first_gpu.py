@@ -22,6 +22,7 @@ from benchmarks.gpu import checks, run
 from benchmarks.gpu.checks import DeviceLost, run_checks
 from benchmarks.gpu.sizes import tiny
 
+pytestmark = pytest.mark.alone
 MOST_FILES = 8  # that a machine which is lent gives back
 
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from kernels import flow
-from kernels.flow import FlowPages
+from kernels.flow import FlowPages, gather_blocks
 from kernels.gpu import flow as gpu
 from kernels.gpu import flow_attention
-from runtime.token2wav.flow.past import additive, gather_blocks, rotary, visible_frames
+from runtime.token2wav.flow.past import additive, rotary, visible_frames
 
 EPS, NAN = 1e-6, float("nan")
 # streams, own blocks, heads, head size, block frames

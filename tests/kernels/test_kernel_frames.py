@@ -10,7 +10,7 @@ import torch
 from kernels.ops import kernel_ops, twin_ops
 from runtime.engines.options import EngineOptions
 from runtime.errors import InvalidRequest
-from runtime.families.fun_audio_chat.build import build_overlap_loop
+from runtime.families.fun_audio_chat.build import recorded_loop
 from runtime.frames.batches import Batch, buckets
 from runtime.graphs.executor import EagerExecutor
 from runtime.scheduling.stream import Prompt, Stream
@@ -35,7 +35,7 @@ def test_golden_ids_through_the_kernels(device):
     """
     stream = golden_stream("s2s_chirp_0p5s")
     options = EngineOptions(1, 256, 256, len(stream.prompt) - 1, tokens_per_block=16)
-    loop = build_overlap_loop(data.config(), options, device, ops=twin_ops())
+    loop = recorded_loop(data.config(), options, device, ops=twin_ops())
     loop.add(stream)
     assert loop.step() == []
     steps = loop.model.steps
@@ -44,7 +44,7 @@ def test_golden_ids_through_the_kernels(device):
     while len(frames) < FRAMES:
         frames += [item.frame for item in loop.step()]
     golden = data.run("s2s_chirp_0p5s")
-    assert [frame.text_id for frame in frames] == golden["text_ids"][:FRAMES].tolist()
+    assert [frame.text_ids[0] for frame in frames] == golden["text_ids"][:FRAMES].tolist()
     codes = [code for frame in frames for code in frame.codes]
     assert len(codes) == 5 * (FRAMES - 1) and codes == golden["speech_ids"][: len(codes)].tolist()
 
@@ -54,7 +54,7 @@ def test_two_streams_through_the_kernels(device):
     names = ("s2s_chirp_0p5s", "s2s_noise_2p3s")
     options = EngineOptions(2, 256, 512, 256, tokens_per_block=16, lead_s=NEVER)
     # Never recorded: a recording would keep the twins, and they ask the host.
-    loop = build_overlap_loop(data.config(), options, device, ops=twin_ops(), executor=EagerExecutor(device))
+    loop = recorded_loop(data.config(), options, device, ops=twin_ops(), executor=EagerExecutor(device))
     found = {0: [], 1: []}
 
     def step():
@@ -71,7 +71,7 @@ def test_two_streams_through_the_kernels(device):
         step()
     for key, name in enumerate(names):
         golden, frames = data.run(name), found[key]
-        assert [frame.text_id for frame in frames] == golden["text_ids"][: len(frames)].tolist()
+        assert [frame.text_ids[0] for frame in frames] == golden["text_ids"][: len(frames)].tolist()
         codes = [code for frame in frames for code in frame.codes]
         assert codes and codes == golden["speech_ids"][: len(codes)].tolist()
 
@@ -113,14 +113,14 @@ def test_replay_with_changed_inputs_equals_eager(monkeypatch):
     for recording in (False, True):
         if recording:
             monkeypatch.setattr("runtime.families.fun_audio_chat.build.executor_for", lambda device: recorder)
-        loop = build_overlap_loop(data.config(), EngineOptions(3, 256, 768, 64, lead_s=NEVER), CPU)
+        loop = recorded_loop(data.config(), EngineOptions(3, 256, 768, 64, lead_s=NEVER), CPU)
         state = loop.model.steps.state
         before, ids, waiting = addresses(state), {}, [golden_stream(n, i) for i, n in enumerate(names)]
         for step in range(40):
             if waiting and step % 5 == 0:
                 loop.add(waiting.pop(0))
             for item in loop.step():
-                ids.setdefault(item.stream.key, []).append((item.frame.text_id, item.frame.codes))
+                ids.setdefault(item.stream.key, []).append((item.frame.text_ids[0], item.frame.codes))
         assert addresses(state) == before
         results.append(ids)
     assert results[0] == results[1] and len(results[0]) == 3
@@ -129,7 +129,7 @@ def test_replay_with_changed_inputs_equals_eager(monkeypatch):
 
 def test_rows_of_nobody_leave_no_trace():
     """A bucket that is not full: the streams' caches and state are those of a full one."""
-    loop = build_overlap_loop(data.config(), EngineOptions(6, 256, 1536, 512), CPU)
+    loop = recorded_loop(data.config(), EngineOptions(6, 256, 1536, 512), CPU)
     for key in range(5):
         loop.add(golden_stream("s2s_chirp_0p5s", key))
     found = [item.frame for _ in range(4) for item in loop.step()]
@@ -139,7 +139,7 @@ def test_rows_of_nobody_leave_no_trace():
 
 
 def test_cancel_with_a_frame_in_flight():
-    loop = build_overlap_loop(data.config(), EngineOptions(2, 256, 512, 64), CPU)
+    loop = recorded_loop(data.config(), EngineOptions(2, 256, 512, 64), CPU)
     free, first, second = (
         loop.scheduler.free_blocks,
         golden_stream("s2s_chirp_0p5s", 0),
@@ -152,7 +152,7 @@ def test_cancel_with_a_frame_in_flight():
     loop.add(second)  # takes the slot and the blocks while the other's frame is on its way
     items = [item for _ in range(6) for item in loop.step()]
     assert {item.stream for item in items} == {second}
-    texts = [item.frame.text_id for item in items]
+    texts = [item.frame.text_ids[0] for item in items]
     assert texts == data.run("s2s_chirp_0p5s")["text_ids"][: len(texts)].tolist()
     loop.cancel(second)
     assert loop.step() == [] and loop.step() == [] and loop.scheduler.free_blocks == free
@@ -167,7 +167,7 @@ def test_buckets():
 
 
 def test_too_many_banned_pairs_are_refused():
-    loop = build_overlap_loop(data.config(), EngineOptions(1, 256, 256, 64), CPU)
+    loop = recorded_loop(data.config(), EngineOptions(1, 256, 256, 64), CPU)
     stream = golden_stream("s2s_chirp_0p5s")
     sampling = replace(stream.params.sampling, banned_pairs=tuple((i, i) for i in range(5)))
     stream.answer.params = replace(stream.params, sampling=sampling)

@@ -5,7 +5,7 @@ import torch
 from test_kernel_frames import CPU, NEVER, Recorder, golden_stream
 
 from runtime.engines.options import EngineOptions
-from runtime.families.fun_audio_chat.build import build_overlap_loop
+from runtime.families.fun_audio_chat.build import recorded_loop
 from runtime.graphs.executor import TURNS, CudaExecutor, EagerExecutor
 
 
@@ -49,7 +49,7 @@ class Late:
 def come_and_go(executor, monkeypatch):
     """Ids by stream of four that join one after another, some of them cancelled with a frame in flight."""
     monkeypatch.setattr("runtime.families.fun_audio_chat.build.executor_for", lambda device: executor)
-    loop = build_overlap_loop(data.config(), EngineOptions(4, 256, 1024, 64, lead_s=NEVER), CPU)
+    loop = recorded_loop(data.config(), EngineOptions(4, 256, 1024, 64, lead_s=NEVER), CPU)
     queue = loop.model.queue
 
     def queued(plan):
@@ -68,7 +68,7 @@ def come_and_go(executor, monkeypatch):
             for stream in running[:1]:
                 loop.cancel(stream)
         for item in loop.step():
-            ids.setdefault(item.stream.key, []).append((item.frame.text_id, item.frame.codes))
+            ids.setdefault(item.stream.key, []).append((item.frame.text_ids[0], item.frame.codes))
     return ids
 
 
@@ -109,7 +109,7 @@ class Pinned(CudaExecutor):
 def test_no_memory_is_pinned_while_streams_join(monkeypatch):
     """Pinning takes the host long, and some calls of it wait for the device."""
     pinned = Pinned(monkeypatch)
-    loop = build_overlap_loop(data.config(), EngineOptions(4, 256, 1024, 64, lead_s=NEVER), CPU, executor=pinned)
+    loop = recorded_loop(data.config(), EngineOptions(4, 256, 1024, 64, lead_s=NEVER), CPU, executor=pinned)
     loop.prepare()
     before = list(pinned.pinned)
     assert len(before) == TURNS + 1

@@ -17,7 +17,7 @@ from kernels.quantised import matrix_maker
 from runtime.engines import kernel_stack as stack
 from runtime.engines.options import EngineOptions
 from runtime.families.fun_audio_chat import build
-from runtime.families.fun_audio_chat.build import build_steps
+from runtime.families.fun_audio_chat.stacks import build_steps
 from runtime.families.fun_audio_chat.tensors import backbone_shapes, speech_shapes
 
 MIB, GIB = 1 << 20, 1 << 30

@@ -14,7 +14,7 @@ from kernels.gpu import chunk_attention
 from kernels.ops import kernel_ops, twin_ops
 from kernels.paged_rows import TILE_ROWS
 from runtime.engines.options import EngineOptions
-from runtime.families.fun_audio_chat.build import build_overlap_loop
+from runtime.families.fun_audio_chat.build import recorded_loop
 from runtime.frames import rows as recorded_prefill
 from runtime.frames.rows import CHUNKS, PlacedRows, Places, RecordedPrefill, prompt_buckets, tiles_for
 from runtime.graphs.executor import EagerExecutor
@@ -41,7 +41,7 @@ def cut(stream, length):
 def after_prompts(streams, chunk, ops=None, device=CPU):
     """Both pools [blocks, layers, 2, KV heads, tokens, head size] after the streams' first chunks, and the loop."""
     options = EngineOptions(len(streams), 256, 256 * len(streams), chunk, tokens_per_block=16, lead_s=NEVER)
-    loop = build_overlap_loop(data.config(), options, device, ops=ops or twin_ops(), executor=EagerExecutor(device))
+    loop = recorded_loop(data.config(), options, device, ops=ops or twin_ops(), executor=EagerExecutor(device))
     pools = [stack.stack.memory for stack in (loop.model.steps.backbone_stack, loop.model.steps.speech_stack)]
     for pool in pools:
         pool[:-1] = UNTOUCHED
@@ -134,7 +134,7 @@ def test_any_lengths_find_their_tiles():
 def test_no_short_prompt_needs_another_recording(monkeypatch):
     recorder = Recorder()
     monkeypatch.setattr("runtime.families.fun_audio_chat.build.executor_for", lambda device: recorder)
-    loop = build_overlap_loop(data.config(), EngineOptions(2, 256, 512, 128, lead_s=NEVER), CPU)
+    loop = recorded_loop(data.config(), EngineOptions(2, 256, 512, 128, lead_s=NEVER), CPU)
     loop.prepare()
     before = recorder.recorded
     assert before == 3 * len((1, 2)) + 2 * len(prompt_buckets(128)), "three works of a frame, two of a prompt"

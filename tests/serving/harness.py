@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import chat_data
 import numpy as np
 
-from runtime.token2wav.build import build_flow, build_vocoder
+from runtime.token2wav.build import onnx_flow, onnx_vocoder
 from runtime.token2wav.hops import DEFAULT_HOPS, ChunkCutter, HopPolicy
 from runtime.tritonserver.metrics import PREFIX
 
@@ -102,7 +102,7 @@ def render_offline(built, codes, hops=DEFAULT_HOPS):
 
 
 def _render_span(built, codes, hops):
-    flow, vocoder = build_flow(built / "token2wav", 1, 1), build_vocoder(built / "token2wav", 1, 1)
+    flow, vocoder = onnx_flow(built / "token2wav", 1, 1), onnx_vocoder(built / "token2wav", 1, 1)
     cutter, sounds = ChunkCutter(HopPolicy(hops)), []
     for cut in [*cutter.push(codes), *cutter.finish()]:
         keys = {"stream_ids": np.array([1]), "chunk_flags": np.array([int(cut.flag)], np.int32)}

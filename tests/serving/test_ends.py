@@ -10,7 +10,7 @@ from awaiting import until
 
 from runtime.errors import Draining, EngineFault
 from runtime.families.fun_audio_chat.answer import Frame
-from runtime.frame_loop import LOST_FRAME, StreamFrame
+from runtime.frames.loop import LOST_FRAME, StreamFrame
 from runtime.run_folder import RUN_FOLDER
 from runtime.serving.door import Asked
 from runtime.serving.service import ChatService

@@ -7,7 +7,7 @@ import pytest
 from harness import collect, gauges, render_offline
 
 from runtime.options import Options
-from runtime.token2wav.build import build_flow
+from runtime.token2wav.build import onnx_flow
 from runtime.token2wav.hops import EARLIEST_HOPS, ChunkCutter, HopPolicy
 from tests.endurance.watching import still_held
 
@@ -57,7 +57,7 @@ def test_hops_of_a_request(client, built, parameter, hops):
 
 def test_state_is_bounded_counted_and_freed(client, server, built):
     options = Options.read(built).token2wav
-    bound = build_flow(built / options.dir, 1, options.max_streams, options.window).cache.limit_bytes
+    bound = onnx_flow(built / options.dir, 1, options.max_streams, options.window).cache.limit_bytes
     stream, seen = client.stream(timeout=60, **STORY, max_tokens=320), []
     for chunk in stream:
         if len(chunk.audio):

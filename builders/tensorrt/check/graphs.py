@@ -15,11 +15,12 @@ from builders.export_token2wav import export_front, export_step, export_vocoder
 from builders.sound_sizes import sizes_of
 from builders.tensorrt.profiles import PROFILES
 from builders.tensorrt.sound import PRECISION, sound_options
-from runtime.families.fun_audio_chat.config import FeatureConfig
+from runtime.checkpoint.features import FeatureConfig
 from runtime.families.fun_audio_chat.encoder import AudioEncoder
 from runtime.families.fun_audio_chat.encoder_stage import encoder_profile
+from runtime.frontend.options import ENCODER_GRAPH, EncoderOptions
 from runtime.graphs.shapes import Profile
-from runtime.options import ENCODER_GRAPH, EncoderOptions, Options
+from runtime.options import Options
 from runtime.token2wav.build import plan_profiles
 from runtime.token2wav.config import Token2WavConfig
 from runtime.token2wav.flow.net import Flow

@@ -7,13 +7,13 @@ from typing import Any
 import triton_python_backend_utils as pb_utils
 
 from runtime.contracts import AUDIO_ENCODER
-from runtime.families.fun_audio_chat.encoder_stage import EncoderStage
+from runtime.opening import open_encoder
 from runtime.options import Options
 from runtime.tritonserver import backend as pb
 
 
 class TritonPythonModel:
-    """Runs ``runtime.families.fun_audio_chat.encoder_stage``."""
+    """Runs the encoder of the checkpoint's family."""
 
     @staticmethod
     def auto_complete_config(config: Any) -> Any:
@@ -22,7 +22,7 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Opens the graph."""
-        self._stage = EncoderStage(Options.read(pb.built_folder(args)), pb.gpu(args))
+        self._stage = open_encoder(Options.read(pb.built_folder(args)), pb.gpu(args))
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """One response per request."""

@@ -7,8 +7,8 @@ from typing import Any
 import triton_python_backend_utils as pb_utils
 
 from runtime.contracts import FLOW
+from runtime.opening import open_flow
 from runtime.options import Options
-from runtime.token2wav.build import open_flow
 from runtime.tritonserver import backend as pb
 from runtime.tritonserver.metrics import StageGauges
 

@@ -7,7 +7,7 @@ from typing import Any
 import triton_python_backend_utils as pb_utils
 
 from runtime.contracts import LOG_MEL
-from runtime.families.fun_audio_chat.encoder_stage import log_mel_batch
+from runtime.frontend.mel import log_mel_batch
 from runtime.options import Options
 from runtime.tritonserver import backend as pb
 

@@ -1,148 +1,164 @@
-"""From a checkpoint to a frame loop that runs on one device without waiting for the host."""
+"""From a checkpoint to a frame loop: on the torch engine, on recorded kernels, or on compiled engines."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import fields
+from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 
 from kernels.choice import Draws
-from kernels.linear import Dense
-from kernels.ops import Ops, ops_for
-from kernels.quantised import knows_fp8, matrix_maker
-from runtime.engines.kernel_stack import DecoderStack, MakeMatrix
+from kernels.ops import Ops
+from runtime.checkpoint.weights import load_weights
+from runtime.engines.base import Engine
 from runtime.engines.kv_cache import KvCache
-from runtime.engines.options import FP8, EngineOptions
-from runtime.engines.sizes import engine_shape
-from runtime.errors import BuildError
-from runtime.families.fun_audio_chat.config import ModelConfig
-from runtime.families.fun_audio_chat.decisions import frame_tables
-from runtime.families.fun_audio_chat.projections import Projections
-from runtime.families.fun_audio_chat.recorded import FrameModel
-from runtime.families.fun_audio_chat.state import SlotState, StateSizes
-from runtime.families.fun_audio_chat.steps import FrameSteps, FrameWeights, StackTables
-from runtime.families.fun_audio_chat.tensors import BACKBONE, CODEBOOK, SPEECH_STACK, backbone_shapes, speech_shapes
-from runtime.frames.loop import OverlapLoop
-from runtime.graphs.device import give_back
-from runtime.graphs.executor import Executor, executor_for
-from runtime.scheduling.scheduler import Scheduler
+from runtime.engines.options import CUDA, EngineOptions
+from runtime.engines.sizes import backbone_profile, engine_shape, speech_profile
+from runtime.engines.torch_engine import TorchEngine
+from runtime.engines.trtllm.files import BACKBONE_ENGINE, SPEECH_ENGINE, load_engine
+from runtime.families.fun_audio_chat.config import ModelConfig, cache_specs
+from runtime.families.fun_audio_chat.decisions import Decisions, frame_tables
+from runtime.families.fun_audio_chat.packed import PackedModel
+from runtime.families.fun_audio_chat.projections import TABLES, Projections
+from runtime.families.fun_audio_chat.recorded import RecordedModel
+from runtime.families.fun_audio_chat.stacks import build_steps, matrix_for, state_sizes
+from runtime.families.fun_audio_chat.state import SlotState
+from runtime.families.fun_audio_chat.steps import FrameSteps
+from runtime.families.fun_audio_chat.tensors import (
+    BACKBONE,
+    CODEBOOK,
+    SPEECH_STACK,
+    all_shapes,
+    backbone_shapes,
+    speech_shapes,
+)
+from runtime.frames.loop import FrameLoop, QueuedModel
+from runtime.graphs.device import CudaDevice, ops_for
+from runtime.graphs.executor import Executor, executor_for, gpu_device
+from runtime.scheduling.caches import Cache
+from runtime.scheduling.scheduler import Limits, Scheduler
 
-LAYERS = ".layers."  # in the names of what only the stacks need
-SPARE_BLOCKS = 1  # of each pool: where rows that belong to nobody write
-Weights = dict[str, torch.Tensor]
-
-
-class Given(Mapping[str, torch.Tensor]):
-    """Tensors of which those of layers are given away: a stack keeps them fused, and the GPU holds no second copy."""
-
-    def __init__(self, weights: Weights) -> None:
-        self._weights = weights
-
-    def __getitem__(self, name: str) -> torch.Tensor:
-        return self._weights.pop(name) if LAYERS in name else self._weights[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._weights)
-
-    def __len__(self) -> int:
-        return len(self._weights)
+CPU = torch.device("cpu")
+Caches = tuple[KvCache, KvCache]
+Weights = Mapping[str, torch.Tensor]
 
 
-def frame_weights(weights: Weights, matrix: MakeMatrix) -> FrameWeights:
-    """Tables stay as they are; matrices are made by ``matrix``."""
-    tables = frame_tables(weights, matrix)
-    return FrameWeights(
-        **{field.name: getattr(tables, field.name) for field in fields(tables)},
-        text_head=matrix(weights["language_model.lm_head.weight"]),
-        speech_head=(matrix(weights["audio_invert_tower.output_matching.weight"]), matrix(tables.codebook)),
-    )
+def build_loop(config: ModelConfig, options: EngineOptions, engines: Path | None = None) -> FrameLoop:
+    """Loads what the options ask for, ready to run.
 
-
-def state_sizes(config: ModelConfig, streams: int) -> StateSizes:
-    """Of the state of so many streams."""
-    return StateSizes(
-        slots=streams,
-        hidden=config.backbone.hidden_size,
-        vocabulary=config.backbone.output_size,
-        text_ids=config.text_ids,
-        speech_ids=config.speech_ids,
-    )
-
-
-def build_steps(
-    config: ModelConfig,
-    options: EngineOptions,
-    weights: Weights,
-    ops: Ops,
-    matrix: MakeMatrix = Dense,
-    draws: Draws | None = None,
-) -> FrameSteps:
-    """Both stacks and the state of their slots over weights that lie on the device; takes the layers' out of them."""
-
-    def stack(decoder: str, prefix: str, positions: int) -> StackTables:
-        sizes = getattr(config, decoder)
-        shape = engine_shape(sizes, options, positions)
-        made = DecoderStack(sizes, shape, Given(weights), prefix, ops, matrix, SPARE_BLOCKS, options.fused)
-        return StackTables.of(made, options.max_streams)
-
-    state = SlotState(state_sizes(config, options.max_streams), weights[CODEBOOK], draws)
-    backbone = stack("backbone", BACKBONE, 1)
-    speech = stack("speech_head", SPEECH_STACK, config.speech_ids.group_size)
-    steps = FrameSteps(backbone, speech, frame_weights(weights, matrix), state, ops)
-    give_back(state.hidden.device)
-    return steps
-
-
-def assemble_overlap(
-    config: ModelConfig, options: EngineOptions, steps: FrameSteps, weights: Weights, executor: Executor
-) -> OverlapLoop[FrameModel]:
-    """Wires steps, caches and scheduler."""
-    caches = KvCache(steps.backbone_stack.stack.shape), KvCache(steps.speech_stack.stack.shape)
-    model = FrameModel(executor, steps, Projections(config, weights), caches)
-    return OverlapLoop(Scheduler(options.limits, *caches, config.speech_ids.group_size), model)
-
-
-def matrix_for(linear: str, device: torch.device) -> MakeMatrix:
-    """Makes the stacks' matrices as the option ``linear`` says, multiplied by what the device runs best.
+    Args:
+        engines: folder of compiled engines, for the current GPU; None runs the checkpoint itself.
 
     Raises:
-        BuildError: the device does not know the numbers.
+        BuildError: a tensor or an engine is missing or does not fit, or there is no such device.
     """
-    if device.type != "cuda":
-        return matrix_maker(linear)
-    if linear == FP8 and not knows_fp8(device):
-        found = torch.cuda.get_device_capability(device)
-        problem = f"is {FP8}, which this GPU of compute capability {found[0]}.{found[1]} has no numbers for"
-        raise BuildError("engine.linear", problem, "use int8 or dense")
-    from kernels.gpu.quantised import scaled_product
+    if engines is not None:
+        loop = compiled_loop(config, options, engines)
+    elif options.device == CUDA:
+        loop = recorded_loop(config, options, gpu_device(0))
+    else:
+        loop = torch_loop(config, options)
+    loop.model.prepare()
+    return loop
 
-    return matrix_maker(linear, scaled_product)
+
+def torch_loop(config: ModelConfig, options: EngineOptions, draws: Draws | None = None) -> FrameLoop:
+    """Both stacks in plain torch on the CPU, every frame settled at once."""
+    weights = _all_weights(config, options, CPU)
+    return packed_loop(config, options, torch_engines(config, options, weights), weights, CPU, False, draws=draws)
 
 
-def build_overlap_loop(
+def torch_engines(config: ModelConfig, options: EngineOptions, weights: Weights) -> tuple[TorchEngine, TorchEngine]:
+    """Backbone and speech head over weights that lie on the CPU."""
+    shape = engine_shape(config.backbone, options, 1)
+    speech_shape = engine_shape(config.speech_head, options, config.speech_ids.group_size)
+    backbone = TorchEngine(config.backbone, shape, weights, BACKBONE, [weights["language_model.lm_head.weight"]])
+    head = [weights["audio_invert_tower.output_matching.weight"], weights[CODEBOOK]]
+    return backbone, TorchEngine(config.speech_head, speech_shape, weights, SPEECH_STACK, head, last_only=True)
+
+
+def compiled_loop(config: ModelConfig, options: EngineOptions, folder: Path) -> FrameLoop:
+    """Both engines that TensorRT-LLM compiled, on the current GPU. Not yet run on one; here over doubles."""
+    where = gpu_device(0)
+    device = CudaDevice(where.index)  # shared: the engines run one after another
+    profiles = {
+        BACKBONE_ENGINE: backbone_profile(config, options),
+        SPEECH_ENGINE: speech_profile(config, options),
+    }
+    backbone, speech = (load_engine(n, folder / n, p, device, options.graphs) for n, p in profiles.items())
+    return packed_loop(config, options, (backbone, speech), load_tables(config, options, where), where, True)
+
+
+def load_tables(config: ModelConfig, options: EngineOptions, device: torch.device) -> dict[str, torch.Tensor]:
+    """The weights between the two stacks, which stay in torch."""
+    shapes = {name: shape for name, shape in all_shapes(config).items() if name in TABLES}
+    return load_weights(config.directory, shapes, getattr(torch, options.dtype), device)
+
+
+def packed_loop(
+    config: ModelConfig,
+    options: EngineOptions,
+    engines: tuple[Engine, Engine],
+    weights: Weights,
+    device: torch.device,
+    ahead: bool,
+    ops: Ops | None = None,
+    draws: Draws | None = None,
+) -> FrameLoop:
+    """Wires engines that take packed bindings with the tables between them.
+
+    Args:
+        ahead: see ``FrameLoop``.
+        ops: what chooses ids and embeds them; by default what suits the device.
+        draws: replaces the seeded random numbers (tests).
+    """
+    with torch.inference_mode():
+        state = SlotState(state_sizes(config, options.max_streams), weights[CODEBOOK], draws)
+        decisions = Decisions(frame_tables(weights), state, ops or ops_for(device))
+    backbone, speech = engines
+    caches = KvCache(backbone.shape), KvCache(speech.shape)
+    stacks = (backbone, caches[0]), (speech, caches[1])
+    model = PackedModel(executor_for(device), *stacks, Projections(config, weights), decisions)
+    return assemble(config, options, caches, model, ahead)
+
+
+def recorded_loop(
     config: ModelConfig,
     options: EngineOptions,
     device: torch.device,
     ops: Ops | None = None,
     draws: Draws | None = None,
     executor: Executor | None = None,
-) -> OverlapLoop[FrameModel]:
-    """Loads backbone and speech head onto a device.
+) -> FrameLoop:
+    """Both stacks in kernels on a device, every frame as recorded graphs.
 
     Args:
         ops: what runs between the matrices; by default what suits the device.
         draws: replaces the seeded random numbers (tests).
         executor: by default the one that suits the device.
-
-    Raises:
-        BuildError: a tensor is missing or mis-shaped.
     """
-    from runtime.checkpoint.weights import load_weights  # a bench with random weights needs no library for files
-
-    shapes = backbone_shapes(config) | speech_shapes(config)
-    weights = load_weights(config.directory, shapes, getattr(torch, options.dtype), device)
+    weights = _all_weights(config, options, device)
     with torch.inference_mode():
         matrix = matrix_for(options.linear, device)
         steps = build_steps(config, options, weights, ops or ops_for(device), matrix, draws)
-    return assemble_overlap(config, options, steps, weights, executor or executor_for(device))
+    return steps_loop(config, options, steps, weights, executor or executor_for(device))
+
+
+def steps_loop(
+    config: ModelConfig, options: EngineOptions, steps: FrameSteps, weights: Weights, executor: Executor
+) -> FrameLoop:
+    """Wires steps over kernels with caches and scheduler."""
+    caches = KvCache(steps.backbone_stack.stack.shape), KvCache(steps.speech_stack.stack.shape)
+    model = RecordedModel(executor, steps, Projections(config, weights), caches)
+    return assemble(config, options, caches, model, ahead=True)
+
+
+def assemble(config: ModelConfig, options: EngineOptions, caches: Caches, model: QueuedModel, ahead: bool) -> FrameLoop:
+    """The loop over a model and the caches that its blocks come from."""
+    bound = [Cache(spec, kv) for spec, kv in zip(cache_specs(config), caches, strict=True)]
+    return FrameLoop(Scheduler(Limits.of(options), bound), model, ahead)
+
+
+def _all_weights(config: ModelConfig, options: EngineOptions, device: torch.device) -> dict[str, torch.Tensor]:
+    shapes = backbone_shapes(config) | speech_shapes(config)
+    return load_weights(config.directory, shapes, getattr(torch, options.dtype), device)

@@ -16,6 +16,7 @@ from runtime.checkpoint.files import shown
 from runtime.checkpoint.keys import check_keys
 from runtime.checkpoint.rope import rope_theta
 from runtime.errors import BuildError
+from runtime.scheduling.caches import CacheSpec
 
 __all__ = [
     "DecoderConfig", "EncoderConfig", "FeatureConfig", "ModelConfig", "SpeechIds", "TextIds",
@@ -104,6 +105,9 @@ class EncoderConfig:
     def window_groups(self) -> int:
         """Grouped rows (5 Hz) that one full window gives."""
         return self.n_window // (2 * self.group_size)
+
+
+FRAME_S = 0.2  # seconds of speech in one frame: five codes at 25 Hz
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,3 +229,9 @@ def _id(fields: Fields, key: str, vocabulary: int) -> int:
     if not 0 <= value < vocabulary:
         raise fields.error(key, f"is {shown(value)}", f"an id below {vocabulary} is needed")
     return value
+
+
+def cache_specs(config: ModelConfig) -> tuple[CacheSpec, CacheSpec]:
+    """Of the backbone, one position a text step, and of the speech head, a group of them."""
+    group = config.speech_ids.group_size
+    return CacheSpec("backbone", "backbone"), CacheSpec("speech", "speech head", group, only_speaking=True)

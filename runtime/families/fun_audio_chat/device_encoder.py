@@ -12,10 +12,10 @@ from runtime.families.fun_audio_chat.encoder import AudioEncoder
 from runtime.families.fun_audio_chat.tensors import encoder_shapes
 from runtime.graphs.executor import executor_for
 from runtime.graphs.onnx_cuda import onnx_graph, prefers_onnx
+from runtime.graphs.options import TORCH
 from runtime.graphs.recorded import DeviceGraph
 from runtime.graphs.recorded_sizes import encoder_calls, encoder_rule
 from runtime.graphs.shapes import Profile
-from runtime.options import TORCH
 
 
 def device_encoder(

@@ -1,48 +1,61 @@
-"""Arrays of the ``log_mel`` and ``audio_encoder`` contracts, in and out."""
+"""The exported audio encoder behind the ``audio_encoder`` contract."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from runtime.families.fun_audio_chat.config import FeatureConfig
-from runtime.frontend.mel import log_mel, speech_frames
+from runtime.checkpoint.features import FeatureConfig
+from runtime.frontend.options import EncoderOptions
 from runtime.frontend.windows import WindowShape, encode_clips
 from runtime.graphs.memory import HostMemory, Memory, TorchMemory
 from runtime.graphs.onnx import OnnxGraph
+from runtime.graphs.options import TENSORRT, TORCH
 from runtime.graphs.shapes import Profile, Span, profile_of
-from runtime.options import TENSORRT, TORCH, EncoderOptions, Options
 
 Arrays = dict[str, Any]
-
-
-def log_mel_batch(arrays: Arrays, features: FeatureConfig) -> Arrays:
-    """``audio`` and ``audio_lengths`` to ``mel``, ``mel_lengths`` and ``speech_frames``."""
-    clips = np.split(arrays["audio"], np.cumsum(arrays["audio_lengths"])[:-1])
-    mels = [log_mel(clip, features) for clip in clips]
-    return {
-        "mel": np.concatenate(mels, axis=1),
-        "mel_lengths": np.array([mel.shape[1] for mel in mels], np.int32),
-        "speech_frames": np.array([speech_frames(len(clip), features.sample_rate) for clip in clips], np.int32),
-    }
 
 
 class EncoderStage:
     """The exported encoder over packed clips.
 
     Args:
-        options: of the rendered folder.
+        graph: the exported file.
+        model: the checkpoint with the weights.
+        engine: what runs it: ONNX, TORCH or TENSORRT.
+        threads: of ONNX Runtime.
         gpu: number of the GPU, where there is one.
     """
 
-    def __init__(self, options: Options, gpu: int = 0) -> None:
-        encoder = options.encoder
+    def __init__(
+        self,
+        graph: Path,
+        model: Path,
+        encoder: EncoderOptions,
+        features: FeatureConfig,
+        engine: str,
+        threads: int = 1,
+        gpu: int = 0,
+    ) -> None:
         self._shape = WindowShape(encoder.frames, encoder.groups, encoder.group_size)
         self._hidden, self._max_windows = encoder.hidden, encoder.max_windows
-        self._memory: Memory = TorchMemory(f"cuda:{gpu}") if options.sound_engine == TENSORRT else HostMemory()
-        self._run = _open(options, self._memory, gpu)
+        self._memory: Memory = TorchMemory(f"cuda:{gpu}") if engine == TENSORRT else HostMemory()
+        profile = encoder_profile(encoder, features)
+        self._run: Callable[[Arrays], Arrays]
+        if engine == TORCH:
+            from runtime.families.fun_audio_chat.device_encoder import device_encoder
+            from runtime.graphs.executor import gpu_device  # late: it needs torch
+
+            self._run = device_encoder(model, graph, gpu_device(gpu), profile, encoder.engine).run
+        elif isinstance(self._memory, TorchMemory):
+            from runtime.graphs.plan import PLAN_SUFFIX, open_plan  # late: it needs torch
+
+            self._run = open_plan(graph.with_suffix(PLAN_SUFFIX), profile, self._memory).run
+        else:
+            self._run = OnnxGraph(graph, threads).run
 
     def _graph(self, mel: np.ndarray, frames: np.ndarray, keep: np.ndarray) -> np.ndarray:
         arrays = {"mel": mel, "frames": frames, "keep": keep}
@@ -66,18 +79,3 @@ def encoder_profile(encoder: EncoderOptions, features: FeatureConfig) -> Profile
     return profile_of(
         {"mel": (windows, features.num_mel_bins, encoder.frames), "frames": (windows,), "keep": (windows,)}
     )
-
-
-def _open(options: Options, memory: Memory, gpu: int) -> Callable[[Arrays], Arrays]:
-    path = options.path(options.encoder.graph)
-    if options.sound_engine == TORCH:
-        from runtime.families.fun_audio_chat.device_encoder import device_encoder
-        from runtime.graphs.executor import gpu_device  # late: it needs torch
-
-        profile, engine = encoder_profile(options.encoder, options.features), options.encoder.engine
-        return device_encoder(options.path(options.model), path, gpu_device(gpu), profile, engine).run
-    if not isinstance(memory, TorchMemory):
-        return OnnxGraph(path, options.threads).run
-    from runtime.graphs.plan import PLAN_SUFFIX, open_plan  # late: it needs torch
-
-    return open_plan(path.with_suffix(PLAN_SUFFIX), encoder_profile(options.encoder, options.features), memory).run

@@ -1,7 +1,8 @@
-"""Compiled engines in lockstep, their ids chosen on the device between the calls and not waited for.
+"""Two engines in lockstep over the plans of the scheduler: one packed call of the backbone, then a call per code.
 
-Positions, blocks and lengths are known to the host without any id, so it packs step after step ahead of
-the device. Not yet run on a GPU; here over doubles of the engines.
+Every prompt position passes through the speech head too, so its cache is as long as the backbone's times the group
+size, and it runs at every step, in or out of speech. Ids are chosen on the device between the calls and not waited
+for: positions, blocks and lengths are known to the host without any id, so it may pack step after step ahead.
 """
 
 from __future__ import annotations
@@ -12,17 +13,17 @@ import torch
 
 from runtime.engines.base import Engine
 from runtime.engines.kv_cache import KvCache
-from runtime.engines.packer import Row, advance
+from runtime.engines.packer import Packer, Row, advance
 from runtime.families.fun_audio_chat.decisions import Decisions
 from runtime.families.fun_audio_chat.projections import Projections
 from runtime.frames.batches import PlacedSlots
-from runtime.graphs.executor import Executor, Ticket
-from runtime.lockstep import Lockstep
+from runtime.graphs.executor import Executor, Fetch
 from runtime.scheduling.scheduler import Chunk, Plan
+from runtime.scheduling.stream import Stream
 
 
-class EngineModel(Lockstep):
-    """``QueuedModel`` over two engines; rows and positions are those of ``Lockstep``."""
+class PackedModel:
+    """``QueuedModel`` over two engines with packed bindings."""
 
     def __init__(
         self,
@@ -32,8 +33,12 @@ class EngineModel(Lockstep):
         projections: Projections,
         decisions: Decisions,
     ) -> None:
-        super().__init__(backbone, speech, projections, decisions.state.sizes.speech_ids)
+        self.engines = backbone[0], speech[0]
+        self._packer, self._speech_packer = (
+            Packer(e.shape, cache, e.pool_address()) for e, cache in (backbone, speech)
+        )
         self.state, self._decisions, self._executor = decisions.state, decisions, executor
+        self._projections, self._ids = projections, decisions.state.sizes.speech_ids
         most, nobody = self.state.sizes.slots, self.state.nobody
         self._deciding, self._speaking = (PlacedSlots(executor, most, nobody) for _ in range(2))
         self._begin = torch.tensor(self._ids.bos, device=executor.device)
@@ -52,9 +57,9 @@ class EngineModel(Lockstep):
         self._executor.fetch(self._found).wait()  # memory on the host for the largest result
 
     @torch.inference_mode()
-    def queue(self, plan: Plan) -> Ticket | None:
-        """See ``QueuedModel.queue``."""
-        self._copy(plan)
+    def queue(self, plan: Plan) -> Fetch | None:
+        for copy in plan.copies:
+            self.engines[copy.cache].copy_block(copy.source, copy.target)
         for chunk in plan.contexts:
             if chunk.first:
                 self.state.admit(chunk.stream)
@@ -77,7 +82,7 @@ class EngineModel(Lockstep):
             parts.append(self._decisions.embed(slots[len(slots) - len(running) :]))
         rows = [Row(c.stream.slot, c.begin, c.length, len(c.stream.prompt), True) for c in contexts]
         rows += [Row(s.slot, s.position - 1, 1, len(s.prompt), False) for s in running]
-        out = self._backbone.run(_join(parts), self._packer.pack(rows))
+        out = self.engines[0].run(_join(parts), self._packer.pack(rows))
         hidden = out.hidden_states.split([*(c.length for c in contexts), len(running)])
         if len(slots):
             last = [h[-1:] for c, h in zip(contexts, hidden, strict=False) if c.last]
@@ -95,7 +100,7 @@ class EngineModel(Lockstep):
         inputs = [self._prompt_rows(chunk, spread) for chunk, spread in zip(contexts, prompts, strict=True)]
         if not streams:
             if contexts:
-                self._speech.run(_join(inputs), self._speech_packer.pack(self._first_rows(contexts, streams)))
+                self.engines[1].run(_join(inputs), self._speech_packer.pack(self._first_rows(contexts, streams)))
             return
         slots = self._speaking.place([stream.slot for stream in streams])
         finished = sum(chunk.last for chunk in contexts)
@@ -104,19 +109,41 @@ class EngineModel(Lockstep):
         def logits_of(x: torch.Tensor, number: int) -> torch.Tensor:
             nonlocal bindings
             if number == 0:
-                logits = self._speech.run(_join([*inputs, x[finished:]]), bindings).logits
+                logits = self.engines[1].run(_join([*inputs, x[finished:]]), bindings).logits
                 return _last_rows(logits, contexts)
             # From the second code on, streams that just finished their prompt generate like the others.
             anew = number == 1 and contexts
             bindings = self._speech_packer.pack(self._rows(streams, 1)) if anew else advance(bindings)
-            return self._speech.run(x, bindings).logits
+            return self.engines[1].run(x, bindings).logits
 
         self._decisions.take_group(slots, logits_of)
+
+    @torch.inference_mode()
+    def scrub(self, blocks: Sequence[Sequence[int]]) -> None:
+        for engine, which in zip(self.engines, blocks, strict=False):
+            engine.scrub(which)
 
     def _prompt_rows(self, chunk: Chunk, spread: torch.Tensor) -> torch.Tensor:
         """Every sub-position after the begin code; of the prompt's last position only the first."""
         flat, tail = spread.flatten(0, 1), self._ids.group_size - 1
         return self._projections.speech_inputs(flat[:-tail] if chunk.last else flat, self._begin)
+
+    def _first_rows(self, contexts: list[Chunk], streams: list[Stream]) -> list[Row]:
+        """Rows of the speech head's first call: all sub-positions of contexts, one for each running stream."""
+        group, rows = self._ids.group_size, []
+        for chunk in contexts:
+            length = group * chunk.length - (group - 1 if chunk.last else 0)
+            rows.append(Row(chunk.stream.slot, group * chunk.begin, length, self._prompt_length(chunk.stream), True))
+        finished = sum(chunk.last for chunk in contexts)
+        return rows + self._rows(streams[finished:], 0)
+
+    def _rows(self, streams: Sequence[Stream], number: int) -> list[Row]:
+        """Generation rows of sub-position ``number`` of the streams' newest backbone position."""
+        group = self._ids.group_size
+        return [Row(s.slot, group * (s.position - 1) + number, 1, self._prompt_length(s), False) for s in streams]
+
+    def _prompt_length(self, stream: Stream) -> int:
+        return self._ids.group_size * (len(stream.prompt) - 1) + 1
 
 
 def _last_rows(logits: torch.Tensor, contexts: Sequence[Chunk]) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Both stacks over one plan of the scheduler, queued on the device and not waited for."""
+"""Both stacks of kernels over the plans of the scheduler, every frame as recorded work."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from runtime.families.fun_audio_chat.prefill import Prefill
 from runtime.families.fun_audio_chat.projections import Projections
 from runtime.families.fun_audio_chat.steps import FrameSteps
 from runtime.frames.batches import RecordedFrames
-from runtime.graphs.executor import Executor, Ticket
+from runtime.graphs.executor import Executor, Fetch
 from runtime.scheduling.scheduler import Plan
 from runtime.scheduling.stream import Stream
 
 
-class FrameModel:
-    """What ``OverlapLoop`` runs. Caches are those that the scheduler allocates from."""
+class RecordedModel:
+    """``QueuedModel`` over recorded steps. Caches are those that the scheduler allocates from."""
 
     def __init__(
         self,
@@ -27,6 +27,7 @@ class FrameModel:
         caches: tuple[KvCache, KvCache],
     ) -> None:
         self._executor, self.steps, self._caches = executor, steps, caches
+        self.state = steps.state
         self._stacks = steps.backbone_stack, steps.speech_stack
         self._frames, self._prefill = RecordedFrames(executor, steps), Prefill(executor, steps, projections)
 
@@ -37,8 +38,7 @@ class FrameModel:
         self._prefill.prepare()
 
     @torch.inference_mode()
-    def queue(self, plan: Plan) -> Ticket | None:
-        """See ``QueuedModel.queue``."""
+    def queue(self, plan: Plan) -> Fetch | None:
         for copy in plan.copies:
             self._stacks[copy.cache].stack.copy_block(copy.source, copy.target)
         for chunk in plan.contexts:
@@ -53,12 +53,11 @@ class FrameModel:
 
     @torch.inference_mode()
     def scrub(self, blocks: Sequence[Sequence[int]]) -> None:
-        """See ``QueuedModel.scrub``."""
         for stack, which in zip(self._stacks, blocks, strict=False):
             for block in which:  # a list as an index would be copied over, and waited for
                 stack.stack.memory[block].zero_()
 
     def _admit(self, stream: Stream) -> None:
-        self.steps.state.admit(stream)
+        self.state.admit(stream)
         for stack, cache in zip(self._stacks[: 1 + stream.params.speaks], self._caches, strict=False):
             self._executor.upload(stack.tables[stream.slot], cache.offsets[stream.slot].copy())

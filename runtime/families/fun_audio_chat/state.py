@@ -14,13 +14,12 @@ import torch
 
 from kernels.accept import Answers, Rules
 from kernels.choice import Choices, Draws
-from runtime.errors import InvalidRequest
 from runtime.families.fun_audio_chat.config import SpeechIds, TextIds
+from runtime.frames.loop import NOT_FINITE
 from runtime.graphs.device import bring
-from runtime.sampling import NOT_FINITE
+from runtime.params import MAX_BANNED_PAIRS
 from runtime.scheduling.stream import Stream
 
-MAX_BANNED_PAIRS = 4
 NO_PAIR = -1
 
 
@@ -90,13 +89,8 @@ class SlotState:
         )  # fmt: skip
 
     def admit(self, stream: Stream) -> None:
-        """Begins a stream in its slot: it stands before the last position of its prompt.
-
-        Raises:
-            InvalidRequest: more banned pairs than there is room for.
-        """
+        """Begins a stream in its slot: it stands before the last position of its prompt."""
         slot, params, ids = stream.slot, stream.params, self.sizes.speech_ids
-        check_stream(stream)
         fill(self.text_id, slot, int(stream.prompt.ids[-1]))
         fill(self.position, slot, len(stream.prompt) - 1)
         fill(self.forwards, slot, 0)
@@ -130,10 +124,3 @@ class SlotState:
 def fill(values: torch.Tensor, slot: int, value: float) -> None:
     """``values[slot] = value`` without waiting for the device: with one axis that would copy from pageable memory."""
     values[slot].fill_(value)
-
-
-def check_stream(stream: Stream) -> None:
-    """Raises InvalidRequest when the device cannot hold what the stream asks for."""
-    pairs = len(stream.params.sampling.banned_pairs)
-    if pairs > MAX_BANNED_PAIRS:
-        raise InvalidRequest("banned_pairs", f"has {pairs} entries", f"give at most {MAX_BANNED_PAIRS}")

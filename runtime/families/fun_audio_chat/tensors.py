@@ -6,9 +6,8 @@ and shapes of the released checkpoint.
 
 from __future__ import annotations
 
+from runtime.checkpoint.weights import Shapes
 from runtime.families.fun_audio_chat.config import DecoderConfig, EncoderConfig, ModelConfig
-
-Shapes = dict[str, tuple[int, ...]]
 
 BACKBONE = "language_model.model."
 SPEECH_STACK = "audio_invert_tower.crq_transformer."

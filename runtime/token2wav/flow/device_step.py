@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from kernels.flow import FlowPages
+from kernels.flow import GUIDANCE_ROWS, FlowPages
 from kernels.ops import Ops
 from runtime.token2wav.flow.dit import BLOCK_PARTS, FINAL_PARTS, NORM_EPS, Block
 from runtime.token2wav.flow.net import EulerStep
-from runtime.token2wav.flow.past import GUIDANCE_ROWS, rotary
+from runtime.token2wav.flow.past import rotary
 
 
 @dataclass(frozen=True, slots=True)

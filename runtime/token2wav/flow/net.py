@@ -11,10 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from kernels.flow import GUIDANCE_ROWS, gather_blocks
 from kernels.token2wav import guided_step
 from runtime.token2wav.config import EULER_STEPS, SMOOTHING_KERNEL, FlowConfig
 from runtime.token2wav.flow.dit import Estimator
-from runtime.token2wav.flow.past import GUIDANCE_ROWS, Past, additive, gather_blocks, visible_frames
+from runtime.token2wav.flow.past import Past, additive, visible_frames
 
 LOOKAHEAD_SLOPE = 0.01
 

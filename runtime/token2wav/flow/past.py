@@ -15,8 +15,6 @@ import torch
 
 from runtime.token2wav.layout import NO_BLOCK
 
-GUIDANCE_ROWS = 2  # every stream is two rows of the net: with and without conditioning
-
 
 @dataclass(frozen=True, slots=True)
 class Past:
@@ -61,20 +59,6 @@ def visible_frames(
 def additive(visible: torch.Tensor) -> torch.Tensor:
     """Zero where a frame may look and the lowest number elsewhere, for all heads [streams, 1, T, K]."""
     return torch.where(visible, 0.0, torch.finfo(torch.float32).min)[:, None]
-
-
-def gather_blocks(cache: torch.Tensor, tables: torch.Tensor) -> torch.Tensor:
-    """Cached keys and values of one layer, in the order of each stream's table.
-
-    Args:
-        cache: [blocks, 2, 2, heads, block frames, head dim]: guidance row, then key or value.
-        tables: [streams, slots] blocks of the cache.
-
-    Returns:
-        [2 * streams, 2, heads, slots * block frames, head dim].
-    """
-    gathered = cache.index_select(0, tables.flatten()).unflatten(0, tables.shape)
-    return gathered.permute(2, 0, 3, 4, 1, 5, 6).flatten(4, 5).flatten(0, 1)
 
 
 def carry(extended: torch.Tensor, kept: torch.Tensor, width: int) -> torch.Tensor:

@@ -10,14 +10,15 @@ from builders.cuda import cuda_engine
 from builders.render import render_repository
 from builders.request import BuildRequest
 from builders.tiny_chat import write_tiny_chat
-from kernels import ops
-from runtime.engines.build import build_frame_loop
-from runtime.engines.options import EngineOptions
+from runtime.engines.options import CUDA, EngineOptions
 from runtime.errors import BuildError
-from runtime.families.fun_audio_chat.build import Given, matrix_for
+from runtime.families.fun_audio_chat.build import build_loop
 from runtime.families.fun_audio_chat.config import ModelConfig
-from runtime.options import CUDA, Options, Token2WavOptions
-from runtime.token2wav.build import open_flow
+from runtime.families.fun_audio_chat.stacks import ConsumedWeights, matrix_for
+from runtime.graphs import device
+from runtime.opening import open_flow
+from runtime.options import Options
+from runtime.token2wav.options import Token2WavOptions
 
 needs_no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 
@@ -47,7 +48,7 @@ def test_options_and_placement(rendered):
 def test_without_a_gpu_the_server_says_so(rendered):
     folder, config = rendered
     options = Options.read(folder)
-    for start in (lambda: build_frame_loop(config, options.engine), lambda: open_flow(options, 0)):
+    for start in (lambda: build_loop(config, options.engine), lambda: open_flow(options, 0)):
         with pytest.raises(BuildError, match=r"torch finds no GPU here; .*run make build-engines TARGET=cpu"):
             start()
 
@@ -81,16 +82,16 @@ def test_a_gpu_without_triton_is_refused(monkeypatch):
     def absent():
         raise ImportError("No module named 'triton'")
 
-    monkeypatch.setattr(ops, "kernel_ops", absent)
+    monkeypatch.setattr(device, "kernel_ops", absent)
     with pytest.raises(BuildError, match=r"triton: cannot be imported .*; install triton >= 3.5"):
-        ops.ops_for(torch.device("cuda"))
-    assert ops.ops_for(torch.device("cpu")), "where nothing is missing"
+        device.ops_for(torch.device("cuda"))
+    assert device.ops_for(torch.device("cpu")), "where nothing is missing"
 
 
 def test_a_stack_takes_its_layers_and_leaves_the_rest():
     """Else a GPU would hold q, k, v, gate and up twice while it loads: 9 GB of the released backbone."""
     weights = {"a.layers.0.x.weight": torch.ones(1), "embed.weight": torch.ones(2)}
-    given = Given(weights)
+    given = ConsumedWeights(weights)
     assert len(given["embed.weight"]) == 2 and len(given["a.layers.0.x.weight"]) == 1
     assert list(weights) == list(given) == ["embed.weight"]
     with pytest.raises(KeyError):

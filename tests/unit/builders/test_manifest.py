@@ -15,10 +15,11 @@ from builders.request import BuildRequest
 from builders.steps import Builder
 from client.__main__ import main as client_main
 from client.protocol.version import VERSION
+from runtime.checkpoint.features import FeatureConfig
 from runtime.errors import BuildError
-from runtime.families.fun_audio_chat.config import FeatureConfig
+from runtime.frontend.options import EncoderOptions
 from runtime.manifest import FileFacts, Manifest, verify
-from runtime.options import EncoderOptions, Options
+from runtime.options import Options
 from runtime.supervisor.__main__ import main as supervisor_main
 
 

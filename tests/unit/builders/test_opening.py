@@ -531,6 +531,7 @@ def opens_or_is_refused_in_one_line(chat, voice):
         assert len(str(error).splitlines()) == 1, error
 
 
+@pytest.mark.slow
 @QUICK
 @given(seed=st.integers(0, 2**32), kind=st.sampled_from(["flip", "cut", "add", "empty"]))
 def test_a_file_damaged_anywhere_is_opened_or_refused_in_one_line(made, tmp_path_factory, seed, kind):
@@ -554,6 +555,7 @@ def test_a_file_damaged_anywhere_is_opened_or_refused_in_one_line(made, tmp_path
     shutil.rmtree(folder)
 
 
+@pytest.mark.slow
 @settings(QUICK, max_examples=80)
 @given(data=st.data(), file=st.sampled_from(CHAT_FILES), remove=st.booleans(), value=JSON)
 def test_keys_of_any_kind_are_taken_or_refused_in_one_line(made, chat, data, file, remove, value):

@@ -8,8 +8,9 @@ from builders.settings import _READERS, SECTIONS, Settings, known
 from builders.tiny_chat import write_tiny_chat
 from runtime.errors import BuildError
 from runtime.families.fun_audio_chat.config import ModelConfig
-from runtime.options import Options, ServingOptions, Token2WavOptions
+from runtime.options import Options, ServingOptions
 from runtime.requests.limits import RequestLimits
+from runtime.token2wav.options import Token2WavOptions
 
 
 def test_every_kind_of_value():

@@ -188,6 +188,7 @@ def write_large(directory):
     return sum(sizes), max(sizes)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
 def test_memory_stays_near_the_largest_tensor(tiny, tmp_path):
     total, largest = write_large(tmp_path / "large")

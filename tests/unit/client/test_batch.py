@@ -147,6 +147,7 @@ def test_a_folder_that_takes_no_results_is_one_line(asked, tmp_path, capsys, fol
     assert error.startswith("INVALID_ARG: output-dir: ") and error.count("\n") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("reconnect_s", "more"), [(0.5, ()), (3.0, ("--timeout", "1.5"))])
 def test_a_server_that_stays_away_ends_the_batch(tmp_path, capsys, monkeypatch, reconnect_s, more):
     retry = RetryPolicy(attempts=2, first_s=0.01, most_s=0.01, reconnect_s=reconnect_s)

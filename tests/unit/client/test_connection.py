@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import pytest
-from relay import Relay
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from client import NO_RETRY, ChatClient, ChatError
@@ -19,6 +18,7 @@ from client.connection import KeepAlive, channel_options
 from client.probe import probe
 from client.protocol.wire import KEEPALIVE_TIMEOUT_MS
 from client.retry import RetryPolicy
+from tests.endurance.relay import Relay
 
 FAR_S = 0.3  # one way
 STALL_S = 7.0
@@ -49,7 +49,7 @@ def port():
 
 @pytest.fixture
 def relay(port):
-    made = Relay(port[0])
+    made = Relay(f"127.0.0.1:{port[0]}")
     yield made
     made.close()
 
@@ -61,6 +61,7 @@ def test_the_first_request_reaches_a_far_server(relay):
     assert time.monotonic() - began > 2 * FAR_S, "it was far: question and answer, there and back"
 
 
+@pytest.mark.slow
 def test_an_answer_survives_a_link_that_stands_still(relay):
     """Neither the ping that asks for the bandwidth nor the socket's own limit may end it."""
     with connection_module.open_channel(relay.url) as channel:
@@ -79,6 +80,7 @@ def test_stalls_are_waited_for_on_both_sides():
     assert RetryPolicy().reconnect_s * 1000 > options["grpc.min_reconnect_backoff_ms"], "for one whole attempt"
 
 
+@pytest.mark.slow
 def test_after_a_pause_the_way_is_made_anew(relay, monkeypatch):
     """What was between may have forgotten the old one without a word."""
     monkeypatch.setattr(connection_module, "IDLE_MS", 1_000)

@@ -225,6 +225,7 @@ DTYPES = ("?", "b", "B", "h", ">h", "H", "i", "I", "q", "Q", "e", "f", ">f", "d"
           "M8[s]", "m8[s]", "V3", "f,i")  # fmt: skip
 
 
+@pytest.mark.slow
 @given(st.integers(0, 2**32 - 1), st.sampled_from(DTYPES), st.lists(st.integers(0, 900), max_size=3))
 @settings(max_examples=200, deadline=None)
 def test_any_array_is_sent_or_refused(seed, dtype, shape):

@@ -10,7 +10,8 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-from kernels.sampler import draw, penalise, philox_uniforms, probabilities
+from kernels.choice import Choices, processed
+from kernels.sampler import draw, philox_uniforms, probabilities
 
 IDS = 300
 
@@ -46,9 +47,15 @@ def test_processed_distribution_is_transformers(seed):
             for i in range(rows)
         ]
     )
-    entries = context + torch.arange(rows)[:, None] * IDS
-    found = scores.clone()
-    penalise(found, entries.ravel(), torch.from_numpy(penalty.astype(np.float32)).repeat_interleave(40))
+    seen = torch.zeros(rows, IDS, dtype=torch.uint8).scatter(1, context[:, :30], 1)  # the rest comes as earlier ids
+    none = torch.zeros(rows, dtype=torch.int64)
+    choices = Choices(
+        seen=seen, greedy=none.bool(), penalty=torch.from_numpy(penalty.astype(np.float32)), temperature=none,
+        top_k=none, top_p=none, seeds=none, steps=none, bans=none.new_zeros(rows, 0, 2), last=none, faulty=none.bool(),
+    )  # fmt: skip
+    before = scores.clone()
+    found = processed(scores, torch.arange(rows), choices, context[:, 30:])
+    assert torch.equal(scores, before) and int(seen.sum()) == int(choices.seen.sum())
     columns = [torch.from_numpy(values)[:, None] for values in (temperature, top_k, top_p)]
     found = probabilities(found, *columns)
     assert torch.equal(found > 0, expected > 0)

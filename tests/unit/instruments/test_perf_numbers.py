@@ -18,7 +18,8 @@ from benchmarks.perf.level import failed_level, level, percentiles
 from benchmarks.perf.load import LoadSpec, jobs
 from benchmarks.perf.outcome import Arrival, outcome_of
 from benchmarks.perf.profile import TruncatedExport, read_export
-from benchmarks.perf.run import add_level, document, save
+from benchmarks.perf.run import add_level, document
+from benchmarks.record import save
 from client import ChatError
 from client.chunks import Chunk
 from client.parameters import parameter_set
@@ -181,6 +182,7 @@ def stored(tmp_path):
     return paths
 
 
+@pytest.mark.slow
 def test_a_report_is_redrawn_from_json(stored, tmp_path):
     assert cli.main(["report", str(stored[0]), "--to", str(tmp_path / "page")]) == 0
     page = (tmp_path / "page" / report.REPORT).read_text()
@@ -192,6 +194,7 @@ def test_a_report_is_redrawn_from_json(stored, tmp_path):
     assert "100 / 100 / 100 / 100" in page and "GPU memory" in page
 
 
+@pytest.mark.slow
 def test_runs_of_one_tool_have_plots_of_their_own(stored, tmp_path):
     again = tmp_path / "again" / stored[0].name
     again.parent.mkdir()

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from client.protocol.requests import Priority
+from runtime.checkpoint.features import FeatureConfig
 from runtime.errors import InvalidRequest
-from runtime.families.fun_audio_chat.config import FeatureConfig
 from runtime.families.fun_audio_chat.prompt import SYSTEM_PROMPTS, Message, parse_messages
 from runtime.frontend.audio import split_clips, to_model_rate
 from runtime.requests.parse import Outline, outline, parse_parameters, parse_request

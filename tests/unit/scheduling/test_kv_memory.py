@@ -13,13 +13,20 @@ from runtime.families.fun_audio_chat.answer import Answer
 from runtime.families.fun_audio_chat.config import SpeechIds, TextIds
 from runtime.families.fun_audio_chat.prompt import Message, shared_length
 from runtime.params import AnswerParams
-from runtime.scheduling.kv_memory import BACKBONE, SPEECH
+from runtime.scheduling.caches import Cache, CacheSpec
 from runtime.scheduling.scheduler import Limits, Scheduler
 from runtime.scheduling.stream import Prompt, Stream
 
 TEXT = TextIds(audio=1, audio_bos=2, audio_eos=3, stop=(4,))
 SPEECH_IDS = SpeechIds(codebook_size=10, bos=7, eos=8, pad=9, group_size=5)
 TOKENS = 8
+BACKBONE, SPEECH = 0, 1
+
+
+def caches_of(backbone, speech):
+    return Cache(CacheSpec("backbone", "backbone"), backbone), Cache(
+        CacheSpec("speech", "speech head", 5, True), speech
+    )
 
 
 class Rig:
@@ -29,7 +36,7 @@ class Rig:
         self.caches = tuple(
             KvCache(EngineShape(4, 1, 1, 2, slots, 64, 256 * factor, TOKENS, blocks * factor)) for factor in (1, 5)
         )
-        self.scheduler = Scheduler(Limits(slots, chunk, 256, max_prefixes=prefixes), *self.caches, group_size=5)
+        self.scheduler = Scheduler(Limits(slots, chunk, 256, max_prefixes=prefixes), caches_of(*self.caches))
         self.pools = [{}, {}]
 
     def step(self):

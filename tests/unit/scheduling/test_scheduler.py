@@ -10,6 +10,7 @@ from runtime.errors import InvalidRequest
 from runtime.families.fun_audio_chat.answer import Answer
 from runtime.families.fun_audio_chat.config import SpeechIds, TextIds
 from runtime.params import AnswerParams
+from runtime.scheduling.caches import Cache, CacheSpec
 from runtime.scheduling.scheduler import Limits, Scheduler
 from runtime.scheduling.stream import Prompt, Stream
 
@@ -21,9 +22,16 @@ def shape(blocks, factor=1):
     return EngineShape(4, 1, 1, 2, 4, 64, 256 * factor, 8, blocks)
 
 
+def caches_of(backbone, speech):
+    """One position a step, and five of them for streams that speak."""
+    return Cache(CacheSpec("backbone", "backbone"), backbone), Cache(
+        CacheSpec("speech", "speech head", 5, True), speech
+    )
+
+
 def scheduler(blocks=64, chunk=16, streams=4):
     caches = KvCache(shape(blocks)), KvCache(shape(blocks * 5, 5))
-    return Scheduler(Limits(streams, chunk, 256), *caches, group_size=5)
+    return Scheduler(Limits(streams, chunk, 256), caches_of(*caches))
 
 
 def stream(length, max_tokens=8, mode="s2s"):
@@ -125,7 +133,7 @@ def test_a_stream_that_can_never_fit_is_refused():
         scheduler().check_fits(stream(200, 100))
     with pytest.raises(InvalidRequest, match=r"need 3 KV blocks of the backbone, more than the 2 "):
         scheduler(blocks=2).check_fits(stream(10, 10))
-    tight = Scheduler(Limits(4, 16, 256), KvCache(shape(64)), KvCache(shape(12, 5)), group_size=5)
+    tight = Scheduler(Limits(4, 16, 256), caches_of(KvCache(shape(64)), KvCache(shape(12, 5))))
     with pytest.raises(InvalidRequest, match=r"need 13 KV blocks of the speech head, more than the 12 "):
         tight.check_fits(stream(10, 10))
     tight.check_fits(stream(10, 10, "s2t"))
@@ -149,7 +157,7 @@ def test_streams_are_told_of_their_slot():
     s.add(one)
     assert heard == [] and s.free == (4, *s.free_blocks)
     s.plan()
-    assert heard == [True] and s.free.slots == 3
+    assert heard == [True] and s.free[0] == 3
     s.remove(one)
     s.remove(one)
     assert heard == [True, False]

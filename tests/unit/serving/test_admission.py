@@ -12,6 +12,7 @@ from runtime.serving.admission import LONGEST_RETRY_S, UNKNOWN_RETRY_S, Admissio
 
 HIGH, LOW = Priority.INTERACTIVE, Priority.BATCH
 ONE = Amounts(1, 10, 50)
+RESOURCES = ("slots", "kv_backbone", "kv_speech")
 
 
 class Loop:
@@ -21,7 +22,7 @@ class Loop:
         self.now, self.left = 0.0, Amounts(slots, backbone, speech)
         self.away, self.waits, self.seated = [], [], []
         self.admission = Admission(
-            Bounds(live, wait_s), lambda: self.left, self.away.append, self.waits.append, lambda: self.now
+            Bounds(live, wait_s), RESOURCES, lambda: self.left, self.away.append, self.waits.append, lambda: self.now
         )
 
     def enter(self, priority=HIGH, need=ONE, timeout_s=None):
@@ -33,14 +34,14 @@ class Loop:
         self.admission.follow(ticket)(True)
 
     def finish(self, ticket):
-        self.left = self.left.plus(ticket.need)
+        self.left = Amounts(*(a + b for a, b in zip(self.left, ticket.need, strict=True)))
         self.seated.remove(ticket)
         self.admission.follow(ticket)(False)
         self.admission.leave(ticket)
 
     def run_full(self, answers, seconds):
         """Keeps all slots held and one waiting while so many answers end, one every so many seconds."""
-        while self.left.slots:
+        while self.left[0]:
             self.seat(self.enter())
         waiting = self.enter()
         for _ in range(answers):
@@ -202,9 +203,9 @@ def test_only_time_in_which_somebody_waited_counts():
     pace.look(1000.0, True)
     for tenth in range(1, 7):
         pace.freed(1000 + tenth / 10, ONE)
-    assert pace.rates().slots == pytest.approx(10.0)
+    assert pace.rates()[0] == pytest.approx(10.0)
     pace.look(1010.0, True)
-    assert pace.rates().slots == pytest.approx(5 / 9.9), "it falls while nothing becomes free"
+    assert pace.rates()[0] == pytest.approx(5 / 9.9), "it falls while nothing becomes free"
     pace.look(1070.0, False)
     assert pace.rates() is None, "what is long ago is forgotten"
 

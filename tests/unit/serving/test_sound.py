@@ -9,10 +9,10 @@ import pytest
 
 from runtime.contracts import ChunkFlag
 from runtime.errors import EngineFault
-from runtime.options import Token2WavOptions
 from runtime.serving.encode_queue import EncodeQueue
 from runtime.serving.sound import Dispatcher, Sound
 from runtime.token2wav.hops import HopPolicy
+from runtime.token2wav.options import Token2WavOptions
 
 TOKEN = 960
 POLICY = HopPolicy((15, 10, 25), 3, block=25)

@@ -10,10 +10,10 @@ import pytest
 from client.protocol.requests import Priority
 from runtime.contracts import ChunkFlag
 from runtime.errors import Overloaded
-from runtime.options import Token2WavOptions
 from runtime.serving.encode_queue import EncodeQueue
 from runtime.serving.sound import Dispatcher, Sound
 from runtime.token2wav.hops import HopPolicy
+from runtime.token2wav.options import Token2WavOptions
 
 ROOM = 3
 
@@ -82,6 +82,7 @@ def test_token2wav_never_holds_more_streams_than_it_can_and_all_are_heard():
     asyncio.run(run())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("forgotten", [False, True])
 def test_a_release_that_fails_is_sent_again_until_it_succeeds(monkeypatch, forgotten):
     """Else the stages would hold the stream for ever; ``forgotten``: its session offers the release, as it does."""

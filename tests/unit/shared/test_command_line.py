@@ -80,6 +80,7 @@ def test_a_reader_that_goes_away(reader):
     assert made.stderr.splitlines() == ["INTERNAL: output: the program that read it has gone"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [

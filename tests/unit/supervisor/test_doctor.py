@@ -64,6 +64,7 @@ def test_shared_memory(monkeypatch, free, state):
     assert machine.check_shared_memory().state == state
 
 
+@pytest.mark.slow
 def test_engines_ports_and_server_name_their_commands(tmp_path):
     addresses, out = free_addresses(), tmp_path / "built"
     assert deployment.check_engines(out).fix == f"make build-engines OUT={out}"
@@ -108,6 +109,7 @@ def test_a_running_server_is_seen_without_grpc(monkeypatch):
     assert found.state == FAIL and found.fix == "make setup"
 
 
+@pytest.mark.slow
 def test_it_runs_where_a_library_is_broken(tmp_path):
     (tmp_path / "soxr.py").write_text("raise ImportError('broken on purpose')")
     at = Addresses()

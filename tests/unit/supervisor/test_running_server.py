@@ -12,7 +12,7 @@ import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from benchmarks.perf import target
-from benchmarks.perf.machine import scrape
+from benchmarks.server import scrape
 from client import ChatError
 from runtime.supervisor.config import Addresses
 from runtime.supervisor.ports import free_addresses, is_local

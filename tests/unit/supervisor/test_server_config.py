@@ -177,6 +177,7 @@ def test_fork_handlers_of_other_libraries_do_not_reach_the_child():
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 7
 
 
+@pytest.mark.alone
 def test_a_flag_is_noticed_while_somebody_waits():
     flag = Flag()
     signal.signal(signal.SIGALRM, lambda *_: flag.set())

@@ -1,6 +1,7 @@
 """Whatever is said and however it is cut, batched and joined, no graph sees a shape outside its profile."""
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from token2wav_graphs import CONTINUE, FINAL, RELEASE, SIZES, START, Graphs, make_flow, make_vocoder, tokens
@@ -12,6 +13,7 @@ ROWS, STREAMS = 4, 6
 CHUNK = st.one_of(st.integers(0, 60), st.integers(0, 700))
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     streams=st.lists(st.lists(CHUNK, min_size=1, max_size=8), min_size=1, max_size=STREAMS),
