@@ -1,4 +1,4 @@
-"""Addresses of gRPC: what is one, what is near, and which proxy gRPC would ask for the others."""
+"""Checks addresses of gRPC, tells which are on this machine, and which proxy gRPC would ask for the others."""
 
 from __future__ import annotations
 

@@ -1,11 +1,10 @@
-"""The asyncio client: what `ChatClient` does, for programs with an event loop and many streams."""
+"""The asyncio client does what `ChatClient` does, for programs with an event loop and many streams."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from types import TracebackType
 from typing import Any
 
 import grpc
@@ -14,10 +13,10 @@ from tritonclient.grpc import service_pb2
 from .access import Tls, metadata_of
 from .address import DEFAULT_URL
 from .answer import Answer
-from .call import chunk_in
+from .call import chunk_in, typed
 from .chunks import Chunk
 from .connection import KeepAlive, open_aio_channel
-from .errors import Cancelled, ChatError, ServerLost, from_rpc, lost, stays_away
+from .errors import ChatError, ServerLost, cancelled, lost, stays_away
 from .numbers import seconds
 from .request import DEFAULT_RATE, Audio, Scalar, make_request, set_deadline
 from .retry import Attempts, RetryPolicy
@@ -67,12 +66,9 @@ class AsyncCall:
             if task is not None and task.cancelling():  # the task is to end, not just the call
                 self._call.cancel()
                 raise
-            raise Cancelled("CANCELLED", "request", "it was cancelled before the answer was complete") from None
+            raise cancelled() from None
         except grpc.RpcError as error:
-            typed = from_rpc(error, self._url)
-            if isinstance(typed, ServerLost):
-                self._on_lost(typed)
-            raise typed from None
+            raise typed(error, self._url, self._on_lost) from None
 
 
 class AsyncChatStream(AsyncIterator[Chunk]):
@@ -128,16 +124,14 @@ class AsyncChatStream(AsyncIterator[Chunk]):
     async def __aenter__(self) -> AsyncChatStream:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         self.close()
 
     async def _begin(self) -> AsyncCall:
         """The next attempt. An error of its own, a server that stays away, is final."""
         try:
             if self._cancelled:
-                raise Cancelled("CANCELLED", "request", "it was cancelled before the answer was complete")
+                raise cancelled()
             self._call = await self._start(self._attempts.left())
         except ChatError:
             self._ended = True
@@ -194,7 +188,7 @@ class AsyncChatClient:
         timeout: float | None = None,
         **parameters: Scalar | None,
     ) -> AsyncChatStream:
-        """An answer as it is made, see `ChatClient.stream`; the request is sent by the first step of the iteration.
+        """Returns an answer as it is made; arguments as of `ChatClient.stream`. The first iteration sends the request.
 
         Raises:
             ChatError: at once for arguments that cannot be sent, while iterating for everything else.
@@ -240,9 +234,7 @@ class AsyncChatClient:
     async def __aenter__(self) -> AsyncChatClient:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         await self.close()
 
     def _mark_lost(self, loss: ServerLost) -> None:

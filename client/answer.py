@@ -1,4 +1,4 @@
-"""An answer as it grows: collects chunks, times the first ones, writes the three files."""
+"""Collects the chunks of an answer, times the first ones, writes the three files."""
 
 from __future__ import annotations
 
@@ -115,8 +115,8 @@ class Answer:
         return [text, sound, document] if with_audio else [text, document]
 
 
-def spare(questions: Iterable[Path | None], folder: Path, stems: Iterable[str]) -> None:
-    """Looks whether answers would replace sound that is asked about.
+def check_overwrites(questions: Iterable[Path | None], folder: Path, stems: Iterable[str]) -> None:
+    """Checks that no answer would replace sound that is asked about.
 
     Raises:
         ChatError: one would.

@@ -16,12 +16,13 @@ import numpy as np
 from .access import Access, access_of, add_access
 from .address import DEFAULT_URL
 from .aio import AsyncChatClient
-from .answer import spare
+from .answer import check_overwrites
 from .audio_file import read_audio
-from .batch_items import Item, passed_over, read_items, told
+from .batch_items import Item, passed_over, read_items, summary_of
 from .chunks import OUTPUT_RATE
 from .errors import ChatError, ServerLost
 from .parameters import parameter_set
+from .protocol.command_line import FAILED, INTERRUPTED
 from .protocol.requests import PRIORITIES
 from .request import Scalar
 from .retry import RetryPolicy
@@ -30,7 +31,7 @@ from .sound.quiet import quiet_decoder
 
 FAILURES = "failed.jsonl"
 DIGEST = "request_sha256"  # among the parameters in an answer's JSON
-DONE, FAILED, INTERRUPTED = 0, 1, 130
+DONE = 0
 # A batch has time: it outlasts a restart of the server and a full queue.
 RETRY = RetryPolicy(attempts=6, first_s=0.5, most_s=8.0, reconnect_s=60.0)
 
@@ -78,19 +79,19 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         items = read_items(options.source, options.output_dir)
         make_folder(options.output_dir)
-        spare((item.audio for item in items), options.output_dir, (item.id for item in items))
+        check_overwrites((item.audio for item in items), options.output_dir, (item.id for item in items))
         waiting = [item for item in items if options.again or not answered(item, options)]
         tally = asyncio.run(run(options, waiting, access, errors))
         tally.passed_over = passed_over(options.source, options.output_dir)
         return conclude(options.output_dir, tally, len(items) - len(waiting), screen, errors)
     except ChatError as error:
-        _say(errors, str(error))
+        errors.say(str(error))
         return FAILED
     except OSError as error:
-        _say(errors, f"INTERNAL: output-dir: {error}; free it and start again")
+        errors.say(f"INTERNAL: output-dir: {error}; free it and start again")
         return FAILED
     except KeyboardInterrupt:
-        _say(errors, "CANCELLED: batch: interrupted; the same command goes on where it stopped")
+        errors.say("CANCELLED: batch: interrupted; the same command goes on where it stopped")
         return INTERRUPTED
 
 
@@ -209,19 +210,10 @@ def conclude(folder: Path, tally: Tally, before: int, screen: Screen, errors: Sc
         path.write_text("\n".join(lines) + "\n", "utf-8", errors="backslashreplace")
         first = tally.failures[0]
         say = f"{len(tally.failures)} failed, see {path}; first: {first['id']}: {first['error']}"
-        _say(errors, say)
+        errors.say(say)
     if tally.ended:
-        _say(errors, f"{_line(tally.ended)}; the same command goes on where it stopped")
-    _say(screen, f"{tally.done} answered ({tally.sound_s:.1f} s of sound), {before} were there already, in {folder}")
+        errors.say(f"{tally.ended}; the same command goes on where it stopped")
+    screen.say(f"{tally.done} answered ({tally.sound_s:.1f} s of sound), {before} were there already, in {folder}")
     if tally.passed_over:
-        _say(errors, told(tally.passed_over))
+        errors.say(summary_of(tally.passed_over))
     return FAILED if tally.failures or tally.ended else DONE
-
-
-def _say(screen: Screen, message: str) -> None:
-    screen.write(_line(message) + "\n")
-    screen.flush()
-
-
-def _line(message: str) -> str:
-    return " ".join(message.split())

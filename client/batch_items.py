@@ -1,4 +1,4 @@
-"""What a batch consists of: sound files of a folder, or the lines of a JSONL manifest."""
+"""Reads the items of a batch from a folder of sound files or the lines of a JSONL manifest."""
 
 from __future__ import annotations
 
@@ -104,10 +104,10 @@ def passed_over(source: Path, results: Path) -> list[Path]:
 
 
 def _passed(paths: Sequence[Path]) -> str:
-    return f"; {told(paths)}" if paths else ""
+    return f"; {summary_of(paths)}" if paths else ""
 
 
-def told(paths: Sequence[Path]) -> str:
+def summary_of(paths: Sequence[Path]) -> str:
     """How many files were passed over, and which."""
     names = ", ".join(str(path.name) for path in paths[:MOST_NAMED])
     more = f" and {len(paths) - MOST_NAMED} more" if len(paths) > MOST_NAMED else ""

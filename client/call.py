@@ -1,4 +1,4 @@
-"""One attempt of a request: a running gRPC call, its responses as chunks, its errors typed.
+"""One attempt of a request is a running gRPC call; its responses become chunks, its errors typed.
 
 Errors come inside the stream, their code in their text. The header ``triton_grpc_error``, which would keep
 Triton's status code, is not used: with it Triton 2.51 died of a segmentation fault after some seventy refused
@@ -32,6 +32,14 @@ def chunk_in(response: Any, url: str) -> tuple[Chunk | None, bool]:
         raise known or ServerError("UNKNOWN", "server", response.error_message)
     answer = response.infer_response
     return chunk_of(answer), answer.parameters[FINAL_RESPONSE].bool_param
+
+
+def typed(error: grpc.RpcError, url: str, on_lost: Callable[[ServerLost], None]) -> ChatError:
+    """The typed error of a failed call; a loss is reported to ``on_lost``."""
+    known = from_rpc(error, url)
+    if isinstance(known, ServerLost):
+        on_lost(known)
+    return known
 
 
 class Call:
@@ -80,10 +88,7 @@ class Call:
             if self._done:  # closed by another thread
                 return None
             self._done = True
-            typed = from_rpc(error, self._url)
-            if isinstance(typed, ServerLost):
-                self._on_lost(typed)
-            raise typed from None
+            raise typed(error, self._url, self._on_lost) from None
         try:
             chunk, self._answered = chunk_in(response, self._url)
         except ChatError:

@@ -1,4 +1,4 @@
-"""What arrives: one response of the server as a typed chunk. Knows the contract, no connections."""
+"""Turns one response of the server into a typed chunk. Knows the tensors, no connections."""
 
 from __future__ import annotations
 

@@ -10,10 +10,11 @@ from typing import Any
 
 from .access import Access, access_of, add_access
 from .address import DEFAULT_URL
-from .answer import FILE_STEM, Answer, spare
+from .answer import FILE_STEM, Answer, check_overwrites
 from .audio_file import read_audio
 from .client import ChatClient
 from .errors import ChatError
+from .protocol.command_line import FAILED, INTERRUPTED
 from .protocol.requests import PRIORITIES
 from .protocol.version import VERSION
 from .request import DEFAULT_RATE
@@ -23,7 +24,6 @@ from .sound.quiet import quiet_decoder
 
 PROGRAM = f"python -m {__package__}"  # the name under which this package is installed
 OTHERS = f"Many questions: {PROGRAM} batch --help."
-FAILED, USAGE, INTERRUPTED = 1, 2, 130  # 130 = 128 + SIGINT, as shells count
 INTERACTIVE, BATCH = PRIORITIES
 SPEECH_MODE, TEXT_MODE = "s2s", "s2t"
 # Option of the command line -> request parameter, where the names differ.
@@ -114,15 +114,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _fail(errors: Screen, message: str, status: int) -> int:
-    errors.write(" ".join(message.split()) + "\n")
-    errors.flush()
+    errors.say(message)
     return status
 
 
 def _ask(options: argparse.Namespace, access: Access, screen: Screen) -> Answer:
     audio, rate = (None, DEFAULT_RATE)
     if options.audio_path is not None:
-        spare([options.audio_path], options.output_dir, [FILE_STEM])
+        check_overwrites([options.audio_path], options.output_dir, [FILE_STEM])
         with quiet_decoder():
             audio, rate = read_audio(options.audio_path, options.sampling_rate)
     with ChatClient(options.url, tls=access.tls, headers=access.headers) as chat, _sinks(options, screen) as put:

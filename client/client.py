@@ -1,10 +1,9 @@
-"""The synchronous client: one gRPC stream per request, typed chunks out, typed errors, repeats where safe."""
+"""The synchronous client opens one gRPC stream per request and repeats a request where that is safe."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from types import TracebackType
 from typing import Any
 
 from tritonclient.grpc import service_pb2_grpc
@@ -84,9 +83,7 @@ class ChatStream(Iterator[Chunk]):
     def __enter__(self) -> ChatStream:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def __del__(self) -> None:
@@ -165,9 +162,7 @@ class ChatClient:
     def __enter__(self) -> ChatClient:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def _begin(self, request: Any, left: float | None) -> Call:

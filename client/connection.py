@@ -1,4 +1,4 @@
-"""How a connection to the server is configured. Knows gRPC's options; knows nothing of requests."""
+"""Opens connections to a server. Knows gRPC's options; knows nothing of requests."""
 
 from __future__ import annotations
 

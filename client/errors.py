@@ -1,4 +1,4 @@
-"""Every way in which a request can fail, and the mapping from gRPC's errors to them.
+"""The errors that a request can raise, and the mapping from gRPC's errors to them.
 
 The server writes `CODE: field: what is wrong; what to do about it`, because gRPC loses Triton's status
 code inside a stream. Knows nothing of tensors.
@@ -11,12 +11,10 @@ import re
 import grpc
 
 from .address import proxy_variable
-from .protocol.errors import CODED, MEMORY_FULL, RETRY_HINT
+from .protocol.errors import CODED, MEMORY_FULL, RETRY_HINT, CodedError
 
 # Triton puts the request id before the message when the request has one.
 _CODED = re.compile(rf"^(?:\[request id: [^\]]*\] )?{CODED.pattern}", re.S)
-
-
 _RESTRICTED = "protocol is restricted"  # Triton's words for a missing or wrong token
 _CONNECTING, _CLOSED = "failed to connect", ("Socket closed", "reset by peer")
 # A proxy ends a stream in these ways when the server behind it is gone; gRPC gives them any status.
@@ -33,7 +31,7 @@ _HANDSHAKE = {
 }
 
 
-class ChatError(Exception):
+class ChatError(CodedError):
     """Base of all errors of this client.
 
     Args:
@@ -82,8 +80,13 @@ class DeadlineExceeded(ChatError):
     """The answer took longer than the caller's timeout."""
 
 
+def cancelled() -> Cancelled:
+    """The error of a request that the caller ended."""
+    return Cancelled("CANCELLED", "request", "it was cancelled before the answer was complete")
+
+
 def from_message(message: str) -> ServerError | None:
-    """The typed error in a message of our server; None when it is somebody else's."""
+    """The typed error in a message of our server; None when its form is another."""
     match = _CODED.match(message)
     return ServerError(match["code"], match["field"], match["rest"]) if match else None
 
@@ -109,7 +112,7 @@ def from_rpc(error: grpc.RpcError, url: str) -> ChatError:
     if any(sign in details for sign in _TORN):
         return lost(url, details)
     if status == grpc.StatusCode.CANCELLED:
-        return Cancelled("CANCELLED", "request", "it was cancelled before the answer was complete")
+        return cancelled()
     if status == grpc.StatusCode.DEADLINE_EXCEEDED:
         return DeadlineExceeded("DEADLINE_EXCEEDED", "timeout", "the answer was not complete in time; allow more")
     if status == grpc.StatusCode.UNAVAILABLE:
@@ -118,7 +121,7 @@ def from_rpc(error: grpc.RpcError, url: str) -> ChatError:
 
 
 def _denied(status: grpc.StatusCode, details: str, url: str) -> AccessDenied | None:
-    """The typed error when somebody refused the caller; None when nobody did."""
+    """The typed error of a caller who is refused; None for any other failure."""
     if status in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED) or _RESTRICTED in details:
         return AccessDenied(
             "UNAUTHENTICATED", "authorization", f"{url} takes no request without its token, or not with this one; "

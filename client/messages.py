@@ -1,4 +1,4 @@
-"""Histories as their JSON text."""
+"""Writes chat histories as JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Numbers of any library as those that can be sent."""
+"""Converts numbers of any library to those that can be sent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Request parameters as they are written on a command line."""
+"""Reads request parameters from a command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A cheap question that needs what every request needs: TLS, certificate and token."""
+"""Asks a server a cheap question that needs what every request needs, such as TLS and token."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is sent: the caller's arguments as one `ModelInferRequest`. Checks what only the caller can mend."""
+"""Builds one `ModelInferRequest` from the caller's arguments and refuses those that cannot be sent."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def make_request(
     """One request of the public model.
 
     Args:
-        audio: a clip, or the clips of a conversation, see `ChatClient.stream`.
+        audio: a clip, or the clips of a conversation in order.
         sample_rate: of arrays that bring none.
         messages: chat messages, or their JSON text.
         outputs: names of the outputs to send back; None asks for all.

@@ -1,4 +1,4 @@
-"""When a failed request is sent again, and how a second answer joins what was delivered of the first.
+"""Decides when a failed request is sent again, and joins a second answer to what was delivered of the first.
 
 A request is repeated only while no sound was delivered: a listener must never hear a beginning twice.
 Text and ids that were delivered already must come again as they were (give a ``seed``), and are left out.

@@ -1,4 +1,4 @@
-"""What is written to a terminal, a pipe or a log: nothing that these cannot take ends an answer."""
+"""Writes to a terminal, a pipe or a log. What these cannot take never ends an answer."""
 
 from __future__ import annotations
 
@@ -39,8 +39,13 @@ class Screen:
             except (OSError, ValueError) as error:
                 self._lose(error)
 
+    def say(self, message: str) -> None:
+        """Writes one line."""
+        self.write(" ".join(message.split()) + "\n")
+        self.flush()
+
     def isatty(self) -> bool:
-        """Whether a person looks on."""
+        """Whether it is a terminal."""
         return self._out is not None and self._out.isatty()
 
     def _lose(self, error: OSError | ValueError) -> None:

@@ -1,4 +1,4 @@
-"""Where chunks go while the answer is still being made: the screen, the loudspeaker, a folder."""
+"""Takes chunks while the answer is still being made, to the screen, the loudspeaker or a folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The outermost boundary of every command: whatever goes wrong is one line and an exit status above 0.
+"""Runs a command so that any failure is one line and an exit status above 0.
 
 Needs nothing but the standard library, so that it also speaks where libraries are missing or broken.
 """
@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from .errors import CodedError
 
-FAILED, INTERRUPTED = 1, 130
+FAILED, INTERRUPTED = 1, 130  # 130 = 128 + SIGINT, as shells count
 TRACEBACK_VARIABLE = "FUN_AUDIO_CHAT_TRACEBACK"
 
 
@@ -46,7 +46,7 @@ def describe(error: Exception) -> str:
         return str(error)
     kind, words = type(error).__name__, str(error) or "no further words"
     if isinstance(error, ImportError):
-        return f"INTERNAL: libraries: {words}; run make setup and use .venv/bin/python, or see make doctor"
+        return f"INTERNAL: libraries: {words}; install it again, in a checkout: make setup (make doctor says more)"
     if isinstance(error, MemoryError):
         return f"INTERNAL: memory: {words}; close other programs or use a larger machine"
     if isinstance(error, OSError):

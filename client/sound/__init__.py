@@ -1,1 +1,1 @@
-"""Sound as people have it: files in any state, arrays of any kind, as mono samples in [-1, 1]."""
+"""Reads sound files in any state and arrays of any kind as mono samples in [-1, 1]."""

@@ -1,4 +1,4 @@
-"""Files of blocks that the decoder takes wrongly: Sony's W64 of unknown sizes, Creative's VOC of many blocks."""
+"""Mends files that the decoder takes wrongly, Sony's W64 of unknown sizes and Creative's VOC of many blocks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bytes of a sound file to mono samples, all of them or an error."""
+"""Decodes the bytes of a sound file to mono samples, all of them or none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a file is that cannot be read as sound, and what to do about it."""
+"""Names files that cannot be read as sound, and what to do about it."""
 
 from __future__ import annotations
 

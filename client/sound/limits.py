@@ -1,4 +1,4 @@
-"""What a question may be. Bounds are looked at before memory is taken for what lies behind them."""
+"""Bounds of the sound of a question. They are checked before memory is taken for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Channels to one."""
+"""Mixes channels to one."""
 
 from __future__ import annotations
 

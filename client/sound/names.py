@@ -1,4 +1,4 @@
-"""Which files of a folder are sound that can be read."""
+"""Tells which files of a folder are sound that can be read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ogg pages: where a link of a chain ends, and whether its positions can be trusted."""
+"""Finds in Ogg pages where a link of a chain ends, and whether its positions can be trusted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A file's bytes as parts that a decoder reads to the end, each on its own."""
+"""Splits the bytes of a file into parts, each of which a decoder reads to its end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a program has as sound, of whatever library, as mono samples."""
+"""Converts the sound of a program, of any library, to mono samples."""
 
 from __future__ import annotations
 

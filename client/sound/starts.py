@@ -1,4 +1,4 @@
-"""Where files begin within a run of bytes: joined ones have several beginnings."""
+"""Finds where files begin within a run of bytes; joined ones begin several times."""
 
 from __future__ import annotations
 

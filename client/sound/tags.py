@@ -1,4 +1,4 @@
-"""What lies around sound in a file and is none: tags and padding."""
+"""Skips tags and padding around the sound of a file."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What is wrong on this machine, and how to mend it: `make doctor`."""
+"""`make doctor` finds what is wrong on this machine and says how to mend it."""

@@ -1,4 +1,4 @@
-"""The command `doctor`: every check, one line each, and the fix for each fault."""
+"""Runs every check and prints one line each, with the fix for each fault."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks of the deployment: built folder, manifest, ports, server."""
+"""Checks built folder, manifest, ports and server."""
 
 from __future__ import annotations
 

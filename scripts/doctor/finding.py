@@ -1,4 +1,4 @@
-"""What a check found. Plain values, no libraries: this must run where others do not."""
+"""What a check found, as plain values. Needs no library, so that it runs where others do not load."""
 
 from __future__ import annotations
 

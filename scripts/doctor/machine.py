@@ -1,4 +1,4 @@
-"""Checks of the machine: Python, libraries, tritonserver, GPU, disk, memory for the Python backend."""
+"""Checks Python, libraries, tritonserver, GPU, disk and the shared memory of the Python backend."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m client batch` with a fake connection: what is asked again, what fails alone, what ends it."""
+"""The command `batch` with a fake connection: what is asked again, what fails alone, what ends it."""
 
 from __future__ import annotations
 
