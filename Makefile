@@ -46,7 +46,7 @@ TRITON := triton==3.6.0
 STAMP := $(VENV)/.installed
 
 # Target tensorrt runs in its container, all others in .venv. Compose wants whole paths, and the container's
-# user must own OUT: whoever calls make, but never root.
+# user must own OUT: the caller of make, but never root.
 ifeq ($(TARGET),tensorrt)
 READY    :=
 RUN_UID  := $(if $(filter 0,$(shell id -u)),1000,$(shell id -u))

@@ -44,7 +44,6 @@ class LocalStages:
         self.busy_s = 0.0
 
     async def speak(self, chunks: Sequence[SpeechChunk]) -> list[np.ndarray | None]:
-        """See ``runtime.serving.stages.Speaker``."""
         return await asyncio.get_running_loop().run_in_executor(None, self._speak, chunks)
 
     def _speak(self, chunks: Sequence[SpeechChunk]) -> list[np.ndarray | None]:
