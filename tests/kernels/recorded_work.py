@@ -100,7 +100,7 @@ def language(linear, fused, streams):
     with torch.inference_mode():
         steps = build_steps(MODEL, options, weights, kernel_ops(), matrix_maker(linear, scaled_product))
     loop = steps_loop(MODEL, options, steps, weights, executor)
-    loop.prepare()
+    loop.model.prepare()
     before = len(asked)
     for key, length in enumerate((2, 33, 130, 600)):
         loop.add(stream(key, length))

@@ -89,7 +89,7 @@ def test_golden_ids_through_the_kernels():
     """Every id is chosen and fed back by kernels in Triton's interpreter; the prompt is longer than a chunk."""
     options = EngineOptions(1, 256, 256, 16, tokens_per_block=16, lead_s=NEVER)
     loop, _ = doubled_loop(options, ops=kernel_ops())
-    loop.prepare()
+    loop.model.prepare()
     loop.add(golden_stream("s2s_chirp_0p5s"))
     frames = frames_of(loop, FRAMES)
     golden = data.run("s2s_chirp_0p5s")

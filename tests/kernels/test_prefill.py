@@ -135,7 +135,7 @@ def test_no_short_prompt_needs_another_recording(monkeypatch):
     recorder = Recorder()
     monkeypatch.setattr("runtime.families.fun_audio_chat.build.executor_for", lambda device: recorder)
     loop = recorded_loop(data.config(), EngineOptions(2, 256, 512, 128, lead_s=NEVER), CPU)
-    loop.prepare()
+    loop.model.prepare()
     before = recorder.recorded
     assert before == 3 * len((1, 2)) + 2 * len(prompt_buckets(128)), "three works of a frame, two of a prompt"
     for key, length in enumerate((2, 33, 34, 65, 66, 70)):
