@@ -22,7 +22,7 @@ import numpy as np
 
 from benchmarks.record import finish
 from client.protocol.command_line import run_command
-from runtime.errors import ServeError
+from runtime.errors import EngineFault, ServeError
 from runtime.options import Options
 from runtime.playback import Playback
 from runtime.serving.sound import Dispatcher, Sound
@@ -43,11 +43,10 @@ class LocalStages:
         self._flow, self._vocoder = onnx_flow(folder, 1, streams), onnx_vocoder(folder, 1, streams)
         self.busy_s = 0.0
 
-    async def speak(self, chunks: Sequence[SpeechChunk]) -> list[np.ndarray | None]:
-        """See ``runtime.serving.stages.Speaker``."""
+    async def speak(self, chunks: Sequence[SpeechChunk]) -> list[np.ndarray | EngineFault]:
         return await asyncio.get_running_loop().run_in_executor(None, self._speak, chunks)
 
-    def _speak(self, chunks: Sequence[SpeechChunk]) -> list[np.ndarray | None]:
+    def _speak(self, chunks: Sequence[SpeechChunk]) -> list[np.ndarray | EngineFault]:
         began = time.perf_counter()
         arrays = pack_chunks(chunks)
         keys = {name: arrays[name] for name in ("stream_ids", "chunk_flags")}

@@ -16,7 +16,7 @@ from runtime.scheduling.stream import Prompt, Stream
 
 CPU = torch.device("cpu")
 FRAMES = 3
-NEVER = 1e9  # nobody stands back, however fast this machine is
+NEVER = 1e9  # no stream pauses for its listener, however fast this machine is
 
 
 def golden_stream(name, key=0):
@@ -126,7 +126,7 @@ def test_replay_with_changed_inputs_equals_eager(monkeypatch):
     assert recorder.recorded >= 6, "two works and the rules, for one and for more streams"
 
 
-def test_rows_of_nobody_leave_no_trace():
+def test_padding_rows_leave_no_trace():
     """A bucket that is not full: the streams' caches and state are those of a full one."""
     loop = recorded_loop(data.config(), EngineOptions(6, 256, 1536, 512), CPU)
     for key in range(5):

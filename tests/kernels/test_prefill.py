@@ -84,7 +84,7 @@ def test_caches_are_those_of_an_unrecorded_pass(monkeypatch):
     for which, (mine, other) in enumerate(zip(recorded, plain, strict=True)):
         torch.testing.assert_close(mine[:-1], other[:-1], atol=1e-5, rtol=1e-5)
         others = [block for block in range(len(mine) - 1) if block not in owned[which]]
-        assert others and bool((mine[others] == UNTOUCHED).all()), "rows of nobody have the spare block, the last one"
+        assert others and bool((mine[others] == UNTOUCHED).all()), "padding rows have the spare block, the last one"
 
 
 def test_the_pass_is_recorded_and_padded(monkeypatch):
@@ -161,7 +161,7 @@ def test_tiles_without_rows_change_nothing(device):
 
 
 def test_through_the_kernels(monkeypatch, device):
-    """A chunk with rows of nobody behind it."""
+    """A chunk with padding rows behind it."""
     monkeypatch.setattr(recorded_prefill, "BUCKETS", (16,))
     found = []
     for ops in (twin_ops(), kernel_ops()):

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from builders.__main__ import main as builders_main
-from builders.build import portable_options
 from builders.limits import check_limits, most_positions
 from builders.opening import open_built, open_inputs
+from builders.options import portable_options
 from builders.render import render_repository
 from builders.request import BuildRequest
 from builders.settings import Settings
@@ -298,7 +298,7 @@ def limited(made, chat, *given):
     """What a server would be started with, found good or refused."""
     opened = open_inputs(chat, made / "voice", None)
     asked = BuildRequest("cpu", chat.parent, settings=Settings.read(given))
-    options, _ = portable_options(asked, opened.config, chat.parent)
+    options = portable_options(asked, opened.config, chat.parent)
     check_limits(opened, options)
     return options
 
