@@ -19,7 +19,7 @@ from kernels.linear import Matrix
 PAIRS = 1024  # of a step over all pairs
 FEW_PAIRS = 32  # of a step that compares them with all experts
 FEW_ROWS, MANY_ROWS = 16, 32  # of a tile: the least that a tensor core product takes, and for prompts
-AVERAGE = 8  # rows of an expert from which on tiles have many
+AVERAGE = 8  # rows of an expert from which on tiles have many: of the released sizes in the largest recorded prompt
 GATED_OUTPUTS, OUTPUTS = 16, 32  # of a tile: as many bytes of weights either way
 DEPTH = 128  # of a tile, the same for all numbers of rows: a row is summed in one order
 WARPS, STAGES = 4, 4
@@ -50,7 +50,7 @@ def _route(scores, ids, weights, experts, NORMALISED: tl.constexpr, TAKEN: tl.co
     tl.store(weights + row * TAKEN + slot, best, mask=slot < TAKEN)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["pairs", "groups_count"])
 def _group_pairs(ids, order, groups, pairs, experts, groups_count, COMPACT: tl.constexpr, PAIRS: tl.constexpr,
                  FEW: tl.constexpr, BLOCK: tl.constexpr, FAR: tl.constexpr):  # fmt: skip
     expert = tl.program_id(0)
@@ -183,7 +183,7 @@ def grouped_product(
     pairs, depth = len(grouping.order), x.shape[1]
     outputs = len(weight) // grouping.experts // (2 if gated else 1)
     out = torch.empty(pairs, outputs, dtype=x.dtype, device=x.device)
-    rows = MANY_ROWS if pairs > AVERAGE * grouping.experts else FEW_ROWS
+    rows = MANY_ROWS if pairs >= AVERAGE * grouping.experts else FEW_ROWS
     across = GATED_OUTPUTS if gated else OUTPUTS
     # Tiles of one expert follow each other: its rows stay in the L2 cache.
     _grouped_product[(triton.cdiv(outputs, across), len(grouping.groups))](
