@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from builders.export_token2wav import FLOW_FILE, VOCODER_FILE
+from builders.tensorrt.capacity_experts import expert_lines
 from builders.voices import read_voices
 from runtime.checkpoint.fields import Fields
 from runtime.checkpoint.files import exists, naming, one_line, shown
@@ -71,7 +72,7 @@ def open_inputs(model: Path, cosyvoice: Path, voices: Path | None) -> Inputs:
         _open_nets(sound)
     read_voices(cosyvoice, voices, sound.flow.speaker_dim)
     _check_pair(config, sound)
-    return Inputs(config, sound, question, tuple(_notes(model)))
+    return Inputs(config, sound, question, (*_notes(model), *expert_lines(config)))
 
 
 def open_built(folder: Path) -> None:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from runtime.checkpoint.experts import ExpertSizes
 from runtime.checkpoint.features import LARGEST_SIZE, FeatureConfig, check_sizes, features_of, read_features
 from runtime.checkpoint.fields import Fields
 from runtime.checkpoint.files import shown
@@ -30,7 +31,7 @@ CONFIG_FILE, GENERATION_FILE = "config.json", "generation_config.json"
 class DecoderConfig:
     """A Qwen3 decoder stack (backbone or speech head).
 
-    ``output_size`` is the width of the logits: the vocabulary or the codebook.
+    ``output_size`` is the width of the logits: the vocabulary or the codebook. ``experts``: of a mixture of experts.
     """
 
     hidden_size: int
@@ -43,6 +44,7 @@ class DecoderConfig:
     rms_norm_eps: float
     max_positions: int
     output_size: int
+    experts: ExpertSizes | None = None
 
     def __post_init__(self) -> None:
         sizes = ("hidden_size", "num_heads", "num_kv_heads", "head_dim", "intermediate_size", "output_size")
@@ -54,6 +56,10 @@ class DecoderConfig:
             raise ValueError(f"num_heads: {self.num_heads} is not a multiple of num_kv_heads {self.num_kv_heads}")
         if self.head_dim % 2:
             raise ValueError(f"head_dim: {self.head_dim} is odd, rotary positions need pairs")
+
+    def experts_of(self, layer: int) -> ExpertSizes | None:
+        """The experts of a layer, counted from 0; None where it has one MLP."""
+        return self.experts if self.experts is not None and self.experts.in_layer(layer) else None
 
     @classmethod
     def read(cls, fields: Fields, output_size: int) -> DecoderConfig:
@@ -69,6 +75,7 @@ class DecoderConfig:
             rms_norm_eps=fields.get("rms_norm_eps", float),
             max_positions=fields.get("max_position_embeddings", int),
             output_size=output_size,
+            experts=ExpertSizes.read(fields),
         )
 
 
