@@ -22,12 +22,13 @@ from runtime.checkpoint.weights import check_weights
 from runtime.engines.options import CPU, CUDA
 from runtime.errors import BuildError
 from runtime.families.fun_audio_chat.config import CONFIG_FILE, GENERATION_FILE, ModelConfig
-from runtime.families.fun_audio_chat.prompt import PromptBuilder, single_turn
+from runtime.families.fun_audio_chat.prompt import SYSTEM_PROMPTS, PromptBuilder, render
 from runtime.families.fun_audio_chat.tensors import all_shapes
 from runtime.frontend.mel import SPEECH_TOKEN_HZ, log_mel, placeholders
 from runtime.frontend.tokenizer import ChatTokenizer
 from runtime.opening import open_encoder, open_flow, open_vocoder
 from runtime.options import Options
+from runtime.requests.messages import single_turn
 from runtime.token2wav.config import YAML_FILE, Token2WavConfig
 from runtime.token2wav.flow.net import Flow
 from runtime.token2wav.flow.stage import read_voice_vectors
@@ -102,9 +103,9 @@ def _open_text(config: ModelConfig) -> int:
     _check_tokens(config, vocabulary)
     samples = PROBE_S * config.features.sample_rate
     with naming(TEMPLATE, WHOLE):
-        messages = single_turn("s2s", None, PROBE_TEXT, 1)
+        messages = single_turn(SYSTEM_PROMPTS["s2s"], PROBE_TEXT, 1)
         texts = tokenizer.stand_ins()
-        rendered = tokenizer.render([message.render(texts) for message in messages])
+        rendered = tokenizer.render([render(message, texts) for message in messages])
         ids = PromptBuilder(config, tokenizer).build(messages, [samples])
     unknown = next((word for word in CONTROL.findall(rendered) if word not in vocabulary), None)
     if unknown is not None:

@@ -1,7 +1,7 @@
 """What the service tells its operator: which numbers there are, and what happened since they were last sent.
 
 Recording is an append in this process. Sending crosses into Triton's process and takes about as long as
-a response, so it is done for everything together, a few times a second, by whoever calls ``take``.
+a response, so it is done for everything together, a few times a second, by the caller of ``take``.
 Knows names and buckets; knows nothing of Triton.
 """
 
@@ -99,6 +99,8 @@ class Metrics:
         self._counts: defaultdict[Key, float] = defaultdict(float)
         self._observed: deque[tuple[str, float]] = deque()
         self._rejected: deque[str] = deque()  # reasons; an append is safe in every thread, a count is not
+        self.frames = 0  # batches of them
+        self.frame_seconds = 0.0  # spent on them in the asyncio thread: decoding text, building and sending responses
 
     def accepted(self, mode: str) -> None:
         """A request passed all checks."""

@@ -12,8 +12,9 @@ import numpy as np
 from builders.parity.questions import messages_of
 from runtime.families.fun_audio_chat.answer import Answer
 from runtime.families.fun_audio_chat.config import ModelConfig
-from runtime.families.fun_audio_chat.prompt import Message, shared_length
+from runtime.families.fun_audio_chat.prompt import shared_length
 from runtime.params import AnswerParams, SamplingParams
+from runtime.requests.messages import Message
 from runtime.scheduling.stream import Prompt, Stream
 
 FOLDER = Path(__file__).parent / "fun_audio_chat"

@@ -30,10 +30,11 @@ from builders.tiny_text import CHAT_TEMPLATE as TEMPLATE
 from runtime.checkpoint.weights import load_weights
 from runtime.errors import BuildError
 from runtime.families.fun_audio_chat.config import ModelConfig
-from runtime.families.fun_audio_chat.prompt import PromptBuilder, single_turn
+from runtime.families.fun_audio_chat.prompt import SYSTEM_PROMPTS, PromptBuilder
 from runtime.families.fun_audio_chat.tensors import all_shapes
 from runtime.frontend.tokenizer import ChatTokenizer
 from runtime.manifest import Manifest, verify
+from runtime.requests.messages import single_turn
 
 CHAT_FILES = ("config.json", "generation_config.json", "preprocessor_config.json", damage.INDEX)
 ORIGINAL = "give the checkpoint in bfloat16"
@@ -427,7 +428,7 @@ LIST = [{"name": "default", "template": TEMPLATE}, {"name": "tool_use", "templat
     ],
 )
 def test_tokenizers_of_any_version_give_the_same_ids(chat, made, config):
-    messages = single_turn("s2s", None, "<think> 你好", 1)
+    messages = single_turn(SYSTEM_PROMPTS["s2s"], "<think> 你好", 1)
     expected = PromptBuilder(ModelConfig.read(chat), ChatTokenizer(chat)).build(messages, [16000])
     if config is None:
         (chat / "tokenizer_config.json").unlink()
