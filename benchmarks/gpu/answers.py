@@ -110,7 +110,7 @@ class Answers:
     def _heard(self, batch: dict[int, Cut], seconds: Sequence[float]) -> None:
         now = time.perf_counter()
         for key, length in zip(batch, seconds, strict=True):
-            self.listeners[key].play(now, length)
+            self.listeners[key].hear(now, length)
 
 
 @dataclass(slots=True)

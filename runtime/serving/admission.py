@@ -14,10 +14,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from client.protocol.requests import Priority
+from client.protocol.wire import KEY_HEADER
 from runtime.errors import Overloaded
 from runtime.scheduling.pace import Amounts, Pace
 from runtime.scheduling.waiting import WaitingQueue
-from client.protocol.wire import KEY_HEADER
 from runtime.serving.keys import NO_KEY
 
 UNKNOWN_RETRY_S = 2.0  # hint while nothing is known about the wait: about a short answer

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from runtime.errors import Draining, ServeError
+from runtime.families.base import Family
 from runtime.logs import log_fault
 from runtime.options import Options
 from runtime.params import DEFAULT_MAX_TOKENS
@@ -17,7 +18,6 @@ from runtime.requests.limits import RequestLimits
 from runtime.requests.parse import Arrays, Parameters, parse_parameters
 from runtime.run_folder import ModelRunFolder
 from runtime.scheduling.scheduler import Scheduler
-from runtime.scheduling.stream import FRAME_S
 from runtime.serving.admission import Admission, Bounds, Ticket
 from runtime.serving.keys import key_name
 from runtime.serving.metrics import Metrics
@@ -49,7 +49,7 @@ class Door:
     Args:
         options: of the rendered folder.
         limits: of one request, and of the requests of one API key.
-        rate: of the model's sound; the default of ``sample_rate``.
+        family: says how many positions a second of sound takes, and the default of ``sample_rate``.
         scheduler: asked for what is free and for what can never fit.
         hand_over: takes a request that was let in; called in Triton's thread.
         sent_away: see ``Admission``.
@@ -59,14 +59,14 @@ class Door:
         self,
         options: Options,
         limits: RequestLimits,
-        rate: int,
+        family: Family,
         scheduler: Scheduler,
         run_folder: ModelRunFolder,
         metrics: Metrics,
         hand_over: Callable[[Request], None],
         sent_away: Callable[[Ticket], None],
     ) -> None:
-        self._limits, self._rate, self._scheduler = limits, rate, scheduler
+        self._limits, self._family, self._scheduler = limits, family, scheduler
         self._run_folder, self._metrics, self._hand_over = run_folder, metrics, hand_over
         self.unsent = UnsentResponses()
         self._closed: ServeError | None = None
@@ -82,7 +82,7 @@ class Door:
                 raise Draining("server", "is stopping", "send the request to another server or retry in a minute")
             self.check_open()
             given = raw.parameters()
-            parameters = parse_parameters(given, self._rate, self._limits)
+            parameters = parse_parameters(given, self._family.features.sample_rate, self._limits)
             ticket = self._enter(parameters, raw, key_name(given))
             system = parameters.system or ""
             arrays, outputs = raw.read(lambda arrays: self._limits.check(arrays, parameters.sample_rate, system))
@@ -106,7 +106,7 @@ class Door:
             raise self._closed
 
     def _enter(self, parameters: Parameters, raw: RawRequest, key: str) -> Ticket:
-        prompt = int(raw.samples() / parameters.sample_rate / FRAME_S)  # positions, at least
+        prompt = int(raw.samples() / parameters.sample_rate * self._family.position_hz)  # positions, at least
         speaks, most = parameters.answer.speaks, parameters.answer.max_tokens
         if "max_tokens" in parameters.given:
             self._scheduler.check_size(prompt, most, speaks)

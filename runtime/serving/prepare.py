@@ -12,17 +12,14 @@ from typing import TypeVar
 import numpy as np
 
 from runtime.errors import NotFound
-from runtime.families.fun_audio_chat.answer import Answer
-from runtime.families.fun_audio_chat.config import ModelConfig
-from runtime.families.fun_audio_chat.prompt import SYSTEM_PROMPTS, PromptBuilder, shared_length
+from runtime.families.base import Family
 from runtime.frontend.audio import split_clips, to_model_rate
-from runtime.frontend.tokenizer import ChatTokenizer
 from runtime.options import Options
 from runtime.requests.limits import RequestLimits
 from runtime.requests.messages import Message
 from runtime.requests.parse import answer_params, read_messages
 from runtime.scheduling.scheduler import Scheduler
-from runtime.scheduling.stream import Prompt, Stream
+from runtime.scheduling.stream import Stream
 from runtime.serving.encode_queue import EncodeQueue
 from runtime.serving.request import Request
 from runtime.serving.stages import Stages
@@ -52,17 +49,15 @@ class Preparation:
         self,
         options: Options,
         limits: RequestLimits,
-        config: ModelConfig,
-        tokenizer: ChatTokenizer,
+        family: Family,
         scheduler: Scheduler,
         stages: Stages,
         sound: Sizes,
     ) -> None:
-        self._config, self._scheduler, self._voices = config, scheduler, sound.voices
+        self._family, self._scheduler, self._voices = family, scheduler, sound.voices
         self._limits = limits
-        self._prompts = PromptBuilder(config, tokenizer)
         serving = options.serving
-        self.encoder = EncodeQueue(stages, int(serving.encode_s * config.features.sample_rate), serving.gather_s)
+        self.encoder = EncodeQueue(stages, int(serving.encode_s * family.features.sample_rate), serving.gather_s)
         # Under full attention a frame depends on its whole call, so there chunks are never joined.
         block = 0 if options.token2wav.full_attention else sound.block_tokens
         self._hops = HopPolicy(options.token2wav.hops, sound.lookahead, block)
@@ -88,10 +83,12 @@ class Preparation:
         audio, lengths = request.arrays.get("audio"), request.arrays.get("audio_lengths")
         slow = audio is not None and audio.size > QUICK_CHECK
         clips = await self._in_pool(slow, lambda: split_clips(audio, lengths))
-        return clips, read_messages(request.arrays, request.parameters, len(clips), SYSTEM_PROMPTS, self._limits)
+        return clips, read_messages(
+            request.arrays, request.parameters, len(clips), self._family.system_prompts, self._limits
+        )
 
     async def _resample(self, clips: list[np.ndarray], rate: int) -> list[np.ndarray]:
-        features, longest_s = self._config.features, self._limits.clip_s
+        features, longest_s = self._family.features, self._limits.clip_s
         slow = rate != features.sample_rate and sum(map(len, clips)) > QUICK_RESAMPLE
         return await self._in_pool(slow, lambda: to_model_rate(clips, rate, features, longest_s))
 
@@ -102,14 +99,10 @@ class Preparation:
         return await asyncio.get_running_loop().run_in_executor(self._workers, work)
 
     def _stream(self, request: Request, messages: Sequence[Message], samples: Sequence[int]) -> Stream:
-        config = self._config
-        ids = self._prompts.build(messages, samples)
-        positions = np.flatnonzero(ids == config.text_ids.audio)
-        rows = np.zeros((len(positions), config.backbone.hidden_size), np.float32)
-        shared = shared_length(messages, ids, config.text_ids.stop)
-        params = answer_params(request.parameters, request.arrays.get("warmup_tokens"), self._scheduler.room(len(ids)))
-        answer = Answer(config.text_ids, config.speech_ids, params)
-        return Stream(next(self._keys), Prompt(ids, rows, positions, shared), answer)
+        prompt = self._family.prompt(messages, samples)
+        room = self._scheduler.room(len(prompt))
+        params = answer_params(request.parameters, request.arrays.get("warmup_tokens"), room)
+        return Stream(next(self._keys), prompt, self._family.answer(params))
 
     def _voice(self, name: str | None) -> str:
         if name is None:

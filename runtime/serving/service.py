@@ -13,10 +13,8 @@ from collections.abc import Callable
 
 from client.protocol.requests import Priority
 from runtime.errors import ServeError
-from runtime.families.fun_audio_chat.config import ModelConfig
+from runtime.families.base import Family
 from runtime.frames.loop import FrameLoop, StreamFrame
-from runtime.frontend.mel import position_hz
-from runtime.frontend.tokenizer import ChatTokenizer
 from runtime.heap import HeapTrim
 from runtime.logs import log_fault
 from runtime.options import Options
@@ -45,7 +43,7 @@ class ChatService:
 
     Args:
         options: of the rendered folder.
-        config: sizes and ids of the checkpoint.
+        family: of the checkpoint.
         loop: the frame loop; this service's thread owns it after ``start``.
         stages: encoder and token2wav.
         sound: rates and voices of token2wav.
@@ -55,24 +53,22 @@ class ChatService:
     def __init__(
         self,
         options: Options,
-        config: ModelConfig,
+        family: Family,
         loop: FrameLoop,
         stages: Stages,
         sound: Sizes,
         die: Callable[[], None] = lambda: os._exit(1),
     ) -> None:
-        serving, features = options.serving, config.features
-        self._config, self._poll_s = config, serving.cancel_poll_s
+        serving, features = options.serving, family.features
+        self.family, self._poll_s = family, serving.cancel_poll_s
         self._sample_rate, self._scheduler = sound.sample_rate, loop.scheduler
-        self._tokenizer = ChatTokenizer(config.directory)
         self._run_folder = ModelRunFolder(options.path(RUN_FOLDER))
         self._liveness = Liveness(serving.heartbeat_s)
         self.metrics = Metrics()
         self.thread = AsyncioThread("service", lambda error: self.shutdown.thread_lost(error))
-        positions_hz = position_hz(config.speech_ids.group_size)
-        limits = options.limits.for_model(options.engine.max_positions, positions_hz, float(features.seconds))
-        folder, rate = self._run_folder, features.sample_rate
-        self.door = Door(options, limits, rate, self._scheduler, folder, self.metrics, self.hand_over, self.send_away)
+        positions, seconds = options.engine.max_positions, float(features.seconds)
+        limits, folder = options.limits.for_model(positions, family.position_hz, seconds), self._run_folder
+        self.door = Door(options, limits, family, self._scheduler, folder, self.metrics, self.hand_over, self.send_away)
         self._admission = self.door.admission
         self.requests: dict[Ticket, Request] = {}  # from the hand-over until nothing of it is held
         self._events: dict[Stream, asyncio.Queue[Event]] = {}
@@ -83,7 +79,7 @@ class ChatService:
             loop, self.deliver, lost, beat, serving.heartbeat_s, self.metrics.step, self._liveness.alive
         )
         guarded = GuardedStages(stages, patience_s, self.shutdown.stage_lost)
-        self.preparation = Preparation(options, limits, config, self._tokenizer, self._scheduler, guarded, sound)
+        self.preparation = Preparation(options, limits, family, self._scheduler, guarded, sound)
         self.sounds = SoundQueue(guarded, options.token2wav, self.metrics)
         self._sound_ids = stream_ids()
         self._observe: Callable[[], None] = lambda: None
@@ -112,6 +108,7 @@ class ChatService:
     def gauges(self) -> dict[str, float]:
         """Numbers that show what is held now."""
         free, used = self._scheduler.free_blocks, self._scheduler.used_blocks
+        names = [cache.name for cache in self.family.caches]
         waiting = {f"queue_length_{p.name.lower()}": self._admission.waiting(p) for p in Priority}
         return {
             "live_requests": self.live,
@@ -119,10 +116,8 @@ class ChatService:
             "live_streams": self._scheduler.live,
             "queue_length": sum(waiting.values()),
             **waiting,
-            "kv_free_backbone": free[0],
-            "kv_free_speech": free[1],
-            "kv_used_backbone": used[0],
-            "kv_used_speech": used[1],
+            **{f"kv_free_{name}": blocks for name, blocks in zip(names, free, strict=True)},
+            **{f"kv_used_{name}": blocks for name, blocks in zip(names, used, strict=True)},
             "prefix_hits": self._scheduler.prefix_hits,
             "frames": self.metrics.frames,
             "frame_seconds": self.metrics.frame_seconds,
@@ -160,9 +155,9 @@ class ChatService:
 
     def _begin(self, request: Request, prepared: Prepared) -> Response:
         """Hands the stream to the frame loop."""
-        stream, ids = prepared.stream, self._config.speech_ids
+        stream = prepared.stream
         self.metrics.accepted(stream.params.mode)
-        response = Response(request, stream, self._tokenizer.stream(), self.sounds, self.metrics)
+        response = Response(request, stream, self.family.tokenizer.stream(), self.sounds, self.metrics)
         if stream.params.speaks and "audio" in request.outputs:
             put = response.events.put_nowait
             response.sound = Sound(self._sound_ids, prepared.voice, prepared.hops, self._sample_rate, put, put)

@@ -12,6 +12,7 @@ import numpy as np
 
 from client.protocol.tensors import FUN_AUDIO_CHAT
 from runtime.requests.parse import Arrays
+from runtime.serving.metrics import metric_families
 from runtime.tritonserver.backend import fail, inputs, respond
 from runtime.tritonserver.metrics import MetricBoard
 from runtime.tritonserver.stage_calls import BlsStages
@@ -76,7 +77,8 @@ class ChatModel:
     def __init__(self, pb_utils: Any, folder: Path) -> None:
         self._pb = pb_utils
         self.service = start_service(folder, BlsStages(pb_utils))
-        board, service = MetricBoard(pb_utils), self.service
+        service = self.service
+        board = MetricBoard(pb_utils, metric_families(service.family.caches))
         service.observe(lambda: board.show(service.gauges(), service.metrics.take()))
 
     def accept(self, request: Any) -> None:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 from runtime.logs import log_fault
-from runtime.serving.metrics import FAMILIES, GAUGE, HISTOGRAM, Changes, Family
+from runtime.serving.metrics import GAUGE, HISTOGRAM, Changes, MetricFamily
 
 PREFIX = "fun_audio_chat_"
 NO_CHANGES = Changes({}, [])
@@ -41,7 +41,7 @@ class MetricBoard:
         pb_utils: of Triton's Python backend; one without histograms gets none of them.
     """
 
-    def __init__(self, pb_utils: Any, families: Sequence[Family] = FAMILIES) -> None:
+    def __init__(self, pb_utils: Any, families: Sequence[MetricFamily]) -> None:
         kinds = pb_utils.MetricFamily
         self._families, self._metrics = [], {}
         self._losses = Losses()
@@ -68,7 +68,7 @@ class MetricBoard:
                 self._metrics[name, ""].observe(value)
 
 
-def _metric(made: Any, family: Family, value: str) -> Any:
+def _metric(made: Any, family: MetricFamily, value: str) -> Any:
     labels = {family.label: value} if family.label else {}
     if family.kind == HISTOGRAM:
         return made.Metric(labels=labels, buckets=list(family.buckets))
@@ -92,8 +92,8 @@ class StageGauges:
 
     def __init__(self, pb_utils: Any, name: str, stage: Stage) -> None:
         self._name, self._stage = name, stage
-        streams = Family(f"{name}_streams", GAUGE, f"streams with state in {name}")
-        held = Family(f"{name}_state_bytes", GAUGE, f"bytes of state in {name}")
+        streams = MetricFamily(f"{name}_streams", GAUGE, f"streams with state in {name}")
+        held = MetricFamily(f"{name}_state_bytes", GAUGE, f"bytes of state in {name}")
         self._board = MetricBoard(pb_utils, (streams, held))
 
     def update(self) -> None:

@@ -10,7 +10,7 @@ import pytest
 from awaiting import until
 from faulty import faulty_copy
 from harness import KEY_STREAMS, collect, gauges, rejects, settled, unchecked
-from runtime.wire import KEY_HEADER
+from client.protocol.wire import KEY_HEADER
 
 from client import NO_RETRY, ChatClient, ServerError
 from client.protocol.requests import HIGHEST_RATE

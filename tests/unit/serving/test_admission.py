@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from runtime.wire import KEY_HEADER
+from client.protocol.wire import KEY_HEADER
 
 from client.protocol.errors import RETRY_HINT
 from client.protocol.requests import Priority
@@ -63,7 +63,7 @@ def refused(loop, bound, *arguments, **options):
     with pytest.raises(Overloaded) as caught:
         loop.enter(*arguments, **options)
     error = caught.value
-    assert error.code == "UNAVAILABLE" and error.field == bound and bound in OVERLOADS
+    assert error.code == "UNAVAILABLE" and error.field == bound and bound in {*OVERLOADS, *RESOURCES}
     hint = float(RETRY_HINT.search(str(error))["seconds"])
     assert hint == pytest.approx(error.retry_after_s, abs=0.051)
     return error
