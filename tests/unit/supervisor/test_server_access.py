@@ -12,7 +12,7 @@ import pytest
 from runtime.supervisor.__main__ import config_of, parser
 from runtime.supervisor.access import Access, exposure, is_loopback, read_secret
 from runtime.supervisor.errors import BadAccess
-from runtime.supervisor.hide import hide_arguments
+from runtime.supervisor.hide_keys import hide_arguments
 from runtime.wire import ADMIN_HEADER, KEY_HEADER
 
 TOKEN = "0123456789abcdef"
