@@ -1,4 +1,4 @@
-"""The public model's life: requests in, the frame loop thread, sound, cancellation, faults.
+"""The public model: requests in, the frame loop thread, sound, cancellation, faults.
 
 Two threads: the frame loop's, and an asyncio thread that does everything else. There each request is one task,
 ``ChatService.serve``, from the moment that the door, in Triton's thread, hands it over.
