@@ -10,6 +10,9 @@ PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"
     (ROOT / "docs").glob("*.md")
 )
 LINK = re.compile(r"\]\(([^)\s]+)\)")
+TARGET = re.compile(r"(?:^|`)make ([a-z0-9-]+)", re.M)
+MODULE = re.compile(r"python3? -m ([a-z_]\S*?)(?=[\s`])")
+INSTALLED = "fun_audio_chat_client"
 WIDTH, README_LINES = 120, 165
 RIDDLES = re.compile(r"\b(no|some|any|every)body\b|\bwhoever\b", re.I)
 
@@ -38,6 +41,16 @@ def test_lines_fit_and_words_are_plain(page):
     wide = [line for line in text.splitlines() if len(line) > WIDTH]
     # The table of `make faults` is written by a program.
     assert not wide or (page.name == "failures.md" and all(line.startswith("|") for line in wide)), wide
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "CHANGELOG.md"], ids=lambda page: page.name)
+def test_commands_exist(page):
+    text = page.read_text("utf-8")
+    rules = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text("utf-8"), re.M))
+    assert set(TARGET.findall(text)) <= rules
+    for module in set(MODULE.findall(text)) - {INSTALLED}:
+        place = ROOT / module.replace(".", "/")
+        assert place.with_suffix(".py").is_file() or (place / "__main__.py").is_file(), module
 
 
 def test_the_readme_is_short():
