@@ -1,5 +1,6 @@
 """A backbone with experts against the authors' runs: every id alone and together, hidden states, router scores."""
 
+import json
 from dataclasses import replace
 
 import moe_data as data
@@ -9,6 +10,7 @@ import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from builders.tiny_chat import TINY_EXPERTS, write_tiny_chat
 from kernels import experts
 from kernels.linear import Dense, product
 from runtime.checkpoint.weights import load_weights
@@ -18,6 +20,7 @@ from runtime.engines.packer import Packer, Row
 from runtime.engines.sizes import engine_shape
 from runtime.engines.torch_engine import TorchEngine
 from runtime.families.fun_audio_chat.build import recorded_loop, torch_loop
+from runtime.families.fun_audio_chat.config import ModelConfig
 from runtime.families.fun_audio_chat.projections import Projections
 from runtime.families.fun_audio_chat.tensors import BACKBONE, backbone_shapes, speech_shapes
 
@@ -123,3 +126,28 @@ def test_products_of_any_number_of_rows_of_one_expert():
     rows = torch.randn(ROWS, 256, generator=torch.Generator().manual_seed(1))
     part = layer.gate_up.weight[192:384]
     assert torch.equal(product(rows[7:8], part), product(rows, part)[7:8])
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory):
+    """Layers with one MLP between those with experts, and weights that are not made to sum to one."""
+    folder = tmp_path_factory.mktemp("mixed")
+    write_tiny_chat(folder, sizes=TINY_EXPERTS)
+    return ModelConfig.read(folder)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_mixture_with_dense_layers_is_that_of_transformers(mixed, seed):
+    transformers = pytest.importorskip("transformers")
+    text = json.loads((mixed.directory / "config.json").read_text())["text_config"]
+    model = transformers.Qwen3MoeModel(transformers.Qwen3MoeConfig(**text)).eval()
+    weights = load_weights(mixed.directory, backbone_shapes(mixed), torch.float32)
+    model.load_state_dict({name.removeprefix(BACKBONE): w for name, w in weights.items() if name.startswith(BACKBONE)})
+    rows = torch.randn(40, mixed.backbone.hidden_size, generator=torch.Generator().manual_seed(seed))
+    shape = engine_shape(mixed.backbone, OPTIONS, 1)
+    engine, cache = TorchEngine(mixed.backbone, shape, weights, BACKBONE, []), KvCache(shape)
+    cache.allocate(0, len(rows))
+    bindings = Packer(shape, cache, engine.pool_address()).pack([Row(0, 0, len(rows), len(rows), True)])
+    with torch.inference_mode():
+        expected = model(inputs_embeds=rows[None]).last_hidden_state[0]
+    torch.testing.assert_close(engine.run(rows, bindings).hidden_states, expected, atol=1e-4, rtol=1e-4)
