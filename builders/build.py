@@ -32,6 +32,10 @@ from runtime.manifest import FileFacts, Manifest, installed
 from runtime.options import OPTIONS_FILE, Options
 from runtime.token2wav.options import TOKEN2WAV_FOLDER
 
+TOKEN2WAV_SOURCES = [
+    "builders/export_token2wav.py", "builders/noise_recipe.py", "builders/onnx_export.py", "builders/sound_sizes.py",
+    "builders/voices.py", "kernels/flow.py", "runtime/token2wav",
+]  # fmt: skip
 VERSIONED = ("torch", "onnx", "onnxscript", "onnxruntime", "transformers", "numpy")
 TINY_CHAT, TINY_COSYVOICE = "tiny/fun_audio_chat", "tiny/cosyvoice3"
 COSYVOICE_FILES = ("cosyvoice3.yaml", "flow.pt", "hift.pt", "spk2info.pt")
@@ -134,7 +138,7 @@ def _export_graphs(request: BuildRequest, builder: Builder, config: ModelConfig,
     builder.step(
         "token2wav",
         [p for p in sorted(cosyvoice.iterdir()) if p.name in COSYVOICE_FILES],
-        ["builders/export_token2wav.py", "builders/onnx_export.py", "runtime/token2wav"],
+        TOKEN2WAV_SOURCES,
         voices,
         lambda: export_token2wav(cosyvoice, out / TOKEN2WAV_FOLDER, request.voices, builder.say),
     )
@@ -185,6 +189,9 @@ def _render(builder: Builder, model: Path, options: Options, placement: Placemen
         [
             "model_repository",
             "runtime/options.py",
+            "runtime/engines/options.py",
+            "runtime/frontend/options.py",
+            "runtime/token2wav/options.py",
             "runtime/requests/limits.py",
             "builders/render.py",
         ],

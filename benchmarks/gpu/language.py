@@ -17,10 +17,9 @@ from runtime.engines.kv_cache import KvCache
 from runtime.engines.options import EngineOptions
 from runtime.families.fun_audio_chat.answer import Answer
 from runtime.families.fun_audio_chat.build import steps_loop
-from runtime.families.fun_audio_chat.recorded import RecordedModel
+from runtime.families.fun_audio_chat.recorded import RecordedFrames, RecordedModel
 from runtime.families.fun_audio_chat.stacks import build_steps, matrix_for
 from runtime.families.fun_audio_chat.tensors import all_shapes
-from runtime.frames.batches import RecordedFrames
 from runtime.frames.loop import FrameLoop
 from runtime.graphs.executor import Executor
 from runtime.params import AnswerParams, SamplingParams

@@ -11,7 +11,7 @@ from benchmarks.gpu.language import LanguageBench
 from benchmarks.gpu.measure import NAIVE_RUNS, RUNS_TOGETHER, WARM_UPS, Clock, Measured
 from benchmarks.gpu.naive import NaiveFrames
 from runtime.families.fun_audio_chat.build import steps_loop
-from runtime.frames.batches import RecordedFrames
+from runtime.families.fun_audio_chat.recorded import RecordedFrames
 from runtime.frames.loop import FrameLoop
 from runtime.graphs.executor import Executor
 

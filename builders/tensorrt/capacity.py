@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from builders.tensorrt.convert_plan import CheckpointPlan, backbone_plan, speech_plan
 from builders.tensorrt.precision import Precision
 from builders.tensorrt.profiles import Profile
+from runtime.checkpoint.decoder import DecoderConfig
 from runtime.errors import BuildError
-from runtime.families.fun_audio_chat.config import DecoderConfig, ModelConfig
+from runtime.families.fun_audio_chat.config import ModelConfig
 from runtime.families.fun_audio_chat.tensors import all_shapes
 
 GIB = 1 << 30

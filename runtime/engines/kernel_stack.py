@@ -16,9 +16,9 @@ from kernels.fused import FUSED_ROWS
 from kernels.linear import Dense, Matrix
 from kernels.ops import Ops
 from kernels.paged_rows import Pool
+from runtime.checkpoint.decoder import DecoderConfig
 from runtime.engines.base import EngineShape
 from runtime.engines.torch_engine import fuse_layer
-from runtime.families.fun_audio_chat.config import DecoderConfig
 from runtime.graphs.device import give_back
 
 MakeMatrix = Callable[[torch.Tensor], Matrix]

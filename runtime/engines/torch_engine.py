@@ -16,10 +16,10 @@ import torch.nn.functional as F
 from kernels import experts
 from kernels.experts import Experts, run_experts
 from kernels.linear import Dense, filled
+from runtime.checkpoint.decoder import DecoderConfig
 from runtime.checkpoint.experts import ExpertSizes
 from runtime.engines.base import EngineOutputs, EngineShape
 from runtime.engines.torch_attention import attend, plan_last_rows, plan_pages, write_kv
-from runtime.families.fun_audio_chat.config import DecoderConfig
 
 
 @dataclass(frozen=True, slots=True)

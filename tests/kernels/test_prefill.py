@@ -14,9 +14,10 @@ from kernels.gpu import chunk_attention
 from kernels.ops import kernel_ops, twin_ops
 from kernels.paged_rows import TILE_ROWS
 from runtime.engines.options import EngineOptions
+from runtime.families.fun_audio_chat import prefill
 from runtime.families.fun_audio_chat.build import recorded_loop
-from runtime.frames import rows as recorded_prefill
-from runtime.frames.rows import CHUNKS, PlacedRows, Places, RecordedPrefill, prompt_buckets, tiles_for
+from runtime.families.fun_audio_chat.prefill import RecordedPrefill, prompt_buckets
+from runtime.frames.rows import CHUNKS, PlacedRows, Places, tiles_for
 from runtime.graphs.executor import EagerExecutor
 
 UNTOUCHED = 7.0  # in every cache before a prompt comes
@@ -162,7 +163,7 @@ def test_tiles_without_rows_change_nothing(device):
 
 def test_through_the_kernels(monkeypatch, device):
     """A chunk with padding rows behind it."""
-    monkeypatch.setattr(recorded_prefill, "BUCKETS", (16,))
+    monkeypatch.setattr(prefill, "BUCKETS", (16,))
     found = []
     for ops in (twin_ops(), kernel_ops()):
         pools, loop = after_prompts([golden_stream("s2s_chirp_0p5s")], 11, ops, device)

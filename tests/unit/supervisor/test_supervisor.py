@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from runtime.run_folder import RunFolder
-from runtime.supervisor import life as life_module
+from runtime.supervisor import server_run
 from runtime.supervisor import supervisor as supervisor_module
 from runtime.supervisor.bundle import TritonInstall
 from runtime.supervisor.config import Patience, ServerConfig
@@ -140,10 +140,10 @@ def test_a_group_that_cannot_be_guarded_is_not_left_behind(tmp_path, monkeypatch
     run, started = RunFolder(tmp_path), []
     run.acquire()
     guard = iter([failing(errno.EAGAIN)])
-    monkeypatch.setattr(life_module, "command", lambda *_: ["sleep", "60"])
-    monkeypatch.setattr(life_module, "environment", lambda *_: {})
-    monkeypatch.setattr(life_module, "start_group", lambda *given: started.append(start_group(*given)) or started[0])
-    monkeypatch.setattr(life_module, "guard_group", lambda _: next(guard)())
+    monkeypatch.setattr(server_run, "command", lambda *_: ["sleep", "60"])
+    monkeypatch.setattr(server_run, "environment", lambda *_: {})
+    monkeypatch.setattr(server_run, "start_group", lambda *given: started.append(start_group(*given)) or started[0])
+    monkeypatch.setattr(server_run, "guard_group", lambda _: next(guard)())
     try:
         with pytest.raises(BlockingIOError, match=os.strerror(errno.EAGAIN)):
             ServerRun(ServerConfig(tmp_path), INSTALL, run, None, Flag())
