@@ -18,11 +18,11 @@ from benchmarks.gpu.sizes import BenchSizes
 from builders.sound_sizes import sizes_of
 from runtime.contracts import ChunkFlag
 from runtime.errors import EngineFault
+from runtime.families.fun_audio_chat.device_encoder import encoder_rule
 from runtime.families.fun_audio_chat.encoder import AudioEncoder
 from runtime.graphs.device import ops_for
 from runtime.graphs.executor import Executor, executor_for
 from runtime.graphs.recorded import DeviceGraph
-from runtime.graphs.recorded_sizes import encoder_rule, vocoder_calls
 from runtime.token2wav.config import Token2WavConfig
 from runtime.token2wav.device_build import assemble_flow, vocoder_graph
 from runtime.token2wav.flow.cache import block_bytes, stream_bytes
@@ -30,6 +30,7 @@ from runtime.token2wav.flow.net import Flow
 from runtime.token2wav.layout import Sizes
 from runtime.token2wav.shapes import vocoder_profile
 from runtime.token2wav.vocoder.net import Vocoder
+from runtime.token2wav.vocoder.recorded_sizes import vocoder_calls
 from runtime.token2wav.vocoder.stage import VocoderStage
 
 VOICE = "voice"

@@ -38,6 +38,7 @@ COMPILER = (
     "builders/tensorrt/compile.py",
     "builders/tensorrt/fac_engine.py",
     "runtime/engines/sizes.py",
+    "runtime/engines/trtllm/profiles.py",
     "runtime/families/fun_audio_chat/profiles.py",
     "runtime/engines/trtllm/spec.py",
 )

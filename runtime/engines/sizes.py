@@ -5,7 +5,6 @@ from __future__ import annotations
 from runtime.checkpoint.decoder import DecoderConfig
 from runtime.engines.base import EngineShape
 from runtime.engines.options import EngineOptions
-from runtime.engines.trtllm.spec import EngineProfile
 from runtime.errors import BuildError
 
 
@@ -33,22 +32,3 @@ def engine_shape(decoder: DecoderConfig, options: EngineOptions, positions_per_t
         tokens_per_block=options.tokens_per_block,
         num_blocks=-(-options.kv_positions * positions_per_token // options.tokens_per_block),
     )
-
-
-def engine_profile(
-    decoder: DecoderConfig, options: EngineOptions, positions: int, hidden_states: bool
-) -> EngineProfile:
-    """What an engine is compiled for, with or without the hidden states of all rows. Raises BuildError."""
-    shape = engine_shape(decoder, options, positions)
-    try:
-        return EngineProfile(
-            shape=shape,
-            output_size=decoder.output_size,
-            dtype=options.dtype,
-            max_input_len=min(options.prefill_chunk * positions, shape.max_seq_len),
-            # Nearly all steps are generation steps: one row of every stream.
-            opt_num_tokens=shape.max_batch_size,
-            hidden_states=hidden_states,
-        )
-    except ValueError as error:
-        raise BuildError("engine options", str(error), "correct the profile or options.json") from None

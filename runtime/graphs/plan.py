@@ -11,13 +11,12 @@ from pathlib import Path
 
 import torch
 
-from runtime.engines.trtllm.check import INPUT, OUTPUT, Shape, TensorFacts
 from runtime.errors import BuildError, EngineFault
 from runtime.graphs.device import CudaDevice, Device
 from runtime.graphs.executor import gpu_device
 from runtime.graphs.memory import TorchMemory
 from runtime.graphs.shapes import Profile
-from runtime.graphs.tensorrt import Plan, load_tensorrt
+from runtime.graphs.tensorrt import INPUT, OUTPUT, Plan, Shape, TensorFacts, load_tensorrt
 
 Tensors = dict[str, torch.Tensor]
 PLAN_SUFFIX = ".plan"

@@ -8,15 +8,35 @@ from __future__ import annotations
 
 import importlib
 import json
+from dataclasses import dataclass
 from mmap import mmap
 from types import ModuleType
 from typing import Any
 
-from runtime.engines.trtllm.check import INPUT, OUTPUT, Shape, TensorFacts
 from runtime.errors import BuildError, EngineFault
 
+INPUT, OUTPUT = "input", "output"
+Shape = tuple[int, ...]
 PROFILE = 0  # engines have one optimisation profile
 TRT_DTYPES = {"FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16", "INT32": "int32", "INT64": "int64"}
+
+
+@dataclass(frozen=True, slots=True)
+class TensorFacts:
+    """One tensor as a loaded engine reports it.
+
+    ``ranges``: smallest, likeliest and largest shape of profile 0; None for outputs, which have none.
+    """
+
+    name: str
+    mode: str
+    dtype: str
+    shape: Shape
+    ranges: tuple[Shape, Shape, Shape] | None = None
+
+    def __str__(self) -> str:
+        text = f"{self.mode} {self.name} {self.dtype} {list(self.shape)}"
+        return text if self.ranges is None else f"{text}, {list(self.ranges[0])} to {list(self.ranges[2])}"
 
 
 def load_tensorrt() -> ModuleType:

@@ -12,7 +12,6 @@ from runtime.graphs.device import ops_for
 from runtime.graphs.executor import Executor, executor_for
 from runtime.graphs.options import TORCH
 from runtime.graphs.recorded import DeviceGraph
-from runtime.graphs.recorded_sizes import vocoder_calls, vocoder_rule
 from runtime.token2wav.config import Token2WavConfig
 from runtime.token2wav.flow.device_cache import DeviceFlowCache
 from runtime.token2wav.flow.device_stage import DeviceFlowStage, FlowWork
@@ -23,6 +22,7 @@ from runtime.token2wav.layout import MEL_NOISE, SOURCE_NOISE, VOCODER_GRAPH, VOI
 from runtime.token2wav.noise import Noise
 from runtime.token2wav.shapes import vocoder_profile
 from runtime.token2wav.vocoder.net import Snake, Vocoder
+from runtime.token2wav.vocoder.recorded_sizes import vocoder_calls, vocoder_rule
 from runtime.token2wav.vocoder.stage import VocoderStage
 from runtime.token2wav.weights import load_module
 

@@ -9,11 +9,11 @@ from token2wav_stages import MAX_STREAMS, call, render, tokens_of, torch_stages
 
 from runtime.contracts import ChunkFlag
 from runtime.errors import BuildError
+from runtime.families.fun_audio_chat.device_encoder import encoder_rule
 from runtime.graphs import onnx_cuda as onnx_device
 from runtime.graphs.executor import EagerExecutor
 from runtime.graphs.onnx import OnnxGraph
 from runtime.graphs.recorded import DeviceGraph
-from runtime.graphs.recorded_sizes import encoder_rule
 from runtime.token2wav.device_build import device_flow, device_vocoder
 from runtime.token2wav.layout import VOCODER_GRAPH, Sizes
 

@@ -27,11 +27,11 @@ from kernels.quantised import matrix_maker
 from runtime.engines.options import EngineOptions
 from runtime.families.fun_audio_chat.answer import Answer
 from runtime.families.fun_audio_chat.build import steps_loop
+from runtime.families.fun_audio_chat.device_encoder import encoder_rule
 from runtime.families.fun_audio_chat.encoder import AudioEncoder
 from runtime.families.fun_audio_chat.stacks import build_steps
 from runtime.families.fun_audio_chat.tensors import backbone_shapes, speech_shapes
 from runtime.graphs.recorded import DeviceGraph
-from runtime.graphs.recorded_sizes import encoder_rule, vocoder_calls
 from runtime.params import AnswerParams, SamplingParams
 from runtime.scheduling.stream import Prompt, Stream
 from runtime.token2wav.config import Token2WavConfig
@@ -39,6 +39,7 @@ from runtime.token2wav.device_build import assemble_flow, vocoder_graph
 from runtime.token2wav.flow.net import Flow
 from runtime.token2wav.shapes import vocoder_profile
 from runtime.token2wav.vocoder.net import Vocoder
+from runtime.token2wav.vocoder.recorded_sizes import vocoder_calls
 
 PROCESSORS, LAYERS = 132, 2
 SIZES = full()

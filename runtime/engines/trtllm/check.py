@@ -1,40 +1,19 @@
 """Does a loaded engine take exactly what the runtime fills? Asked once, before the first step.
 
-Plain data: the facts of an engine come from ``trt_plan``, the declaration from ``trtllm_spec``.
+Plain data: the facts of an engine come from ``graphs.tensorrt``, the declaration from ``spec``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from runtime.engines.trtllm.spec import DYNAMIC, EngineProfile, TensorSpec
 from runtime.errors import BuildError
-
-INPUT, OUTPUT = "input", "output"
-Shape = tuple[int, ...]
+from runtime.graphs.tensorrt import INPUT, OUTPUT, TensorFacts
 
 
 class EngineMismatch(BuildError):
     """A compiled engine is not the one that this program drives."""
-
-
-@dataclass(frozen=True, slots=True)
-class TensorFacts:
-    """One tensor as a loaded engine reports it.
-
-    ``ranges``: smallest, likeliest and largest shape of profile 0; None for outputs, which have none.
-    """
-
-    name: str
-    mode: str
-    dtype: str
-    shape: Shape
-    ranges: tuple[Shape, Shape, Shape] | None = None
-
-    def __str__(self) -> str:
-        text = f"{self.mode} {self.name} {self.dtype} {list(self.shape)}"
-        return text if self.ranges is None else f"{text}, {list(self.ranges[0])} to {list(self.ranges[2])}"
 
 
 def check_tensors(engine: str, profile: EngineProfile, facts: Sequence[TensorFacts]) -> None:

@@ -16,13 +16,13 @@ import torch
 from runtime.engines.base import EngineOutputs
 from runtime.engines.trtllm.arena import HostArena
 from runtime.engines.trtllm.buffers import StepBuffers
-from runtime.engines.trtllm.check import Shape, check_tensors
+from runtime.engines.trtllm.check import check_tensors
 from runtime.engines.trtllm.spec import EngineProfile
 from runtime.engines.trtllm.step_check import check_step
 from runtime.engines.trtllm.step_graphs import Captured, Decision, GraphCache, GraphKey, with_bound
 from runtime.errors import EngineFault
 from runtime.graphs.device import Device
-from runtime.graphs.tensorrt import Plan
+from runtime.graphs.tensorrt import Plan, Shape
 
 logger = logging.getLogger(__name__)
 

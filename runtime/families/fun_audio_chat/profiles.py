@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from runtime.engines.options import EngineOptions
-from runtime.engines.sizes import engine_profile
+from runtime.engines.trtllm.profiles import engine_profile
 from runtime.engines.trtllm.spec import EngineProfile
 from runtime.families.fun_audio_chat.config import ModelConfig
 

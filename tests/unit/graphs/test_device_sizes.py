@@ -5,19 +5,13 @@ import pytest
 import torch
 from token2wav_graphs import SIZES
 
+from runtime.families.fun_audio_chat.device_encoder import encoder_calls, encoder_rule
 from runtime.graphs.executor import EagerExecutor
 from runtime.graphs.recorded import DeviceGraph
-from runtime.graphs.recorded_sizes import (
-    encoder_calls,
-    encoder_rule,
-    powers_down,
-    vocoder_calls,
-    vocoder_rule,
-    window_frames,
-    windows_down,
-)
+from runtime.graphs.recorded_sizes import powers_down
 from runtime.graphs.shapes import Span, profile_of
 from runtime.token2wav.shapes import vocoder_profile
+from runtime.token2wav.vocoder.recorded_sizes import vocoder_calls, vocoder_rule, window_frames, windows_down
 
 
 def test_windows_grow_by_a_third_or_a_half():
