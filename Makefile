@@ -46,7 +46,7 @@ TRITON := triton==3.6.0
 STAMP := $(VENV)/.installed
 
 # Target tensorrt runs in its container, all others in .venv. Compose wants whole paths, and the container's
-# user must own OUT: whoever calls make, but never root.
+# user must own OUT: the caller of make, but never root.
 ifeq ($(TARGET),tensorrt)
 READY    :=
 RUN_UID  := $(if $(filter 0,$(shell id -u)),1000,$(shell id -u))
@@ -197,8 +197,7 @@ perf-agree: perf-out ## Do both see the same server? First-audio p50 of 200 requ
 
 # FAULTS_ARGS picks tests; rows of faults that a run leaves out stay in the result.
 faults: setup ## Everything that can break, done to real servers; writes docs/failures.md's table; last line is JSON
-	FAULTS_SAVE=benchmarks/results/faults_cpu.json $(PYTEST) tests/faults -s -q $(FAULTS_ARGS)
-	$(BIN)/python -m scripts.faults_report benchmarks/results/faults_cpu.json docs/failures.md
+	FAULTS_SAVE=benchmarks/results/faults_cpu.json FAULTS_PAGE=docs/failures.md $(PYTEST) tests/faults -s -q $(FAULTS_ARGS)
 
 perf-report: setup ## Markdown page and plots from all JSON files in PERF_DIR
 	$(BIN)/python -m benchmarks.perf report "$$PERF_DIR"/*.json --to="$$PERF_DIR"

@@ -22,10 +22,11 @@ import numpy as np
 
 from benchmarks.record import finish
 from client.protocol.command_line import run_command
-from runtime.errors import ServeError
+from runtime.errors import EngineFault, ServeError
 from runtime.options import Options
 from runtime.playback import Playback
-from runtime.serving.sound import Dispatcher, Sound
+from runtime.serving.sound import Sound
+from runtime.serving.sound_queue import SoundQueue
 from runtime.serving.stages import SpeechChunk, pack_chunks, unpack_audio
 from runtime.token2wav.build import onnx_flow, onnx_vocoder
 from runtime.token2wav.hops import ALIGNED_HOPS, EARLIEST_HOPS, STEADY_HOPS, HopPolicy
@@ -43,11 +44,10 @@ class LocalStages:
         self._flow, self._vocoder = onnx_flow(folder, 1, streams), onnx_vocoder(folder, 1, streams)
         self.busy_s = 0.0
 
-    async def speak(self, chunks: Sequence[SpeechChunk]) -> list[np.ndarray | None]:
-        """See ``runtime.serving.stages.Speaker``."""
+    async def speak(self, chunks: Sequence[SpeechChunk]) -> list[np.ndarray | EngineFault]:
         return await asyncio.get_running_loop().run_in_executor(None, self._speak, chunks)
 
-    def _speak(self, chunks: Sequence[SpeechChunk]) -> list[np.ndarray | None]:
+    def _speak(self, chunks: Sequence[SpeechChunk]) -> list[np.ndarray | EngineFault]:
         began = time.perf_counter()
         arrays = pack_chunks(chunks)
         keys = {name: arrays[name] for name in ("stream_ids", "chunk_flags")}
@@ -67,7 +67,7 @@ class Listener:
         now = time.monotonic()
         if len(samples) and not self.playback.samples:
             self.first = now
-        self.playback.hear(now, len(samples))
+        self.playback.play(now, len(samples))
 
 
 def fail(error: ServeError) -> None:
@@ -86,7 +86,7 @@ class Room:
 
     async def run(self, pace_ms: float, frames: int, jitter: float) -> dict[str, list[Listener]]:
         """Speaks ``frames`` frames to every listener."""
-        dispatcher = Dispatcher(self.stages, self._options.token2wav)
+        sounds = SoundQueue(self.stages, self._options.token2wav)
         heard: dict[str, list[Listener]] = {name: [] for name in POLICIES}
         tasks = []
         for seed, (name, hops) in itertools.product(range(self._count), POLICIES.items()):
@@ -95,20 +95,20 @@ class Room:
             policy = HopPolicy(hops, self._sizes.lookahead, self._sizes.block_tokens)
             sound = Sound(self._ids, self._sizes.voices[0], policy, listener.playback.rate, listener.hear, fail)
             times = np.random.default_rng(seed).lognormal(-(jitter**2) / 2, jitter, frames) * pace_ms / 1000
-            tasks.append(self._speak(sound, dispatcher, times))
+            tasks.append(self._speak(sound, sounds, times))
         await asyncio.gather(*tasks)
         return heard
 
-    async def _speak(self, sound: Sound, dispatcher: Dispatcher, times: np.ndarray) -> None:
+    async def _speak(self, sound: Sound, sounds: SoundQueue, times: np.ndarray) -> None:
         tokens = np.random.default_rng(1).integers(0, self._sizes.vocab_size, GROUP * len(times))
         due = time.monotonic()
         for group, seconds in zip(tokens.reshape(-1, GROUP).tolist(), times, strict=True):
             due += float(seconds)
             await asyncio.sleep(max(0.0, due - time.monotonic()))
             sound.push(group)
-            dispatcher.offer(sound)
+            sounds.offer(sound)
         sound.end_span()
-        dispatcher.offer(sound)
+        sounds.offer(sound)
         while not sound.done:
             await asyncio.sleep(0.01)
 

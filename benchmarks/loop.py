@@ -54,7 +54,7 @@ class LoopBench:
 
     def __init__(self, config: ModelConfig, options: EngineOptions, streams: int, frames: int) -> None:
         self.config, self.frames = config, frames
-        room = {"max_streams": streams, "max_positions": POSITIONS, "kv_positions": streams * POSITIONS}
+        room: dict[str, Any] = {"max_streams": streams, "max_positions": POSITIONS, "kv_positions": streams * POSITIONS}
         self.loop = torch_loop(config, replace(options, **room))
         self._generator = np.random.default_rng(0)
 

@@ -7,6 +7,7 @@ import re
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from client import ChatClient
 from runtime.supervisor.launch import ServerProcess
@@ -41,7 +42,7 @@ def server_ms(out: Path, streams: int, frames: int) -> float:
     with ServerProcess(out) as server, ChatClient(server.url) as client:
 
         def talk(seed: int) -> int:
-            options = {"seed": seed, "greedy": True, "max_tokens": frames}
+            options: dict[str, Any] = {"seed": seed, "greedy": True, "max_tokens": frames}
             return sum(1 for _ in client.stream(text=QUESTION, outputs=OUTPUTS, timeout=120, **options))
 
         talk(0)

@@ -137,7 +137,8 @@ def growth(bench: Bench, chunks: int) -> dict[str, list[Cost]]:
 
 def cached_and_recomputed(bench: Bench) -> tuple[list[Cost], list[Cost]]:
     """Costs of all chunks of an answer, with caches and from nothing; chunk by chunk in turns."""
-    cached, recomputed, known = [], [], ()
+    cached, recomputed = list[Cost](), list[Cost]()
+    known: tuple[int, ...] = ()
     for cut in bench.cuts(ANSWER_S * 25):
         cached.append(bench.call([(1, cut.flag, cut.tokens)]))
         known += cut.tokens

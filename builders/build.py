@@ -6,36 +6,36 @@ import platform
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from builders.cuda import MAX_STREAMS, cuda_engine, cuda_placement
 from builders.export_encoder import export_encoder
 from builders.export_token2wav import export_token2wav
 from builders.limits import check_limits, check_question, most_positions
 from builders.opening import Inputs, open_built, open_inputs
-from builders.placement import CPU_ONLY, ONE_GPU, TWO_GPUS, Placement
-from builders.render import render_repository
+from builders.options import folder_options, placement_of, portable_options
+from builders.render import Placement, render_repository
 from builders.request import BuildRequest
 from builders.steps import Builder, prepare_folder, weights_step
-from builders.tensorrt.capacity_table import capacity_lines
+from builders.tensorrt.capacity import capacity_lines
 from builders.tensorrt.preflight import check_room
 from builders.tensorrt.profiles import choose_profile
-from builders.tensorrt.sound import SoundBuild, sound_capacity, sound_options
+from builders.tensorrt.sound import SoundBuild, sound_capacity
 from builders.tensorrt.target import LanguageBuild
 from builders.tensorrt.toolchain import find_toolchain
 from builders.tiny_chat import write_tiny_chat
 from builders.tiny_cosyvoice import write_tiny_cosyvoice
 from runtime.checkpoint.weights import weight_files
-from runtime.engines.options import CUDA, EngineOptions
 from runtime.errors import BuildError
 from runtime.families.fun_audio_chat.config import ModelConfig
-from runtime.frontend.options import ENCODER_GRAPH, EncoderOptions
+from runtime.frontend.options import ENCODER_GRAPH
 from runtime.graphs.options import TENSORRT
-from runtime.manifest import FileFacts, Manifest, installed, place_of
-from runtime.options import OPTIONS_FILE, Options, ServingOptions
-from runtime.requests.limits import RequestLimits
-from runtime.token2wav.options import TOKEN2WAV_FOLDER, Token2WavOptions
+from runtime.manifest import FileFacts, Manifest, installed
+from runtime.options import OPTIONS_FILE, Options
+from runtime.token2wav.options import TOKEN2WAV_FOLDER
 
+TOKEN2WAV_SOURCES = [
+    "builders/export_token2wav.py", "builders/noise_recipe.py", "builders/onnx_export.py", "builders/sound_sizes.py",
+    "builders/voices.py", "kernels/flow.py", "runtime/token2wav",
+]  # fmt: skip
 VERSIONED = ("torch", "onnx", "onnxscript", "onnxruntime", "transformers", "numpy")
 TINY_CHAT, TINY_COSYVOICE = "tiny/fun_audio_chat", "tiny/cosyvoice3"
 COSYVOICE_FILES = ("cosyvoice3.yaml", "flow.pt", "hift.pt", "spk2info.pt")
@@ -53,18 +53,21 @@ def build(request: BuildRequest, say: Callable[[str], None]) -> Manifest:
         BuildError: a checkpoint is missing or does not fit; the message names the variable, tensor or key.
     """
     request.check_files()
-    if request.target == TENSORRT:
-        return _build_tensorrt(request, say)
+    builder = (_build_tensorrt if request.target == TENSORRT else _build_portable)(request, say)
+    builder.manifest.write(request.out)
+    open_built(request.out)
+    return builder.manifest
+
+
+def _build_portable(request: BuildRequest, say: Callable[[str], None]) -> Builder:
+    """Exports the graphs and renders the repository of a target whose language engines need no compiler."""
     out = request.out
-    versions = {name: installed(name) for name in VERSIONED} | {"python": platform.python_version()}
+    versions = {name: installed(name) for name in VERSIONED}
     machine = find_toolchain(language=False) if request.sound_engine == TENSORRT else None
-    earlier = _earlier(request, versions | (machine.versions if machine else {}), machine.gpu if machine else None)
-    prepare_folder(out)
-    builder = Builder(out, earlier, say)
+    builder = _begin(request, say, versions | (machine.versions if machine else {}), machine.gpu if machine else None)
     model, cosyvoice = _checkpoints(request, builder)
     opened = _open(request, model, cosyvoice, say)
-    config = opened.config
-    options, placement = portable_options(request, config, cosyvoice)
+    config, options = opened.config, portable_options(request, opened.config, cosyvoice)
     check_limits(opened, options)
     builder.run(weights_step(config, options.engine.dtype))
     _export_graphs(request, builder, config, cosyvoice)
@@ -74,10 +77,14 @@ def build(request: BuildRequest, say: Callable[[str], None]) -> Manifest:
             out, cosyvoice, options.engine.max_streams, machine, request.token2wav_apart, request.settings
         )
         sound.compile(builder, options.encoder, config.features, machine)
-    _render(builder, model, options, placement)
-    builder.manifest.write(out)
-    open_built(out)
-    return builder.manifest
+    _render(builder, model, options, placement_of(request))
+    return builder
+
+
+def _begin(request: BuildRequest, say: Callable[[str], None], versions: dict[str, str], gpu: str | None) -> Builder:
+    """The folder, which may hold an earlier build of the same target."""
+    earlier = _earlier(request, versions | {"python": platform.python_version()}, gpu)
+    return Builder(prepare_folder(request.out), earlier, say)
 
 
 def _open(request: BuildRequest, model: Path, cosyvoice: Path, say: Callable[[str], None]) -> Inputs:
@@ -88,53 +95,17 @@ def _open(request: BuildRequest, model: Path, cosyvoice: Path, say: Callable[[st
     return opened
 
 
-def portable_options(request: BuildRequest, config: ModelConfig, cosyvoice: Path) -> tuple[Options, Placement]:
-    """Options and placement of the targets that run without compiled engines."""
-    apart, chosen = request.token2wav_apart, request.settings
-    engine, sound, placement = EngineOptions(), Token2WavOptions(), CPU_ONLY
-    if request.target == CUDA:
-        engine, sound, placement = cuda_engine(request.linear), sound_options(MAX_STREAMS, apart), cuda_placement(apart)
-    options = _options(
-        request,
-        config,
-        encoder=_encoder_options(request, config),
-        engine=chosen.apply("engine", replace(engine, max_positions=most_positions(config, engine.max_positions))),
-        token2wav=chosen.apply("token2wav", sound),
-        cosyvoice=place_of(cosyvoice.resolve(), request.out),
-    )
-    return options, placement
-
-
-def _options(request: BuildRequest, config: ModelConfig, **sections: Any) -> Options:
-    """With what all targets set alike."""
-    chosen = request.settings
-    return Options(
-        folder=request.out,
-        model=place_of(config.directory.resolve(), request.out),
-        features=config.features,
-        target=request.target,
-        sound=request.sound,
-        serving=chosen.apply("serving", ServingOptions()),
-        limits=chosen.apply("limits", RequestLimits()),
-        **sections,
-    )
-
-
-def _build_tensorrt(request: BuildRequest, say: Callable[[str], None]) -> Manifest:
-    """The language engines. Everything that can be refused is refused before the first byte is written."""
+def _build_tensorrt(request: BuildRequest, say: Callable[[str], None]) -> Builder:
+    """Compiles the language engines. Refuses everything that it can before the first byte is written."""
     machine = find_toolchain()
     profile = choose_profile(request.profile, machine)
-    out = request.out
-    versions = machine.versions | {"python": platform.python_version()}
-    earlier = _earlier(request, versions, machine.gpu)
-    prepare_folder(out)
-    builder = Builder(out, earlier, say)
+    out, chosen = request.out, request.settings
+    builder = _begin(request, say, machine.versions, machine.gpu)
     model, cosyvoice = _checkpoints(request, builder)
     opened = _open(request, model, cosyvoice, say)
     config = opened.config
     profile = replace(profile, max_positions=most_positions(config, profile.max_positions))
     check_question(opened, profile.max_positions)
-    chosen = request.settings
     sound = SoundBuild.plan(out, cosyvoice, profile.max_streams, machine, request.token2wav_apart, chosen)
     language = LanguageBuild.plan(out, config, profile, machine, sound.reserve)
     for line in [*capacity_lines(profile, machine.gpu, language.capacity), sound.capacity_line()]:
@@ -145,21 +116,11 @@ def _build_tensorrt(request: BuildRequest, say: Callable[[str], None]) -> Manife
     _export_graphs(request, builder, config, cosyvoice)
     for step in language.steps():
         builder.run(step)
-    encoder = _encoder_options(request, config)
+    options = folder_options(request, config, cosyvoice, language.options, sound.options)
     if request.sound_engine == TENSORRT:
-        sound.compile(builder, encoder, config.features, machine)
-    options = _options(
-        request,
-        config,
-        encoder=encoder,
-        engine=chosen.apply("engine", language.options),
-        token2wav=sound.options,
-        cosyvoice=place_of(cosyvoice.resolve(), out),
-    )
-    _render(builder, model, options, TWO_GPUS if request.token2wav_apart else ONE_GPU)
-    builder.manifest.write(out)
-    open_built(out)
-    return builder.manifest
+        sound.compile(builder, options.encoder, config.features, machine)
+    _render(builder, model, options, placement_of(request))
+    return builder
 
 
 def _export_graphs(request: BuildRequest, builder: Builder, config: ModelConfig, cosyvoice: Path) -> None:
@@ -177,7 +138,7 @@ def _export_graphs(request: BuildRequest, builder: Builder, config: ModelConfig,
     builder.step(
         "token2wav",
         [p for p in sorted(cosyvoice.iterdir()) if p.name in COSYVOICE_FILES],
-        ["builders/export_token2wav.py", "builders/onnx_export.py", "runtime/token2wav"],
+        TOKEN2WAV_SOURCES,
         voices,
         lambda: export_token2wav(cosyvoice, out / TOKEN2WAV_FOLDER, request.voices, builder.say),
     )
@@ -217,18 +178,6 @@ def make_tiny(out: Path) -> list[Path]:
     return sorted(path for path in (out / "tiny").rglob("*") if path.is_file())
 
 
-def _encoder_options(request: BuildRequest, config: ModelConfig) -> EncoderOptions:
-    encoder = config.encoder
-    made = EncoderOptions(
-        graph=ENCODER_GRAPH,
-        frames=encoder.window_frames,
-        groups=encoder.window_groups,
-        group_size=encoder.group_size,
-        hidden=config.backbone.hidden_size,
-    )
-    return request.settings.apply("encoder", made)
-
-
 def _render(builder: Builder, model: Path, options: Options, placement: Placement) -> None:
     def render() -> list[Path]:
         options.write()
@@ -240,9 +189,11 @@ def _render(builder: Builder, model: Path, options: Options, placement: Placemen
         [
             "model_repository",
             "runtime/options.py",
+            "runtime/engines/options.py",
+            "runtime/frontend/options.py",
+            "runtime/token2wav/options.py",
             "runtime/requests/limits.py",
             "builders/render.py",
-            "builders/placement.py",
         ],
         (replace(options, folder=Path()), sorted(placement.gpus.items())),
         render,

@@ -27,7 +27,7 @@ def export_encoder(config: ModelConfig, path: Path) -> list[Path]:
 
 
 def export_loaded(encoder: AudioEncoder, path: Path) -> list[Path]:
-    """See ``export_encoder``; the weights are in their places."""
+    """Writes the graph of an encoder that has its weights; returns its file."""
     windows = torch.export.Dim("windows", min=1, max=1 << 12)
     inputs = _probe(encoder.config)
     dims = {name: {0: windows} for name in inputs}

@@ -61,7 +61,7 @@ def _check_request(config: ModelConfig, options: Options) -> None:
     limits = options.limits.for_model(options.engine.max_positions, hz, float(features.seconds))
     sound = np.zeros(PROBE_S * features.sample_rate, np.float32)
     try:
-        limits.check({"audio": sound}, {}, features.sample_rate)
+        limits.check({"audio": sound}, features.sample_rate, "")
         to_model_rate([sound], features.sample_rate, features, limits.clip_s)
     except InvalidRequest as error:
         problem = f"the server could not ask its first question: {error.field}: {error.problem}"

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from builders.export_token2wav import FLOW_FILE, VOCODER_FILE
+from builders.tensorrt.capacity_experts import expert_lines
 from builders.voices import read_voices
 from runtime.checkpoint.fields import Fields
 from runtime.checkpoint.files import exists, naming, one_line, shown
@@ -21,12 +22,13 @@ from runtime.checkpoint.weights import check_weights
 from runtime.engines.options import CPU, CUDA
 from runtime.errors import BuildError
 from runtime.families.fun_audio_chat.config import CONFIG_FILE, GENERATION_FILE, ModelConfig
-from runtime.families.fun_audio_chat.prompt import PromptBuilder, single_turn
+from runtime.families.fun_audio_chat.prompt import SYSTEM_PROMPTS, PromptBuilder, render
 from runtime.families.fun_audio_chat.tensors import all_shapes
 from runtime.frontend.mel import SPEECH_TOKEN_HZ, log_mel, placeholders
 from runtime.frontend.tokenizer import ChatTokenizer
 from runtime.opening import open_encoder, open_flow, open_vocoder
 from runtime.options import Options
+from runtime.requests.messages import single_turn
 from runtime.token2wav.config import YAML_FILE, Token2WavConfig
 from runtime.token2wav.flow.net import Flow
 from runtime.token2wav.flow.stage import read_voice_vectors
@@ -71,7 +73,7 @@ def open_inputs(model: Path, cosyvoice: Path, voices: Path | None) -> Inputs:
         _open_nets(sound)
     read_voices(cosyvoice, voices, sound.flow.speaker_dim)
     _check_pair(config, sound)
-    return Inputs(config, sound, question, tuple(_notes(model)))
+    return Inputs(config, sound, question, (*_notes(model), *expert_lines(config)))
 
 
 def open_built(folder: Path) -> None:
@@ -101,9 +103,9 @@ def _open_text(config: ModelConfig) -> int:
     _check_tokens(config, vocabulary)
     samples = PROBE_S * config.features.sample_rate
     with naming(TEMPLATE, WHOLE):
-        messages = single_turn("s2s", None, PROBE_TEXT, 1)
+        messages = single_turn(SYSTEM_PROMPTS["s2s"], PROBE_TEXT, 1)
         texts = tokenizer.stand_ins()
-        rendered = tokenizer.render([message.render(texts) for message in messages])
+        rendered = tokenizer.render([render(message, texts) for message in messages])
         ids = PromptBuilder(config, tokenizer).build(messages, [samples])
     unknown = next((word for word in CONTROL.findall(rendered) if word not in vocabulary), None)
     if unknown is not None:

@@ -12,6 +12,8 @@ import torch
 from safetensors.torch import save_file
 
 from builders.tiny_text import write_tokenizer
+from runtime.checkpoint.experts import DENSE_LAYERS, ExpertSizes
+from runtime.checkpoint.keys import MODEL_TYPE, MOE, NUM_EXPERTS, QWEN3
 from runtime.checkpoint.weights import INDEX_FILE
 from runtime.families.fun_audio_chat.config import ModelConfig
 from runtime.families.fun_audio_chat.tensors import all_shapes
@@ -31,6 +33,7 @@ class StackSizes:
     ffn: int
     heads: int = 4
     kv_heads: int = 2
+    experts: ExpertSizes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,13 @@ class ChatSizes:
 
 
 TINY = ChatSizes()
+# Layers with one MLP between those with experts.
+TINY_EXPERTS = ChatSizes(
+    backbone=StackSizes(
+        hidden=64, layers=4, head_dim=32, ffn=160,
+        experts=ExpertSizes(count=6, taken=3, width=40, normalised=False, step=2, dense_layers=(3,)),
+    )
+)  # fmt: skip
 # 50 million parameters, for benchmarks: the time of a frame goes into the weights, not into the calls.
 MID = ChatSizes(
     backbone=StackSizes(hidden=512, layers=12, head_dim=64, ffn=1536, heads=8, kv_heads=4),
@@ -61,9 +71,22 @@ def write_tiny_chat(directory: Path, seed: int = 0, sizes: ChatSizes = TINY) -> 
     _write_weights(directory, seed)
 
 
-def _decoder(sizes: StackSizes, rope_theta: float, positions: int) -> dict[str, Any]:
+def _experts(sizes: ExpertSizes | None) -> dict[str, Any]:
+    if sizes is None:
+        return {MODEL_TYPE: QWEN3}
     return {
-        "model_type": "qwen3",
+        MODEL_TYPE: MOE,
+        NUM_EXPERTS: sizes.count,
+        "num_experts_per_tok": sizes.taken,
+        "moe_intermediate_size": sizes.width,
+        "norm_topk_prob": sizes.normalised,
+        "decoder_sparse_step": sizes.step,
+        DENSE_LAYERS: list(sizes.dense_layers),
+    }
+
+
+def _decoder(sizes: StackSizes, rope_theta: float, positions: int) -> dict[str, Any]:
+    return _experts(sizes.experts) | {
         "hidden_size": sizes.hidden,
         "num_hidden_layers": sizes.layers,
         "num_attention_heads": sizes.heads,

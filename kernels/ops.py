@@ -7,15 +7,16 @@ from typing import Any, Protocol
 
 import torch
 
-from kernels import accept, choice, decoder, embedding, flow, fused, paged_rows, token2wav
+from kernels import accept, choice, decoder, embedding, experts, flow, fused, paged_rows, token2wav
 from kernels.accept import Answers, Rules
 from kernels.choice import Choices
+from kernels.experts import ExpertOps
 from kernels.flow import FlowPages
 from kernels.linear import Matrix
 from kernels.paged_rows import Pool
 
 
-class Ops(Protocol):
+class Ops(ExpertOps, Protocol):
     """Shapes and types are those of the twins, in the modules that ``twin_ops`` names."""
 
     def rms_norm(self, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor: ...
@@ -125,7 +126,7 @@ class _Table:
 
 def twin_ops() -> Ops:
     """Plain torch, on any device."""
-    ops: Any = _Table(decoder, paged_rows, embedding, choice, accept, token2wav, fused, flow)
+    ops: Any = _Table(decoder, paged_rows, embedding, choice, accept, token2wav, fused, flow, experts)
     return ops
 
 
@@ -136,12 +137,13 @@ def kernel_ops() -> Ops:
     from kernels.gpu import chunk_attention, flow_attention, rows_attention
     from kernels.gpu import decoder as gpu_decoder
     from kernels.gpu import embedding as gpu_embedding
+    from kernels.gpu import experts as gpu_experts
     from kernels.gpu import flow as gpu_flow
     from kernels.gpu import fused as gpu_fused
     from kernels.gpu import token2wav as gpu_token2wav
 
     ops: Any = _Table(
         gpu_decoder, rows_attention, chunk_attention, gpu_embedding, gpu_choice, gpu_accept, gpu_token2wav, gpu_fused,
-        gpu_flow, flow_attention,
+        gpu_flow, flow_attention, gpu_experts,
     )  # fmt: skip
     return ops

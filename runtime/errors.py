@@ -40,7 +40,7 @@ class ServeError(CodedError):
 
 # What admission refuses for. An expected wait that is too long: no slot, no KV blocks of one of the caches;
 # the queue is full; somebody of the higher class took the place; it waited too long.
-OVERLOADS = ("slots", "kv_backbone", "kv_speech", "queue", "displaced", "wait")
+OVERLOADS = ("slots", "queue", "displaced", "wait")  # and what is scarce of a model's caches, by its name
 
 
 class InvalidRequest(ServeError):

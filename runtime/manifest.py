@@ -122,7 +122,7 @@ def _check_render(folder: Path, name: str, facts: FileFacts) -> None:
 
 
 def _without_place(path: Path) -> list[bytes]:
-    """Lines of a file except those that ``builders.placement`` writes."""
+    """Lines of a file except those that ``builders.render`` writes."""
     return [line for line in path.read_bytes().splitlines() if not line.startswith(PLACE)]
 
 

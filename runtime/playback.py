@@ -22,7 +22,7 @@ class Playback:
     silences: int = 0
     silence_s: float = 0.0
 
-    def hear(self, now: float, samples: int) -> float:
+    def play(self, now: float, samples: int) -> float:
         """Takes sound that arrived at ``now`` (any steady clock); returns the seconds of silence before it."""
         if samples <= 0:
             return 0.0

@@ -59,7 +59,7 @@ class RunFolder:
             self._lock = None
 
     def reset(self) -> None:
-        """Removes what the last life of the server said."""
+        """Removes what the last run of the server said."""
         for name in (HEARTBEAT_FILE, DRAIN_FILE, LIVE_FILE):
             (self.path / name).unlink(missing_ok=True)
 

@@ -76,7 +76,7 @@ def server(triton, built):
     from runtime.supervisor.launch import ServerProcess
 
     with ServerProcess(built) as running:
-        time.sleep(1.0)  # the gauges are set at every poll; nobody else has asked anything yet
+        time.sleep(1.0)  # the gauges are set at every poll; no other client has asked anything yet
         running.when_ready = gauges(running)
         yield running
 

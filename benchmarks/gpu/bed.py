@@ -11,7 +11,7 @@ from benchmarks.gpu.sizes import BenchSizes
 from kernels.choice import Choices
 from kernels.ops import Ops
 from kernels.paged_rows import Pool
-from runtime.families.fun_audio_chat.config import DecoderConfig
+from runtime.checkpoint.decoder import DecoderConfig
 
 ROWS, TOKENS, LAYERS = 3, 32, 2
 FIRST, LAST = 5, 70  # lengths of the sequences beside one of the sizes' context

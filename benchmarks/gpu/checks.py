@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from benchmarks.gpu.bed import ROWS, Bed, Pairs, choices_of
+from benchmarks.gpu.expert_checks import expert_results
 from benchmarks.gpu.flow_checks import flow_dtype, flow_results
 from benchmarks.gpu.rule_checks import accepted
 from benchmarks.gpu.sizes import BenchSizes
@@ -153,7 +154,7 @@ def _rules(bed: Bed) -> Pairs:
     yield RULES, accepted(bed.mine.accept, bed.device), accepted(bed.twin.accept, bed.device)
 
 
-WHOLE_STACKS = "two layers of each stack"
+WHOLE_STACKS, EXPERTS = "two layers of each stack", "mixture of experts"
 SAMPLER, RULES = "sampler, ids", "rules of the answer"
 EXACT = (SAMPLER, RULES, *TEXT_SAMPLERS)
 #: What each is called when it cannot run -> the comparison.
@@ -162,7 +163,7 @@ COMPARISONS: dict[str, Callable[[Bed], Pairs]] = {
     "norm with residual": _norm, "SwiGLU": _swiglu, "group embedding": _group_embedding,
     "code embedding": _code_embedding, "Euler step": _euler, "snake": _snake, "int8 product": _int8,
     "FP8 product": _fp8, "norm, matrix, SwiGLU": _fused, "flow's transformer": _flow, SAMPLER: _sampler,
-    RULES: _rules, **VARIANTS, WHOLE_STACKS: stack_results,
+    RULES: _rules, **VARIANTS, WHOLE_STACKS: stack_results, EXPERTS: expert_results,
 }  # fmt: skip
 
 

@@ -47,7 +47,7 @@ def flow_results(sizes: BenchSizes, device: torch.device, dtype: torch.dtype, mi
 
 
 def flow_pages(sizes: BenchSizes, device: torch.device, dtype: torch.dtype, streams: int, blocks: int) -> Seen:
-    """What ``attend_blocks`` takes: full tables and empty ones by turns, nobody's slot full of NaN."""
+    """What ``attend_blocks`` takes: full tables and empty ones by turns, the padding slot full of NaN."""
     config = sizes.flow
     frames, length = config.block_frames, blocks * config.block_frames
     block = (2, 2, config.heads, frames, config.head_dim)

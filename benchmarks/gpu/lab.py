@@ -97,7 +97,7 @@ class Lab:
         self.free()
 
     def free(self) -> None:
-        """Gives back what torch keeps of memory that nobody uses."""
+        """Gives back memory that torch keeps without using it."""
         gc.collect()
         if self.on_gpu:
             torch.cuda.empty_cache()

@@ -17,15 +17,15 @@ from runtime.engines.kv_cache import KvCache
 from runtime.engines.options import EngineOptions
 from runtime.families.fun_audio_chat.answer import Answer
 from runtime.families.fun_audio_chat.build import steps_loop
+from runtime.families.fun_audio_chat.recorded import RecordedFrames, RecordedModel
 from runtime.families.fun_audio_chat.stacks import build_steps, matrix_for
 from runtime.families.fun_audio_chat.tensors import all_shapes
-from runtime.frames.batches import RecordedFrames
 from runtime.frames.loop import FrameLoop
 from runtime.graphs.executor import Executor
 from runtime.params import AnswerParams, SamplingParams
 from runtime.scheduling.stream import Prompt, Stream
 
-NEVER = 1e9  # seconds: no stream stands back
+NEVER = 1e9  # seconds: no stream pauses for its listener
 SEED = 0
 TOKENS_PER_BLOCK = 32
 
@@ -74,12 +74,14 @@ class LanguageBench:
         """The frame loop, always the same and with everything recorded: no figure holds a recording."""
         if self._loop is None:
             self._loop = steps_loop(self.sizes.model, self.options, self.steps, self.weights, self.executor)
-            self._loop.prepare()
+            self._loop.model.prepare()
         return self._loop
 
     def frames(self) -> RecordedFrames:
         """The recordings of the loop."""
-        return self.loop().model._frames
+        model = self.loop().model
+        assert isinstance(model, RecordedModel)
+        return model._frames
 
     def clear(self) -> None:
         """Ends whatever a part that failed has left in the loop."""

@@ -11,7 +11,7 @@ from benchmarks.gpu.language import LanguageBench
 from benchmarks.gpu.measure import NAIVE_RUNS, RUNS_TOGETHER, WARM_UPS, Clock, Measured
 from benchmarks.gpu.naive import NaiveFrames
 from runtime.families.fun_audio_chat.build import steps_loop
-from runtime.frames.batches import RecordedFrames
+from runtime.families.fun_audio_chat.recorded import RecordedFrames
 from runtime.frames.loop import FrameLoop
 from runtime.graphs.executor import Executor
 
@@ -121,11 +121,11 @@ def same_frames(bench: LanguageBench, eager: Executor, count: int, frames: int) 
     for loop in (bench.loop(), plain):
         for key in range(count):
             loop.add(bench.stream(key, bench.sizes.question, frames, greedy=True))
-        ids: dict[int, list[tuple[int, tuple[int, ...]]]] = {}
+        ids: dict[int, list[tuple[tuple[int, ...], tuple[int, ...]]]] = {}
         while loop.scheduler.live or loop.scheduler.waiting:
             for item in loop.step():
-                ids.setdefault(item.stream.key, []).append((item.frame.text_ids[0], item.frame.codes))
+                ids.setdefault(item.stream.key, []).append((item.frame.text_ids, item.frame.codes))
         found.append(ids)
-    # A stream whose numbers are not finite ends with an id below 0, in both alike.
-    alive = all(len(ids) == count and all(id_ >= 0 for made in ids.values() for id_, _ in made) for ids in found)
+    # A stream whose numbers are not finite ends with a frame without text, in both alike.
+    alive = all(len(ids) == count and all(text for made in ids.values() for text, _ in made) for ids in found)
     return alive and found[0] == found[1], f"{count} streams, {frames} frames, greedy ids"

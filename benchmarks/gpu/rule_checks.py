@@ -13,7 +13,7 @@ ROWS, GROUP = 3, 5
 
 
 def answers(device: torch.device) -> tuple[Answers, Rules]:
-    """Slots that begin to speak, speak, and end, with nobody's behind them; two ids of either kind."""
+    """Slots that begin to speak, speak, and end, with the padding slot behind them; two ids of either kind."""
 
     def flags(*values: int) -> torch.Tensor:
         return torch.tensor([*values, 0], dtype=torch.bool, device=device)

@@ -5,14 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.families.fun_audio_chat.config import (
-    DecoderConfig,
-    EncoderConfig,
-    FeatureConfig,
-    ModelConfig,
-    SpeechIds,
-    TextIds,
-)
+from runtime.checkpoint.decoder import DecoderConfig
+from runtime.checkpoint.features import FeatureConfig
+from runtime.families.fun_audio_chat.config import EncoderConfig, ModelConfig, SpeechIds, TextIds
 from runtime.token2wav.config import FlowConfig, HiftConfig
 
 # Special ids as released; a tiny vocabulary ends with them.

@@ -49,11 +49,9 @@ class RandomNoise:
         self._axis = axis
 
     def windows(self, begins: Sequence[int], span: int) -> np.ndarray:
-        """See ``runtime.token2wav.noise.Windows``."""
         return np.stack([self.window(begin, begin + span) for begin in begins])
 
     def window(self, begin: int, end: int) -> np.ndarray:
-        """See ``runtime.token2wav.noise.Noise``."""
         return np.take(self._buffer, np.arange(begin, end) % self._buffer.shape[self._axis], axis=self._axis)
 
 

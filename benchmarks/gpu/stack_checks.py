@@ -12,9 +12,9 @@ from kernels.linear import Dense, Matrix
 from kernels.ops import Ops
 from kernels.paged_rows import cut_tiles
 from kernels.quantised import WeightOnly, knows_fp8, quantise, scaled_product
+from runtime.checkpoint.decoder import DecoderConfig
 from runtime.engines.base import EngineShape
 from runtime.engines.kernel_stack import DecoderStack, MakeMatrix, Rows, StackLayer
-from runtime.families.fun_audio_chat.config import DecoderConfig
 from runtime.families.fun_audio_chat.tensors import decoder_shapes
 
 STACKS = ("backbone", "speech_head")

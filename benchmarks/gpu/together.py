@@ -13,7 +13,7 @@ from benchmarks.gpu.measure import Clock, Measured
 
 OTHERS, FRAMES = 20, 60
 MOST_JOINING, BETWEEN = 32, 3  # streams that join one by one, and steps between two of them
-Ids = list[tuple[int, tuple[int, ...]]]
+Ids = list[tuple[tuple[int, ...], tuple[int, ...]]]
 
 
 def company(bench: LanguageBench) -> Iterator[Item]:
@@ -41,7 +41,7 @@ def _ids(bench: LanguageBench, others: int, frames: int, greedy: bool) -> Ids:
     loop.add(bench.stream(0, bench.sizes.question, frames, greedy))
     try:
         while any(stream.key == 0 for stream in [*scheduler.waiting, *scheduler.prefilling, *scheduler.running]):
-            found += [(i.frame.text_ids[0], i.frame.codes) for i in loop.step() if i.stream.key == 0]
+            found += [(i.frame.text_ids, i.frame.codes) for i in loop.step() if i.stream.key == 0]
     finally:
         bench.clear()
         loop.step()

@@ -41,7 +41,7 @@ def _many_rows(bed: Bed) -> Pairs:
 
 
 def _flow_tiles(bed: Bed) -> Pairs:
-    """The largest call, every tile of queries; what lies behind valid frames is nobody's and differs."""
+    """The largest call, every tile of queries; what lies behind valid frames is padding and differs."""
     from kernels.gpu import flow_attention
 
     dtype = flow_dtype(bed.dtype)
@@ -74,7 +74,7 @@ def _all_text(bed: Bed) -> Pairs:
     yield from _text(bed, ALL_TEXT, torch.float32, False, 0)
 
 
-#: See ``checks.COMPARISONS``.
+#: Like ``checks.COMPARISONS``: name -> comparison.
 VARIANTS: dict[str, Callable[[Bed], Pairs]] = {
     "splits of attention": _splits, "attention of many rows": _many_rows, "tiles of the flow's attention": _flow_tiles,
     GREEDY_TEXT: _greedy_text, FEW_TEXT: _few_text, ALL_TEXT: _all_text,

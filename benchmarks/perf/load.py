@@ -29,8 +29,8 @@ class LoadSpec:
     """What is sent, and when.
 
     Args:
-        kind: `concurrency` (the next request when one ends), `request_rate` (Poisson arrivals that wait for
-            nobody) or `listeners` (each hears its answer to the end, thinks, and asks again).
+        kind: `concurrency` (the next request when one ends), `request_rate` (Poisson arrivals, whatever
+            came back) or `listeners` (each hears its answer to the end, thinks, and asks again).
         value: how many at once, per second, or how many listeners.
         requests: in all.
         s2t_share: of the requests ask for text only.

@@ -66,7 +66,7 @@ def outcome_of(
     texts = [item.at_s for item in came if item.has_text]
     sounds = [item for item in came if item.samples]
     playback = Playback(OUTPUT_RATE)
-    silences = [playback.hear(item.at_s, item.samples) for item in sounds]
+    silences = [playback.play(item.at_s, item.samples) for item in sounds]
     return Outcome(
         mode=mode,
         first_text_ms=texts[0] * MS if texts else None,

@@ -46,7 +46,6 @@ class Tap:
         self.outputs: list[np.ndarray] = []
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """See ``Matrix``."""
         out = self._matrix(x)
         self.inputs.append(x[0].float().cpu().numpy())
         self.outputs.append(out[0].float().cpu().numpy())

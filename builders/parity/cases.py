@@ -123,7 +123,7 @@ def _mixed(prompts: Sequence[int], whole: Sequence[Piece]) -> tuple[Action, ...]
 
 
 def _out_of_order(prompts: Sequence[int], whole: Sequence[Piece]) -> tuple[Action, ...]:
-    """Sequences come and go, and whoever comes later gets the blocks of those who left."""
+    """Sequences come and go; later ones get the blocks of those that left."""
 
     def row(trace: int, number: int) -> Piece:
         return Piece(trace, prompts[trace] + number, 1)

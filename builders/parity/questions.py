@@ -16,13 +16,14 @@ from runtime.errors import BuildError
 from runtime.families.fun_audio_chat.config import ModelConfig
 from runtime.families.fun_audio_chat.device_encoder import device_encoder
 from runtime.families.fun_audio_chat.encoder_stage import encoder_profile
-from runtime.families.fun_audio_chat.prompt import AUDIO_TURN, Message, PromptBuilder
+from runtime.families.fun_audio_chat.prompt import AUDIO_TURN, PromptBuilder
 from runtime.frontend.mel import log_mel, speech_frames
 from runtime.frontend.options import EncoderOptions
 from runtime.frontend.tokenizer import ChatTokenizer
 from runtime.frontend.windows import WindowShape, encode_clips
 from runtime.graphs.options import TORCH
 from runtime.graphs.recorded import DeviceGraph
+from runtime.requests.messages import Message
 from runtime.scheduling.stream import Prompt
 
 AUDIO_FOLDER = "audio"

@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from builders.tensorrt.convert_plan import CheckpointPlan, backbone_plan, speech_plan
 from builders.tensorrt.precision import Precision
 from builders.tensorrt.profiles import Profile
+from runtime.checkpoint.decoder import DecoderConfig
 from runtime.errors import BuildError
-from runtime.families.fun_audio_chat.config import DecoderConfig, ModelConfig
+from runtime.families.fun_audio_chat.config import ModelConfig
 from runtime.families.fun_audio_chat.tensors import all_shapes
 
 GIB = 1 << 30
@@ -26,6 +27,7 @@ USABLE = 0.95  # the rest is lost to fragmentation and to what drivers keep
 WORKSPACE = 4 * GIB  # activations and attention workspaces of both engines, a CUDA context of each process
 SCALE_BYTES = 2  # of a weight-only matrix, one per output
 KEY_AND_VALUE = 2
+POSITIONS_PER_MINUTE = 5 * 60  # frames of 200 ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,3 +131,29 @@ def table_bytes(config: ModelConfig, plans: tuple[CheckpointPlan, ...], precisio
         if name not in compiled and not name.startswith("continuous_audio_tower.")
     }
     return sum(math.prod(shape) for shape in ours.values()) * precision.torch_dtype.itemsize
+
+
+def capacity_lines(profile: Profile, gpu: str, capacity: Capacity) -> list[str]:
+    """Lines to print; sizes in GiB, lengths in backbone positions and minutes of speech."""
+    parts = [
+        ("memory", capacity.memory),
+        ("engine weights", capacity.weights),
+        ("tables in torch", capacity.tables),
+        ("other models, workspaces", capacity.reserve),
+        ("KV cache, backbone", capacity.backbone_kv),
+        ("KV cache, speech head", capacity.speech_kv),
+    ]
+    lines = [f"{profile.name} on {gpu} (computed from the shapes, not measured):"]
+    lines += [f"  {name:<26}{size / GIB:>8.2f} GiB" for name, size in parts]
+    lines.append(f"  {'positions of all streams':<26}{capacity.positions:>8}")
+    lines.append(f"  {'context':>9}{'minutes':>10}{'streams':>10}")
+    for positions in _contexts(profile.max_positions):
+        streams = capacity.streams(positions, profile.max_streams)
+        full = " (the most of this profile)" if streams == profile.max_streams else ""
+        lines.append(f"  {positions:>9}{positions / POSITIONS_PER_MINUTE:>10.1f}{streams:>10}{full}")
+    return lines
+
+
+def _contexts(longest: int) -> list[int]:
+    """The longest context and its halves, down to a sixteenth."""
+    return [max(1, longest >> shift) for shift in (4, 3, 2, 1, 0)]

@@ -20,10 +20,10 @@ from builders.tensorrt.profiles import Profile
 from builders.tensorrt.toolchain import Toolchain
 from runtime.checkpoint.weights import weight_files
 from runtime.engines.options import EngineOptions
-from runtime.engines.sizes import backbone_profile, speech_profile
 from runtime.engines.trtllm.files import ENGINE_FILE, ENGINES, check_config
 from runtime.engines.trtllm.spec import EngineProfile
 from runtime.families.fun_audio_chat.config import ModelConfig
+from runtime.families.fun_audio_chat.profiles import backbone_profile, speech_profile
 
 CHECKPOINTS = "checkpoints"
 CONVERTER = (
@@ -38,6 +38,7 @@ COMPILER = (
     "builders/tensorrt/compile.py",
     "builders/tensorrt/fac_engine.py",
     "runtime/engines/sizes.py",
+    "runtime/families/fun_audio_chat/profiles.py",
     "runtime/engines/trtllm/spec.py",
 )
 

@@ -13,8 +13,10 @@ from runtime.checkpoint.files import shown
 
 # Values with which a key changes nothing; any other is refused. The first lines are Qwen3's own keys, the rest those
 # by which its relatives differ: a merged or renamed checkpoint may bring them along.
+MODEL_TYPE, QWEN3, MOE = "model_type", "qwen3", "qwen3_moe"
+NUM_EXPERTS = "num_experts"
 DECODER: dict[str, tuple[Any, ...]] = {
-    "model_type": ("qwen3",),
+    MODEL_TYPE: (QWEN3,),
     "hidden_act": ("silu",),
     "attention_bias": (False, None),
     "use_sliding_window": (False, None),
@@ -41,8 +43,24 @@ DECODER: dict[str, tuple[Any, ...]] = {
     "logits_scaling": (1.0, None),
     "final_logit_softcapping": (None,),
     "attn_logit_softcapping": (None,),
-    "num_experts": (0, None),
+    NUM_EXPERTS: (0, None),
     "num_local_experts": (0, None),
+}
+# Of a backbone with experts: what its relatives have besides Qwen3-MoE's own keys.
+EXPERTS: dict[str, tuple[Any, ...]] = {
+    MODEL_TYPE: (MOE,),
+    "shared_expert_intermediate_size": (0, None),
+    "n_shared_experts": (0, None),
+    "num_shared_experts": (0, None),
+    "n_group": (1, None),
+    "topk_group": (1, None),
+    "topk_method": ("greedy", None),
+    "scoring_func": ("softmax", None),
+    "routed_scaling_factor": (1.0, None),
+    "first_k_dense_replace": (0, None),
+    "moe_layer_freq": (1, None),
+    "use_expert_bias": (False, None),
+    "moe_router_enable_expert_bias": (False, None),
 }
 TIED = "tie_word_embeddings"  # the speech head is tied to its codebook whatever its own section says
 AUDIO: dict[str, tuple[Any, ...]] = {
@@ -59,6 +77,11 @@ _DECODER_READ = (
     "hidden_size num_hidden_layers num_attention_heads num_key_value_heads head_dim intermediate_size rope_theta "
     "rope_scaling rope_parameters rms_norm_eps max_position_embeddings vocab_size layer_types"
 )
+_EXPERTS_READ = (
+    "num_experts num_experts_per_tok moe_intermediate_size norm_topk_prob decoder_sparse_step mlp_only_layers "
+    "num_local_experts"
+)
+_EXPERTS_HARMLESS = "output_router_logits router_aux_loss_coef router_jitter_noise"  # of training
 _AUDIO_READ = (
     "num_mel_bins d_model encoder_layers encoder_attention_heads encoder_ffn_dim n_window output_dim codebook_size "
     "bos_token_id eos_token_id pad_token_id group_size max_source_positions crq_transformer_config"
@@ -88,8 +111,8 @@ def check_keys(config: Fields) -> None:
     _check_quantised(config)
     text, audio = config.section("text_config"), config.section("audio_config")
     text.refuse(TIED, (False, None))
-    for decoder in (text, audio.section("crq_transformer_config")):
-        _check(decoder, DECODER)
+    for decoder, neutral in ((text, _neutral(text)), (audio.section("crq_transformer_config"), DECODER)):
+        _check(decoder, neutral)
         _check_layers(decoder)
     _check(audio, AUDIO)
 
@@ -99,9 +122,23 @@ def unknown_keys(config: Fields) -> Iterator[str]:
     text, audio = config.section("text_config"), config.section("audio_config")
     crq = audio.section("crq_transformer_config")
     yield from _unknown(config, (_TOP_READ, _TOP_HARMLESS), ())
-    yield from _unknown(text, (_DECODER_READ, _TEXT_READ), DECODER)
+    experts = (_EXPERTS_READ, _EXPERTS_HARMLESS) if _has_experts(text) else ()
+    yield from _unknown(text, (_DECODER_READ, _TEXT_READ, *experts), _neutral(text))
     yield from _unknown(audio, (_AUDIO_READ, _AUDIO_HARMLESS), AUDIO)
     yield from _unknown(crq, (_DECODER_READ,), DECODER)
+
+
+def _has_experts(text: Fields) -> bool:
+    return bool(text.values.get(MODEL_TYPE) == MOE)
+
+
+def _neutral(text: Fields) -> dict[str, tuple[Any, ...]]:
+    """Of the backbone's section, which may be of either kind."""
+    if not _has_experts(text):
+        return DECODER | {MODEL_TYPE: (QWEN3, MOE)}
+    stated = text.values.get(NUM_EXPERTS)
+    # The same number under a second name, as some versions of transformers write it.
+    return DECODER | EXPERTS | {NUM_EXPERTS: (stated,), "num_local_experts": (None, stated)}
 
 
 def _unknown(fields: Fields, known: Iterable[str], checked: Iterable[str]) -> Iterator[str]:

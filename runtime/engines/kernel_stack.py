@@ -11,13 +11,14 @@ from dataclasses import dataclass
 
 import torch
 
+from kernels.experts import Experts, run_experts
 from kernels.fused import FUSED_ROWS
 from kernels.linear import Dense, Matrix
 from kernels.ops import Ops
 from kernels.paged_rows import Pool
+from runtime.checkpoint.decoder import DecoderConfig
 from runtime.engines.base import EngineShape
 from runtime.engines.torch_engine import fuse_layer
-from runtime.families.fun_audio_chat.config import DecoderConfig
 from runtime.graphs.device import give_back
 
 MakeMatrix = Callable[[torch.Tensor], Matrix]
@@ -39,7 +40,7 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class StackLayer:
-    """Norms and matrices of one layer, see ``LayerWeights``."""
+    """Norms and matrices of one layer, see ``LayerWeights``; ``experts`` has those of a mixture once more."""
 
     input_norm: torch.Tensor
     qk_norm: torch.Tensor
@@ -48,6 +49,7 @@ class StackLayer:
     out: Matrix
     gate_up: Matrix
     down: Matrix
+    experts: Experts | None = None
 
 
 def rope_table(config: DecoderConfig, positions: int, like: torch.Tensor) -> torch.Tensor:
@@ -84,16 +86,22 @@ class DecoderStack:
     ) -> None:
         self.config, self.shape, self._ops, self._fused = config, shape, ops, fused
         self._norm = weights[f"{prefix}norm.weight"]
-        self.layers = [self._layer(weights, f"{prefix}layers.{i}.", matrix) for i in range(config.num_layers)]
+        self.layers = [self._layer(weights, prefix, i, matrix) for i in range(config.num_layers)]
         give_back(self._norm.device)  # the parts of joined matrices: each too small for the next whole one
         blocks, *rest = shape.pool_shape
         self.memory = torch.zeros(blocks + spare_blocks, *rest, dtype=self._norm.dtype, device=self._norm.device)
         self._rope = rope_table(config, shape.max_seq_len, self._norm)
 
-    def _layer(self, weights: Mapping[str, torch.Tensor], prefix: str, matrix: MakeMatrix) -> StackLayer:
-        fused = fuse_layer(weights, prefix, self.config)
-        matrices = (matrix(w) for w in (fused.qkv, fused.out, fused.gate_up, fused.down))
-        return StackLayer(fused.input_norm, fused.qk_norm, fused.post_norm, *matrices)
+    def _layer(self, weights: Mapping[str, torch.Tensor], prefix: str, number: int, matrix: MakeMatrix) -> StackLayer:
+        sizes = self.config.experts_of(number)
+        fused = fuse_layer(weights, f"{prefix}layers.{number}.", self.config, sizes)
+        qkv, out, gate_up, down = (matrix(w) for w in (fused.qkv, fused.out, fused.gate_up, fused.down))
+        experts = None
+        if sizes is not None:
+            assert fused.router is not None
+            experts = Experts(fused.router, gate_up, down, sizes.taken, sizes.normalised)
+            give_back(self._norm.device)  # parts of one layer's experts are as large as they are together
+        return StackLayer(fused.input_norm, fused.qk_norm, fused.post_norm, qkv, out, gate_up, down, experts)
 
     def copy_block(self, source: int, target: int) -> None:
         """Copies one block of the pool, all layers, in the order of the caller's stream."""
@@ -122,10 +130,16 @@ class DecoderStack:
             if last and store_only:
                 break
             x, normed = ops.add_rms_norm(x, layer.out(self._attend(q, pool, rows, number)), layer.post_norm, eps)
-            grown = layer.down(ops.swiglu(layer.gate_up(normed)))
+            grown = self._grow(layer, normed)
             following = self._norm if last else self.layers[number + 1].input_norm
             x, normed = ops.add_rms_norm(x, grown, following, eps)
         return normed
+
+    def _grow(self, layer: StackLayer, normed: torch.Tensor) -> torch.Tensor:
+        """What the layer's MLP or experts add to the rows."""
+        if layer.experts is None:
+            return layer.down(self._ops.swiglu(layer.gate_up(normed)))
+        return run_experts(self._ops, normed, layer.experts)
 
     def _few_rows(self, x: torch.Tensor, rows: Rows, pool: Pool, heads: int) -> torch.Tensor:
         """The same with everything next to a matrix in the matrix's launch."""
@@ -134,8 +148,11 @@ class DecoderStack:
             mixed = ops.fused_linear(x, layer.qkv, layer.input_norm, eps).view(len(x), heads, self.config.head_dim)
             q = ops.rotate_and_store(mixed, layer.qk_norm, self._rope, pool, rows.slots, rows.positions, number, eps)
             x = ops.fused_linear(self._attend(q, pool, rows, number), layer.out, residual=x)
-            active = ops.fused_linear(x, layer.gate_up, layer.post_norm, eps, gated=True)
-            x = ops.fused_linear(active, layer.down, residual=x)
+            if layer.experts is None:
+                active = ops.fused_linear(x, layer.gate_up, layer.post_norm, eps, gated=True)
+                x = ops.fused_linear(active, layer.down, residual=x)
+            else:
+                x = x + run_experts(ops, ops.rms_norm(x, layer.post_norm, eps), layer.experts)
         return ops.rms_norm(x, self._norm, eps)
 
     def _attend(self, q: torch.Tensor, pool: Pool, rows: Rows, layer: int) -> torch.Tensor:

@@ -1,16 +1,16 @@
-"""Sizes of the two engines from the checkpoint and the options. Plain data: no torch."""
+"""Sizes of an engine from its decoder and the options. Plain data: no torch."""
 
 from __future__ import annotations
 
+from runtime.checkpoint.decoder import DecoderConfig
 from runtime.engines.base import EngineShape
 from runtime.engines.options import EngineOptions
 from runtime.engines.trtllm.spec import EngineProfile
 from runtime.errors import BuildError
-from runtime.families.fun_audio_chat.config import DecoderConfig, ModelConfig
 
 
 def engine_shape(decoder: DecoderConfig, options: EngineOptions, positions_per_token: int) -> EngineShape:
-    """Sizes of one engine; the speech head has ``group_size`` positions per text token, the backbone one.
+    """Sizes of one engine with so many positions for each text token.
 
     Raises:
         BuildError: the checkpoint was not made for so many positions.
@@ -35,17 +35,10 @@ def engine_shape(decoder: DecoderConfig, options: EngineOptions, positions_per_t
     )
 
 
-def backbone_profile(config: ModelConfig, options: EngineOptions) -> EngineProfile:
-    """What the backbone is compiled for. Raises BuildError."""
-    return _profile(config.backbone, options, 1, hidden_states=True)
-
-
-def speech_profile(config: ModelConfig, options: EngineOptions) -> EngineProfile:
-    """What the speech head is compiled for. Raises BuildError."""
-    return _profile(config.speech_head, options, config.speech_ids.group_size, hidden_states=False)
-
-
-def _profile(decoder: DecoderConfig, options: EngineOptions, positions: int, hidden_states: bool) -> EngineProfile:
+def engine_profile(
+    decoder: DecoderConfig, options: EngineOptions, positions: int, hidden_states: bool
+) -> EngineProfile:
+    """What an engine is compiled for, with or without the hidden states of all rows. Raises BuildError."""
     shape = engine_shape(decoder, options, positions)
     try:
         return EngineProfile(

@@ -13,15 +13,21 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from kernels.linear import filled
+from kernels import experts
+from kernels.experts import Experts, run_experts
+from kernels.linear import Dense, filled
+from runtime.checkpoint.decoder import DecoderConfig
+from runtime.checkpoint.experts import ExpertSizes
 from runtime.engines.base import EngineOutputs, EngineShape
 from runtime.engines.torch_attention import attend, plan_last_rows, plan_pages, write_kv
-from runtime.families.fun_audio_chat.config import DecoderConfig
 
 
 @dataclass(frozen=True, slots=True)
 class LayerWeights:
-    """One layer: projections fused as the engines fuse them (q, k, v and gate, up on the first axis)."""
+    """One layer: projections fused as the engines fuse them (q, k, v and gate, up on the first axis).
+
+    Of a layer with experts ``gate_up`` and ``down`` are those of all, one behind another, and ``router`` scores them.
+    """
 
     input_norm: torch.Tensor
     qkv: torch.Tensor
@@ -30,9 +36,12 @@ class LayerWeights:
     post_norm: torch.Tensor
     gate_up: torch.Tensor
     down: torch.Tensor
+    router: torch.Tensor | None = None
 
 
-def fuse_layer(weights: Mapping[str, torch.Tensor], prefix: str, config: DecoderConfig) -> LayerWeights:
+def fuse_layer(
+    weights: Mapping[str, torch.Tensor], prefix: str, config: DecoderConfig, sizes: ExpertSizes | None = None
+) -> LayerWeights:
     """The layer whose tensors begin with ``prefix`` (Hugging Face names)."""
 
     def get(name: str) -> torch.Tensor:
@@ -42,14 +51,17 @@ def fuse_layer(weights: Mapping[str, torch.Tensor], prefix: str, config: Decoder
         get("self_attn.q_norm").expand(config.num_heads, -1),
         get("self_attn.k_norm").expand(config.num_kv_heads, -1),
     ]
+    mlps = ["mlp"] if sizes is None else [f"mlp.experts.{expert}" for expert in range(sizes.count)]
+    down = [get(f"{mlp}.down_proj") for mlp in mlps]
     return LayerWeights(
         input_norm=get("input_layernorm"),
         qkv=torch.cat([get(f"self_attn.{part}_proj") for part in "qkv"]),
         qk_norm=torch.cat(norms),
         out=get("self_attn.o_proj"),
         post_norm=get("post_attention_layernorm"),
-        gate_up=torch.cat([get("mlp.gate_proj"), get("mlp.up_proj")]),
-        down=get("mlp.down_proj"),
+        gate_up=torch.cat([get(f"{mlp}.{part}_proj") for mlp in mlps for part in ("gate", "up")]),
+        down=down[0] if sizes is None else torch.cat(down),
+        router=None if sizes is None else get("mlp.gate"),
     )
 
 
@@ -75,7 +87,9 @@ class TorchEngine:
     ) -> None:
         self.config, self.shape, self._last_only = config, shape, last_only
         self._queries = config.num_heads // config.num_kv_heads
-        self._layers = [fuse_layer(weights, f"{prefix}layers.{i}.", config) for i in range(config.num_layers)]
+        self._layers = [
+            fuse_layer(weights, f"{prefix}layers.{i}.", config, config.experts_of(i)) for i in range(config.num_layers)
+        ]
         self._norm = weights[f"{prefix}norm.weight"]
         self._head = list(head)
         self._pool = torch.zeros(shape.pool_shape, dtype=self._norm.dtype, device=self._norm.device)
@@ -118,13 +132,21 @@ class TorchEngine:
                 plan = plan_last_rows(dict(bindings), self.shape, self._queries)
                 last_rows = None
             hidden = hidden + F.linear(filled(attend(q[:rows], self._pool, plan, number)), layer.out)
-            gate, up = F.linear(self._rms(hidden, layer.post_norm), layer.gate_up).chunk(2, dim=-1)
-            hidden = hidden + F.linear(F.silu(gate) * up, layer.down)
+            hidden = hidden + self._mlp(self._rms(hidden, layer.post_norm), layer, rows)
         hidden = self._rms(hidden, self._norm)
         last = hidden if last_rows is None else filled(hidden[last_rows])
         for matrix in self._head:
             last = F.linear(last, matrix)
         return EngineOutputs(hidden_states=hidden[:rows], logits=last[: len(bindings["last_token_ids"])].float())
+
+    def _mlp(self, x: torch.Tensor, layer: LayerWeights, rows: int) -> torch.Tensor:
+        if layer.router is None:
+            gate, up = F.linear(x, layer.gate_up).chunk(2, dim=-1)
+            return F.linear(F.silu(gate) * up, layer.down)
+        sizes = self.config.experts
+        assert sizes is not None
+        mixture = Experts(layer.router, Dense(layer.gate_up), Dense(layer.down), sizes.taken, sizes.normalised)
+        return filled(run_experts(experts, x[:rows], mixture))  # padding takes no experts
 
     def _project(
         self, x: torch.Tensor, layer: LayerWeights, cos: torch.Tensor, sin: torch.Tensor

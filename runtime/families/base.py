@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:  # stages run in processes that need no torch
@@ -28,6 +28,7 @@ class Family(Protocol):
         caches: KV caches, those that only speaking streams need last.
         features: what sound is turned into before it is encoded.
         tokenizer: of text.
+        system_prompts: default system message of each mode.
     """
 
     frame_s: float
@@ -35,6 +36,7 @@ class Family(Protocol):
     caches: tuple[CacheSpec, ...]
     features: FeatureConfig
     tokenizer: ChatTokenizer
+    system_prompts: Mapping[str, str]
 
     def prompt(self, messages: Sequence[Message], clips: Sequence[int]) -> Prompt:
         """Ids of a conversation, what of them may be shared, and zeros for the rows of its sound.

@@ -1,4 +1,4 @@
-"""Recorded frames by batch size: the next larger bucket runs, and rows that are left over belong to nobody."""
+"""Work recorded by batch size: the next larger bucket runs, and rows that are left over are padding."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from runtime.families.fun_audio_chat.steps import FrameSteps
 from runtime.graphs.executor import Executor, Work
 
 SMALL = (1, 2, 4)
@@ -84,43 +83,3 @@ class Batch:
 
     def _idle(self) -> None:
         self._slots.place(())
-
-
-class RecordedFrames:
-    """All three works of a frame, and the results of the last one."""
-
-    def __init__(self, executor: Executor, steps: FrameSteps) -> None:
-        state, decide = steps.state, steps.decisions.accept
-        most, nobody = state.sizes.slots, state.nobody
-        self._results = results = torch.zeros(
-            most, 1 + state.sizes.speech_ids.group_size, dtype=torch.int64, device=executor.device
-        )
-
-        def accept(slots: torch.Tensor) -> None:  # no method: a cycle would hold all recordings until it is collected
-            decide(slots, results[: len(slots)])
-
-        self._backbone = Batch(executor, steps.backbone, most, nobody)
-        self._speech = Batch(executor, steps.speech, most, nobody)
-        self._accept = Batch(executor, accept, most, nobody)
-        self._executor = executor
-
-    def prepare(self) -> None:
-        """Records everything now instead of when it is first needed, and takes the memory of the largest result."""
-        for batch in (self._backbone, self._speech, self._accept):
-            batch.prepare()
-        self._executor.fetch(self._results).wait()
-
-    def run(self, deciding: Sequence[int], speaking: Sequence[int]) -> torch.Tensor:
-        """Queues one frame of some slots.
-
-        Args:
-            deciding: slots that make a frame. speaking: those of them that have a speech head.
-
-        Returns:
-            [deciding, 1 + group] int64, see ``Decisions.accept``; the next frame overwrites it.
-        """
-        self._backbone.run(deciding)
-        if speaking:
-            self._speech.run(speaking)
-        self._accept.run(deciding)
-        return self._results[: len(deciding)]

@@ -1,7 +1,7 @@
 """How large a request may be. Checked before anything costs time: no copy, no resampling, no tokenizer.
 
-The frame loop shares its process with all of this: a text of 1 MB would hold everybody's frames up for one to
-three seconds in the tokenizer, only to be refused because it does not fit.
+The frame loop shares its process with all of this: a text of 1 MB would hold all frames up for one to three seconds
+in the tokenizer, only to be refused because it does not fit.
 """
 
 from __future__ import annotations
@@ -10,15 +10,12 @@ import dataclasses
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from runtime.errors import InvalidRequest
-from runtime.frontend.audio import check_rate
-
-if TYPE_CHECKING:  # the tokenizer behind it is heavy, and every stage model reads the options
-    from runtime.families.fun_audio_chat.prompt import Message
+from runtime.requests.messages import Message
 
 # What fits into a position of the prompt: Qwen's tokens hold 4 to 5 bytes of ordinary text in any language.
 BYTES_PER_POSITION = 8
@@ -76,27 +73,38 @@ class RequestLimits:
             messages_bytes=self.messages_bytes or ESCAPED * text + ENTRY_BYTES * turns,
         )
 
-    def check(self, arrays: Mapping[str, np.ndarray], values: Mapping[str, Any], model_rate: int) -> None:
-        """Sizes of tensors and parameters.
+    def check(self, arrays: Mapping[str, np.ndarray], rate: int, system: str) -> None:
+        """Sizes of tensors; what has no shape of the protocol is left to the later checks.
 
         Args:
-            arrays: the request's tensors; what has no shape of the protocol is left to the later checks.
-            values: typed parameters.
-            model_rate: default of ``sample_rate``.
+            rate: samples per second of ``audio``.
+            system: the system message, which shares the limit of ``text``.
 
         Raises:
             InvalidRequest: naming the field, its size and the limit.
         """
-        self._check_audio(arrays, values.get("sample_rate", model_rate))
-        self._check_strings(values)
+        audio, lengths = arrays.get("audio"), arrays.get("audio_lengths")
+        if lengths is not None:
+            _bound("audio_lengths", lengths.size, self.clips, "clips", "leave out early clips")
+        if audio is not None and audio.size > self.audio_s * rate:
+            raise InvalidRequest(
+                "audio", f"lasts {audio.size / rate:.1f} s in all", f"send at most {self.audio_s:g} s in one request"
+            )
         text = _bytes(arrays.get("text"))
         _bound("text", text, self.text_bytes, "bytes", "shorten the text")
-        both = text + len(str(values.get("system", "")).encode("utf-8", "replace"))
+        both = text + len(system.encode("utf-8", "replace"))
         _bound("text", both, self.text_bytes, "bytes together with system", "shorten one of them")
         document = arrays.get("messages")
         _bound("messages", _bytes(document), self.messages_bytes, "bytes", "leave out early turns")
         if document is not None and document.size:
             _bound("messages", depth(document.flat[0]), self.json_depth, "levels deep", "nest less")
+
+    def check_strings(self, values: Mapping[str, Any]) -> None:
+        """Sizes of typed parameters. Raises InvalidRequest."""
+        for name, value in values.items():
+            if isinstance(value, str):
+                most = self.text_bytes if name == "system" else PARAMETER_BYTES
+                _bound(name, len(value.encode("utf-8", "replace")), most, "bytes", "shorten it")
 
     def check_messages(self, messages: Sequence[Message]) -> None:
         """Turns and text of a parsed ``messages``.
@@ -107,22 +115,6 @@ class RequestLimits:
         _bound("messages", len(messages), self.turns, "turns", "leave out early turns")
         total = sum(len(part.encode("utf-8", "replace")) for part in _texts(messages))
         _bound("messages", total, self.text_bytes, "bytes of text", "leave out early turns")
-
-    def _check_audio(self, arrays: Mapping[str, np.ndarray], rate: int) -> None:
-        audio, lengths = arrays.get("audio"), arrays.get("audio_lengths")
-        check_rate(rate)
-        if lengths is not None:
-            _bound("audio_lengths", lengths.size, self.clips, "clips", "leave out early clips")
-        if audio is not None and audio.size > self.audio_s * rate:
-            raise InvalidRequest(
-                "audio", f"lasts {audio.size / rate:.1f} s in all", f"send at most {self.audio_s:g} s in one request"
-            )
-
-    def _check_strings(self, values: Mapping[str, Any]) -> None:
-        for name, value in values.items():
-            if isinstance(value, str):
-                most = self.text_bytes if name == "system" else PARAMETER_BYTES
-                _bound(name, len(value.encode("utf-8", "replace")), most, "bytes", "shorten it")
 
 
 def depth(document: bytes | str) -> int:

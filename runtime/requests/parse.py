@@ -1,38 +1,40 @@
-"""One request of the public model, from tensors and parameters to a checked value. No Triton here."""
+"""One request of the public model, from tensors and parameters to checked values. No Triton here."""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, get_type_hints
 
 import numpy as np
 
-from client.protocol.requests import DEFAULT_PRIORITY, HIGHEST_RATE, LOWEST_RATE, PRIORITIES, Priority
+from client.protocol.requests import DEFAULT_PRIORITY, PRIORITIES, Priority
 from runtime.errors import InvalidRequest, client_name
-from runtime.families.fun_audio_chat.config import FRAME_S
-from runtime.families.fun_audio_chat.prompt import Message, parse_messages, single_turn, whole_characters
-from runtime.params import DEFAULT_MAX_TOKENS, DEFAULT_MODE, MODES, AnswerParams, SamplingParams
+from runtime.frontend.audio import check_rate
+from runtime.params import DEFAULT_MODE, AnswerParams, SamplingParams
+from runtime.requests.limits import RequestLimits
+from runtime.requests.messages import Message, parse_messages, single_turn, whole_characters
 from runtime.token2wav.hops import EARLIEST_HOPS, requested_hops
+
+SCALARS = (bool, int, float, str)
+
+
+def _scalars(kind: type) -> dict[str, type]:
+    """Names and types of a dataclass's fields that a client can send as a parameter."""
+    return {name: hint for name, hint in get_type_hints(kind).items() if hint in SCALARS}
+
 
 # Parameters that Triton itself adds, and headers that an operator has it forward.
 FOREIGN_PREFIXES = ("triton_", "x-")
-SAMPLING = ("greedy", "text_greedy", "temperature", "top_p", "top_k", "repetition_penalty", "seed")
+SAMPLING = _scalars(SamplingParams)
+ANSWER = _scalars(AnswerParams)
 PARAMETERS: dict[str, type] = {
-    "mode": str,
+    **SAMPLING,
+    **ANSWER,
     "sample_rate": int,
     "voice": str,
     "system": str,
-    "max_tokens": int,
-    "seed": int,
-    "greedy": bool,
-    "text_greedy": bool,
-    "force_audio_start": bool,
-    "temperature": float,
-    "top_p": float,
-    "top_k": int,
-    "repetition_penalty": float,
     "hops": str,
     "earliest": bool,
     # Not "priority": Triton keeps that name to itself, takes integers only and shows them to no Python model.
@@ -41,112 +43,107 @@ PARAMETERS: dict[str, type] = {
 WARMUP_SEED = 1  # every start makes the same answer
 BOOLEANS = {"true": True, "false": False, "1": True, "0": False}
 
-
-@dataclass(frozen=True, slots=True)
-class ChatRequest:
-    """A checked request.
-
-    ``clips`` are at ``sample_rate``; ``voice`` and ``hops`` are None for the default. ``conversation``: ``messages``
-    are the client's own, not made of ``system`` and ``text``. ``any_length``: it says nothing of ``max_tokens``, so
-    the default gives way to what fits behind the prompt.
-    """
-
-    clips: tuple[np.ndarray, ...]
-    sample_rate: int
-    messages: tuple[Message, ...]
-    params: AnswerParams
-    voice: str | None
-    hops: tuple[int, ...] | None = None
-    conversation: bool = False
-    any_length: bool = False
+Arrays = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True, slots=True)
-class Outline:
-    """What is known of a request from its parameters and the length of its sound alone.
+class Parameters:
+    """The checked parameters of a request.
 
-    ``prompt``: positions of the prompt, at least. ``answer``: the most tokens of the answer, None for the default.
+    ``voice``, ``system`` and ``hops`` are None for the default; ``given`` are the names that the client set.
     """
 
+    answer: AnswerParams
     priority: Priority
-    prompt: int
-    answer: int | None
-    speaks: bool
+    sample_rate: int
+    voice: str | None
+    system: str | None
+    hops: tuple[int, ...] | None
+    given: frozenset[str]
 
 
-def outline(parameters: Mapping[str, Any], samples: int, model_rate: int) -> Outline:
-    """Reads what admission needs, before any tensor is touched.
+def parse_parameters(given: Mapping[str, Any], model_rate: int, limits: RequestLimits) -> Parameters:
+    """Checks all that can be checked before a tensor is touched.
 
     Args:
-        samples: of all clips.
+        given: scalars by name, as numbers, booleans or strings.
         model_rate: default of ``sample_rate``.
+        limits: of the strings.
 
     Raises:
-        InvalidRequest: a parameter is wrong.
+        InvalidRequest: the message names the parameter and the remedy.
     """
-    values = parse_parameters(parameters)
+    values = typed_values(given)
+    limits.check_strings(values)
     urgency = values.get("urgency", DEFAULT_PRIORITY.name.lower())
     if urgency not in PRIORITIES:
         raise InvalidRequest("urgency", f"is {urgency[:40]!r}", f"use one of {', '.join(PRIORITIES)}")
     rate = values.get("sample_rate", model_rate)
-    seconds = samples / rate if LOWEST_RATE <= rate <= HIGHEST_RATE else 0.0  # a wrong rate is refused later, by name
-    return Outline(
+    check_rate(rate)
+    return Parameters(
+        answer=_answer_params(values),
         priority=Priority[urgency.upper()],
-        prompt=int(seconds / FRAME_S),
-        answer=values.get("max_tokens"),
-        speaks=values.get("mode", DEFAULT_MODE) == MODES[0],
-    )
-
-
-def parse_request(
-    arrays: Mapping[str, np.ndarray], parameters: Mapping[str, Any], clips: Sequence[np.ndarray], model_rate: int
-) -> ChatRequest:
-    """Checks everything that can be checked without a model.
-
-    Args:
-        arrays: the request's tensors by name.
-        parameters: scalars by name, as numbers, booleans or strings.
-        clips: the split audio.
-        model_rate: default of ``sample_rate``.
-
-    Raises:
-        InvalidRequest: the message names the field and the remedy.
-    """
-    values = parse_parameters(parameters)
-    text, document = _string(arrays, "text"), _string(arrays, "messages")
-    mode = values.get("mode", DEFAULT_MODE)
-    warmup = arrays.get("warmup_tokens")
-    params = _answer_params(values, mode, warmup)
-    if document is None:
-        messages = single_turn(mode, values.get("system"), text, len(clips))
-    elif text is not None or "system" in values:
-        raise InvalidRequest(
-            "text" if text is not None else "system", "is given beside messages", "put it into messages"
-        )
-    else:
-        messages = parse_messages(document, len(clips))
-    return ChatRequest(
-        clips=tuple(clips),
-        sample_rate=values.get("sample_rate", model_rate),
-        messages=tuple(messages),
-        params=params,
+        sample_rate=rate,
         voice=values.get("voice"),
+        system=values.get("system"),
         hops=_hops(values),
-        conversation=document is not None,
-        any_length="max_tokens" not in values and warmup is None,
+        given=frozenset(values),
     )
 
 
-def parse_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
+def typed_values(given: Mapping[str, Any]) -> dict[str, Any]:
     """Known parameters in their types. Numbers and booleans may come as strings."""
     values = {}
-    for name, value in parameters.items():
+    for name, value in given.items():
         if name.startswith(FOREIGN_PREFIXES):
             continue
         if name not in PARAMETERS:
             raise InvalidRequest(client_name(name), "is not a parameter", f"use {', '.join(sorted(PARAMETERS))}")
         values[name] = _typed(name, value, PARAMETERS[name])
     return values
+
+
+def read_messages(
+    arrays: Arrays, parameters: Parameters, clips: int, systems: Mapping[str, str], limits: RequestLimits
+) -> list[Message]:
+    """The conversation of a request: ``messages``, or a turn made of ``system``, the clips and ``text``.
+
+    Args:
+        arrays: the request's tensors by name.
+        clips: number of its audio clips.
+        systems: default system message of each mode.
+        limits: of ``messages``; ``text`` and ``system`` were measured before.
+
+    Raises:
+        InvalidRequest: the message names the field and the remedy.
+    """
+    text, document = _string(arrays, "text"), _string(arrays, "messages")
+    if document is None:
+        system = systems[parameters.answer.mode] if parameters.system is None else parameters.system
+        return single_turn(system, text, clips)
+    if text is not None or parameters.system is not None:
+        raise InvalidRequest(
+            "text" if text is not None else "system", "is given beside messages", "put it into messages"
+        )
+    messages = parse_messages(document, clips)
+    limits.check_messages(messages)
+    return messages
+
+
+def answer_params(parameters: Parameters, warmup: np.ndarray | None, room: int) -> AnswerParams:
+    """The parameters of one answer.
+
+    Args:
+        warmup: ``warmup_tokens``, which bounds the answer to a warm-up sample: that carries no parameters.
+        room: tokens that fit behind the prompt; the default of ``max_tokens`` gives way to it, a given one does not.
+    """
+    params = parameters.answer
+    if warmup is not None and warmup.size:
+        seed = params.sampling.seed if "seed" in parameters.given else WARMUP_SEED
+        return replace(params, max_tokens=int(warmup.flat[0]), sampling=replace(params.sampling, seed=seed))
+    if warmup is None and "max_tokens" not in parameters.given:
+        return replace(params, max_tokens=min(params.max_tokens, room))
+    return params
 
 
 def _typed(name: str, value: Any, kind: type) -> Any:
@@ -172,19 +169,11 @@ def _whole(number: float) -> int:
     return int(number)
 
 
-def _answer_params(values: Mapping[str, Any], mode: str, warmup: np.ndarray | None) -> AnswerParams:
-    sampling = {name: values[name] for name in SAMPLING if name in values}
-    max_tokens = values.get("max_tokens", DEFAULT_MAX_TOKENS)
-    if warmup is not None and warmup.size:
-        max_tokens = int(warmup.flat[0])
-        sampling.setdefault("seed", WARMUP_SEED)
-    sampling.setdefault("seed", secrets.randbits(62))
-    return AnswerParams(
-        mode=mode,
-        max_tokens=max_tokens,
-        force_audio_start=values.get("force_audio_start", mode == "s2s"),
-        sampling=SamplingParams(**sampling),
-    )
+def _answer_params(values: Mapping[str, Any]) -> AnswerParams:
+    shape = {"force_audio_start": values.get("mode", DEFAULT_MODE) == DEFAULT_MODE}
+    shape |= {name: values[name] for name in ANSWER if name in values}
+    sampling = {"seed": secrets.randbits(62)} | {name: values[name] for name in SAMPLING if name in values}
+    return AnswerParams(**shape, sampling=SamplingParams(**sampling))
 
 
 def _hops(values: Mapping[str, Any]) -> tuple[int, ...] | None:
@@ -194,7 +183,7 @@ def _hops(values: Mapping[str, Any]) -> tuple[int, ...] | None:
     return requested_hops(values["hops"]) if "hops" in values else EARLIEST_HOPS if earliest else None
 
 
-def _string(arrays: Mapping[str, np.ndarray], name: str) -> str | None:
+def _string(arrays: Arrays, name: str) -> str | None:
     array = arrays.get(name)
     if array is None or not array.size:
         return None

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from runtime.engines.kv_cache import KvCache
 
+KV_RESOURCE = "kv_"  # before the name of a cache whose blocks are scarce
+
 
 @dataclass(frozen=True, slots=True)
 class CacheSpec:
@@ -22,6 +24,11 @@ class CacheSpec:
     title: str
     positions: int = 1
     only_speaking: bool = False
+
+    @property
+    def resource(self) -> str:
+        """The name of its blocks where they are scarce."""
+        return KV_RESOURCE + self.name
 
     def __post_init__(self) -> None:
         if self.positions < 1:

@@ -122,7 +122,7 @@ class Scheduler:
     @property
     def resources(self) -> tuple[str, ...]:
         """Names of what ``free`` and ``need`` count."""
-        return ("slots", *(f"kv_{cache.spec.name}" for cache in self.caches))
+        return ("slots", *(cache.spec.resource for cache in self.caches))
 
     @property
     def free(self) -> Amounts:

@@ -1,7 +1,7 @@
-"""Who may come in, who waits, who is refused. Plain Python: no tensors, no Triton.
+"""Which requests may come in, which wait, which are refused. Plain Python: no tensors, no Triton.
 
 A request gets a ticket at the door, before any of its tensors is touched. The ticket waits until the frame loop
-gives its stream a slot, and leaves with the last response. Called from Triton's thread (``enter``), the frame
+gives its stream a slot, and leaves just before the last response. Called from Triton's thread (``enter``), the frame
 loop's (``seated``, ``freed``) and the asyncio thread (all else), so one lock guards it; nothing under it is slow.
 """
 
@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from client.protocol.requests import Priority
-from runtime.errors import Overloaded, ServeError
+from client.protocol.wire import KEY_HEADER
+from runtime.errors import Overloaded
 from runtime.scheduling.pace import Amounts, Pace
 from runtime.scheduling.waiting import WaitingQueue
+from runtime.serving.keys import NO_KEY
 
 UNKNOWN_RETRY_S = 2.0  # hint while nothing is known about the wait: about a short answer
 SHORTEST_RETRY_S, LONGEST_RETRY_S = 0.5, 30.0
@@ -23,10 +26,15 @@ SHORTEST_RETRY_S, LONGEST_RETRY_S = 0.5, 30.0
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """``live``: requests without a last response. ``wait_s``: longest wait for a slot, by class."""
+    """``live``: requests without a last response. ``wait_s``: longest wait for a slot, by class.
+
+    ``per_key``, ``without_key``: live requests with one API key, and of all those without; 0 is no limit.
+    """
 
     live: int
     wait_s: tuple[float, ...]
+    per_key: int = 0
+    without_key: int = 0
 
     def __post_init__(self) -> None:
         if self.live < 1:
@@ -43,15 +51,16 @@ class Ticket:
         need: what it takes of the frame loop, an estimate at first.
         arrived: in the clock of the admission.
         patience_s: how long it may wait.
+        key: whose count it is in; empty where that has no bound.
     """
 
-    __slots__ = ("_patience_s", "arrived", "end", "need", "present", "priority", "refusal")
+    __slots__ = ("_patience_s", "arrived", "key", "need", "present", "priority", "refusal")
 
-    def __init__(self, priority: Priority, need: Amounts, arrived: float, patience_s: float) -> None:
+    def __init__(self, priority: Priority, need: Amounts, arrived: float, patience_s: float, key: str) -> None:
         self.priority, self.need, self.arrived, self._patience_s = priority, need, arrived, patience_s
+        self.key = key
         self.present = True  # is counted
         self.refusal: Overloaded | None = None  # why it was sent away after it had been let in
-        self.end: Callable[[ServeError], None] | None = None  # ends it where it is; set and called in one thread
 
     def check(self) -> None:
         """Raises the refusal of a ticket that was sent away."""
@@ -88,6 +97,7 @@ class Admission:
         self._lock = threading.Lock()
         self._waiting: WaitingQueue[Ticket] = WaitingQueue()
         self._live = 0
+        self._keys: Counter[str] = Counter()  # live requests of each key that has a bound
         self._pace = Pace()
 
     @property
@@ -95,26 +105,36 @@ class Admission:
         """Requests without a last response."""
         return self._live
 
+    @property
+    def counted(self) -> int:
+        """Live requests that count towards the bound of a key."""
+        with self._lock:
+            return self._keys.total()
+
     def waiting(self, priority: Priority) -> int:
         """Requests of a class that have no slot yet."""
         return self._waiting.count(priority)
 
-    def enter(self, priority: Priority, need: Amounts, timeout_s: float | None = None) -> Ticket:
+    def enter(self, priority: Priority, need: Amounts, timeout_s: float | None = None, key: str = NO_KEY) -> Ticket:
         """Lets a request in, or raises Overloaded at once.
 
         Args:
             need: what it takes at least.
             timeout_s: how long its client waits for the whole answer.
+            key: of ``key_name``.
         """
         patience = self._bounds.wait_s[priority]
         patience = patience if timeout_s is None else min(patience, timeout_s)
         with self._lock:
+            counted = self._check_key(key)
             now = self._look()
             self._check_wait(priority, need, patience)
             displaced = self._make_room(priority, need)
-            ticket = Ticket(priority, need, now, patience)
+            ticket = Ticket(priority, need, now, patience, counted)
             self._waiting.push(ticket, priority)
             self._live += 1
+            if counted:
+                self._keys[counted] += 1
             self._look()
         if displaced is not None:
             self._sent_away(displaced)
@@ -159,6 +179,13 @@ class Admission:
         self._pace.look(now, short)
         return now
 
+    def _check_key(self, key: str) -> str:
+        """The key to count the request with, empty where it has no bound."""
+        most = self._bounds.without_key if key == NO_KEY else self._bounds.per_key
+        if most and self._keys[key] >= most:
+            raise Overloaded(KEY_HEADER, f"{key}: {most} at once are allowed", retry_after_s=UNKNOWN_RETRY_S)
+        return key if most else ""
+
     def _check_wait(self, priority: Priority, need: Amounts, patience: float) -> None:
         bound, expected = self._expected(priority, need)
         if expected is not None and expected > patience:
@@ -198,6 +225,9 @@ class Admission:
             ticket.present = False
             self._live -= 1
             self._waiting.remove(ticket)
+            if ticket.key:
+                self._keys[ticket.key] -= 1
+                self._keys += Counter()  # without those at 0: keys come and go
 
 
 def _hint(expected: float | None) -> float:

@@ -1,4 +1,4 @@
-"""A thread with an event loop whose end nobody can miss."""
+"""A thread with an event loop that reports its own end."""
 
 from __future__ import annotations
 
@@ -35,6 +35,10 @@ class AsyncioThread:
         """Ends loop and thread."""
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()
+
+    def is_alive(self) -> bool:
+        """Whether it runs."""
+        return self._thread.is_alive()
 
     def keep(self, endless: Coroutine[Any, Any, None]) -> None:
         """Runs a task without which the thread is of no use."""

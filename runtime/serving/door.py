@@ -7,57 +7,40 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import partial
-from typing import Any
-
-import numpy as np
+from typing import Any, Protocol
 
 from runtime.errors import Draining, ServeError
+from runtime.families.base import Family
 from runtime.logs import log_fault
 from runtime.options import Options
 from runtime.params import DEFAULT_MAX_TOKENS
 from runtime.requests.limits import RequestLimits
-from runtime.requests.parse import outline, parse_parameters
+from runtime.requests.parse import Arrays, Parameters, parse_parameters
 from runtime.run_folder import ModelRunFolder
 from runtime.scheduling.scheduler import Scheduler
 from runtime.serving.admission import Admission, Bounds, Ticket
-from runtime.serving.keys import KeyCounts
+from runtime.serving.keys import key_name
 from runtime.serving.metrics import Metrics
-from runtime.serving.response import Reply, Timings
-from runtime.serving.unsent import OwedReplies, SureReply
+from runtime.serving.request import Request, ResponseSender, Timings
+from runtime.serving.unsent import RetryingSender, UnsentResponses
 
 logger = logging.getLogger(__name__)
 
-Arrays = Mapping[str, np.ndarray]
 
+class RawRequest(Protocol):
+    """A request as its transport has it. What raises here is the request's fault or its end."""
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What costs nothing to know of a request.
+    def parameters(self) -> Mapping[str, Any]:
+        """Scalars by name."""
 
-    ``samples``: of all clips. ``timeout_s``: how long its client waits for the whole answer, where it says so.
-    """
+    def samples(self) -> int:
+        """Length of ``audio``, all clips together."""
 
-    parameters: Mapping[str, Any]
-    samples: int = 0
-    timeout_s: float | None = None
+    def timeout_s(self) -> float | None:
+        """How long its client waits for the whole answer, where it says so."""
 
-
-@dataclass(frozen=True, slots=True)
-class Incoming:
-    """A request that was let in: its own tensors, its parameters, wanted outputs, where the answer goes."""
-
-    arrays: Arrays
-    outputs: frozenset[str]
-    parameters: Mapping[str, Any]
-    reply: Reply
-    ticket: Ticket
-    timings: Timings
-
-
-Check = Callable[[Arrays], None]
-Read = Callable[[Check], tuple[Arrays, frozenset[str]]]
+    def read(self, check: Callable[[Arrays], None]) -> tuple[Arrays, frozenset[str]]:
+        """Copies of the tensors, when ``check`` does not object to their sizes, and the wanted outputs."""
 
 
 class Door:
@@ -66,9 +49,9 @@ class Door:
     Args:
         options: of the rendered folder.
         limits: of one request, and of the requests of one API key.
-        rate: of the model's sound; the default of ``sample_rate``.
+        family: says how many positions a second of sound takes, and the default of ``sample_rate``.
         scheduler: asked for what is free and for what can never fit.
-        hand_over: takes a request that was let in; must be safe to call in Triton's thread.
+        hand_over: takes a request that was let in; called in Triton's thread.
         sent_away: see ``Admission``.
     """
 
@@ -76,48 +59,42 @@ class Door:
         self,
         options: Options,
         limits: RequestLimits,
-        rate: int,
+        family: Family,
         scheduler: Scheduler,
         run_folder: ModelRunFolder,
         metrics: Metrics,
-        hand_over: Callable[[Incoming], None],
+        hand_over: Callable[[Request], None],
         sent_away: Callable[[Ticket], None],
     ) -> None:
-        self._limits, self._rate, self._scheduler = limits, rate, scheduler
+        self._limits, self._family, self._scheduler = limits, family, scheduler
         self._run_folder, self._metrics, self._hand_over = run_folder, metrics, hand_over
-        self.keys, self.owed = KeyCounts(limits), OwedReplies()
+        self.unsent = UnsentResponses()
         self._closed: ServeError | None = None
-        bounds = Bounds(options.max_live, (options.serving.max_wait_s, options.serving.batch_wait_s))
+        waits = options.serving.max_wait_s, options.serving.batch_wait_s
+        bounds = Bounds(options.max_live, waits, limits.streams_per_key, limits.streams_without_key)
         self.admission = Admission(bounds, scheduler.resources, lambda: scheduler.free, sent_away, metrics.waited)
 
-    def receive(self, asked: Asked, reply: Reply, read: Read) -> None:
-        """Takes a request or answers it with an error. Returns at once.
-
-        Args:
-            read: copies the tensors, when the check that it is given does not object to their sizes.
-        """
-        ticket, timings = None, Timings(on_mark=self._metrics.moment)
-        reply = SureReply(reply, self.owed)
+    def receive(self, raw: RawRequest, sender: ResponseSender) -> None:
+        """Takes a request or answers it with an error. Returns at once."""
+        sender, timings, ticket = RetryingSender(sender, self.unsent), Timings(on_mark=self._metrics.moment), None
         try:
-            reply = self.keys.enter(asked.parameters, reply)
-            ticket = self._enter(asked)
-            arrays, outputs = read(partial(self._check, asked))
+            if self._run_folder.draining:
+                raise Draining("server", "is stopping", "send the request to another server or retry in a minute")
+            self.check_open()
+            given = raw.parameters()
+            parameters = parse_parameters(given, self._family.features.sample_rate, self._limits)
+            ticket = self._enter(parameters, raw, key_name(given))
+            system = parameters.system or ""
+            arrays, outputs = raw.read(lambda arrays: self._limits.check(arrays, parameters.sample_rate, system))
         except Exception as error:  # whatever it is, this request ends with it
             if ticket is not None:
                 self.admission.leave(ticket)
-            self.refuse(reply, error)
+            if not isinstance(error, ServeError):
+                log_fault(logger, "a request failed", error)
+            self._metrics.rejected(error)
+            sender.fail(error)
             return
-        self._hand_over(Incoming(arrays, outputs, asked.parameters, reply, ticket, timings))
-
-    def refuse(self, reply: Reply, error: BaseException) -> None:
-        """Answers a request that is not let in, or was let in and is not begun."""
-        if not isinstance(error, ServeError):
-            log_fault(logger, "a request failed", error)
-        self._metrics.rejected(error)
-        reply.fail(error)
-
-    def _check(self, asked: Asked, arrays: Arrays) -> None:
-        self._limits.check(arrays, parse_parameters(asked.parameters), self._rate)
+        self._hand_over(Request(parameters, arrays, outputs, sender, ticket, timings))
 
     def close(self, error: ServeError) -> None:
         """Refuses all from now on with this error."""
@@ -128,13 +105,12 @@ class Door:
         if self._closed is not None:
             raise self._closed
 
-    def _enter(self, asked: Asked) -> Ticket:
-        self.check_open()
-        if self._run_folder.draining:
-            raise Draining("server", "is stopping", "send the request to another server or retry in a minute")
-        seen = outline(asked.parameters, asked.samples, self._rate)
-        if seen.answer is not None:
-            self._scheduler.check_size(seen.prompt, seen.answer, seen.speaks)
-        room = min(DEFAULT_MAX_TOKENS, self._scheduler.room(seen.prompt))
-        positions = seen.prompt + max(1, room if seen.answer is None else seen.answer)
-        return self.admission.enter(seen.priority, self._scheduler.need(positions, seen.speaks), asked.timeout_s)
+    def _enter(self, parameters: Parameters, raw: RawRequest, key: str) -> Ticket:
+        prompt = int(raw.samples() / parameters.sample_rate * self._family.position_hz)  # positions, at least
+        speaks, most = parameters.answer.speaks, parameters.answer.max_tokens
+        if "max_tokens" in parameters.given:
+            self._scheduler.check_size(prompt, most, speaks)
+        else:
+            most = max(1, min(DEFAULT_MAX_TOKENS, self._scheduler.room(prompt)))
+        need = self._scheduler.need(prompt + most, speaks)
+        return self.admission.enter(parameters.priority, need, raw.timeout_s(), key)

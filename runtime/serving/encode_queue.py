@@ -41,10 +41,15 @@ class EncodeQueue:
         self._waiting: WaitingQueue[Job] = WaitingQueue()
         self._worker: asyncio.Task[None] | None = None
 
+    @property
+    def waiting(self) -> int:
+        """Requests whose clips are in no call yet, those that were cancelled included."""
+        return len(self._waiting)
+
     def encode(self, clips: Clips, priority: Priority = DEFAULT_PRIORITY) -> Encoded:
         """Clips of one request to [placeholders, hidden] each; raises what the stage raises.
 
-        Whoever loses interest ends the future: its clips are then dropped, or their result is.
+        Cancelling the future drops its clips, or their result when they are being encoded.
         """
         loop = asyncio.get_running_loop()
         result: Encoded = loop.create_future()

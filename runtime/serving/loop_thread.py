@@ -39,7 +39,7 @@ class LoopThread:
         stepped: Callable[[float, int], None] = lambda seconds, streams: None,
         alive: Callable[[], bool] = lambda: True,
     ) -> None:
-        self._loop, self._deliver, self._fault = loop, deliver, fault
+        self.loop, self._deliver, self._fault = loop, deliver, fault
         self._heartbeat, self._heartbeat_s = heartbeat, heartbeat_s
         self._stepped, self._alive = stepped, alive
         self._commands: queue.SimpleQueue[tuple[str, Stream | None]] = queue.SimpleQueue()
@@ -67,9 +67,9 @@ class LoopThread:
         wait = self._heartbeat_s
         try:
             while self._obey(wait):
-                scheduler, began = self._loop.scheduler, time.perf_counter()
+                scheduler, began = self.loop.scheduler, time.perf_counter()
                 busy = bool(scheduler.live or scheduler.waiting)  # now: the step empties the queue
-                frames = self._loop.step()
+                frames = self.loop.step()
                 if busy:
                     self._stepped(time.perf_counter() - began, len(frames))
                 if frames:
@@ -90,9 +90,9 @@ class LoopThread:
                 if stream is None:
                     return False
                 if command == "add":
-                    self._loop.add(stream)
+                    self.loop.add(stream)
                 else:
-                    self._loop.cancel(stream)
+                    self.loop.cancel(stream)
         except queue.Empty:
             return True
 

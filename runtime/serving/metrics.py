@@ -1,16 +1,18 @@
 """What the service tells its operator: which numbers there are, and what happened since they were last sent.
 
 Recording is an append in this process. Sending crosses into Triton's process and takes about as long as
-a response, so it is done for everything together, a few times a second, by whoever calls ``take``.
+a response, so it is done for everything together, a few times a second, by the caller of ``take``.
 Knows names and buckets; knows nothing of Triton.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict, deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from runtime.errors import OVERLOADS, Draining, EngineFault, InvalidRequest, NotFound, Overloaded, ServeError
+from runtime.scheduling.caches import KV_RESOURCE, CacheSpec
 
 COUNTER, GAUGE, HISTOGRAM = "counter", "gauge", "histogram"
 # Seconds. A first sound is wanted within 0.1 s and is late after 1 s; a frame must take less than the 0.2 s it
@@ -34,7 +36,7 @@ MODES = ("s2s", "s2t")
 
 
 @dataclass(frozen=True, slots=True)
-class Family:
+class MetricFamily:
     """One metric: what it counts and, with a label, the label's values. All exist from the start, at 0."""
 
     name: str
@@ -45,41 +47,49 @@ class Family:
     values: tuple[str, ...] = ("",)
 
 
-FAMILIES = (
-    Family("requests_total", COUNTER, "Requests that were accepted", label="mode", values=MODES),
-    Family("answers_total", COUNTER, "Answers that ended, by how", label="end", values=ENDS),
-    Family("cancels_total", COUNTER, "Requests whose client went away or cancelled"),
-    Family(
-        "rejects_total",
-        COUNTER,
-        "Requests that were refused, by reason",
-        label="reason",
-        values=(*REASONS.values(), *OVERLOADS, OTHER_REASON),
-    ),
-    Family("wait_seconds", HISTOGRAM, "From receiving a request to its slot, encoding included", WAIT_S),
-    Family("first_text_seconds", HISTOGRAM, "From receiving a request to its first text", FIRST_S),
-    Family("first_audio_seconds", HISTOGRAM, "From receiving a request to its first sound", FIRST_S),
-    Family("step_seconds", HISTOGRAM, "Time of one step of the frame loop: 0.2 s of speech per stream", STEP_S),
-    Family("batch_size", HISTOGRAM, "Streams that one step advanced", BATCH),
-    Family("token2wav_seconds", HISTOGRAM, "Time of one token2wav call, one chunk of each of its streams", CALL_S),
-    Family("token2wav_chunks_total", COUNTER, "Chunks of sound that were made"),
-    Family("audio_seconds_total", COUNTER, "Seconds of sound that were sent"),
-    Family("underruns_total", COUNTER, "Chunks that came after a listener without a buffer had run dry (estimate)"),
-    Family("underrun_seconds_total", COUNTER, "Silence that such listeners heard (estimate)"),
-    Family("live_requests", GAUGE, "Requests without a last response"),
-    Family("counted_requests", GAUGE, "Live requests that count towards a limit per API key"),
-    Family("live_streams", GAUGE, "Requests that hold a slot of the frame loop"),
-    Family("queue_length", GAUGE, "Requests that are encoded or wait for a slot or for KV blocks"),
-    Family("queue_length_interactive", GAUGE, "Those of them of the higher class"),
-    Family("queue_length_batch", GAUGE, "Those of them of the lower class"),
-    Family("kv_free_backbone", GAUGE, "Free KV blocks of the backbone"),
-    Family("kv_used_backbone", GAUGE, "KV blocks of the backbone that streams hold"),
-    Family("kv_free_speech", GAUGE, "Free KV blocks of the speech head"),
-    Family("kv_used_speech", GAUGE, "KV blocks of the speech head that streams hold"),
-    Family("prefix_hits", GAUGE, "Streams since the start that began behind a known system message"),
-    Family("frames", GAUGE, "Batches of frames that were sent since the start"),
-    Family("frame_seconds", GAUGE, "Time spent on sending them"),
-)
+def metric_families(caches: Sequence[CacheSpec]) -> tuple[MetricFamily, ...]:
+    """All metrics of a model with these caches."""
+    refusals = (*REASONS.values(), *OVERLOADS, *(cache.resource for cache in caches), OTHER_REASON)
+    return (
+        MetricFamily("requests_total", COUNTER, "Requests that were accepted", label="mode", values=MODES),
+        MetricFamily("answers_total", COUNTER, "Answers that ended, by how", label="end", values=ENDS),
+        MetricFamily("cancels_total", COUNTER, "Requests whose client went away or cancelled"),
+        MetricFamily(
+            "rejects_total",
+            COUNTER,
+            "Requests that were refused, by reason",
+            label="reason",
+            values=refusals,
+        ),
+        MetricFamily("wait_seconds", HISTOGRAM, "From receiving a request to its slot, encoding included", WAIT_S),
+        MetricFamily("first_text_seconds", HISTOGRAM, "From receiving a request to its first text", FIRST_S),
+        MetricFamily("first_audio_seconds", HISTOGRAM, "From receiving a request to its first sound", FIRST_S),
+        MetricFamily(
+            "step_seconds", HISTOGRAM, "Time of one step of the frame loop: 0.2 s of speech per stream", STEP_S
+        ),
+        MetricFamily("batch_size", HISTOGRAM, "Streams that one step advanced", BATCH),
+        MetricFamily(
+            "token2wav_seconds", HISTOGRAM, "Time of one token2wav call, one chunk of each of its streams", CALL_S
+        ),
+        MetricFamily("token2wav_chunks_total", COUNTER, "Chunks of sound that were made"),
+        MetricFamily("audio_seconds_total", COUNTER, "Seconds of sound that were sent"),
+        MetricFamily(
+            "underruns_total", COUNTER, "Chunks that came after a listener without a buffer had run dry (estimate)"
+        ),
+        MetricFamily("underrun_seconds_total", COUNTER, "Silence that such listeners heard (estimate)"),
+        MetricFamily("live_requests", GAUGE, "Requests without a last response"),
+        MetricFamily("counted_requests", GAUGE, "Live requests that count towards a limit per API key"),
+        MetricFamily("live_streams", GAUGE, "Requests that hold a slot of the frame loop"),
+        MetricFamily("queue_length", GAUGE, "Requests that are encoded or wait for a slot or for KV blocks"),
+        MetricFamily("queue_length_interactive", GAUGE, "Those of them of the higher class"),
+        MetricFamily("queue_length_batch", GAUGE, "Those of them of the lower class"),
+        *(MetricFamily(f"kv_free_{c.name}", GAUGE, f"Free KV blocks of the {c.title}") for c in caches),
+        *(MetricFamily(f"kv_used_{c.name}", GAUGE, f"Used KV blocks of the {c.title}") for c in caches),
+        MetricFamily("prefix_hits", GAUGE, "Streams since the start that began behind a known system message"),
+        MetricFamily("frames", GAUGE, "Batches of frames that were sent since the start"),
+        MetricFamily("frame_seconds", GAUGE, "Time spent on sending them"),
+    )
+
 
 Key = tuple[str, str]  # name of the family, value of its label
 
@@ -99,6 +109,8 @@ class Metrics:
         self._counts: defaultdict[Key, float] = defaultdict(float)
         self._observed: deque[tuple[str, float]] = deque()
         self._rejected: deque[str] = deque()  # reasons; an append is safe in every thread, a count is not
+        self.frames = 0  # batches of them
+        self.frame_seconds = 0.0  # spent on them in the asyncio thread: decoding text, building and sending responses
 
     def accepted(self, mode: str) -> None:
         """A request passed all checks."""
@@ -158,6 +170,6 @@ def reason(error: BaseException) -> str:
     """The word for an error; few of them, because every value is a time series."""
     if not isinstance(error, ServeError):
         return OTHER_REASON
-    if isinstance(error, Overloaded) and error.field in OVERLOADS:
+    if isinstance(error, Overloaded) and (error.field in OVERLOADS or error.field.startswith(KV_RESOURCE)):
         return error.field
     return next((word for kind, word in REASONS.items() if isinstance(error, kind)), OTHER_REASON)

@@ -1,129 +1,82 @@
-"""One request of the public model from its first frame to its last response. Lives in the asyncio thread."""
+"""The responses of one request, made of its frames and its sound as they come. Lives in the asyncio thread."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from client.protocol.errors import MEMORY_FULL
 from client.protocol.tensors import FUN_AUDIO_CHAT
-from runtime.errors import EngineFault, stage_fault
+from runtime.errors import EngineFault, ServeError, stage_fault
 from runtime.frontend.tokenizer import TextStream
 from runtime.logs import kind, log_fault
 from runtime.scheduling.stream import FAULT, Frame, Stream
+from runtime.serving.metrics import Metrics
+from runtime.serving.request import Request
 from runtime.serving.sound import Sound
+from runtime.serving.sound_queue import SoundQueue
 
 logger = logging.getLogger(__name__)
-FAILED, CANCELLED = "error", "cancelled"
+Event = Frame | np.ndarray | ServeError  # a frame, the samples of a chunk, what ended the sound
 
 
-class Reply(Protocol):
-    """Where the responses of one request go."""
-
-    def send(self, arrays: dict[str, np.ndarray], final: bool) -> None:
-        """One response with every output of the contract that the client asked for."""
-
-    def fail(self, error: BaseException) -> None:
-        """The last response, an error."""
-
-    def close(self) -> None:
-        """Ends the responses without a further one: the client is gone."""
-
-    def is_cancelled(self) -> bool:
-        """Whether the client went away."""
-
-
-@dataclass(slots=True)
-class Timings:
-    """Moments of a request, seconds of ``time.monotonic``; None until they happen.
-
-    ``on_mark`` is called with each moment's name and the seconds since the request was received.
-    """
-
-    received: float = field(default_factory=time.monotonic)
-    encoded: float | None = None
-    first_frame: float | None = None
-    first_text: float | None = None
-    first_audio: float | None = None
-    on_mark: Callable[[str, float], None] = lambda name, seconds: None
-
-    def mark(self, name: str) -> None:
-        """Records the first time that something happens."""
-        if getattr(self, name) is None:
-            now = time.monotonic()
-            setattr(self, name, now)
-            self.on_mark(name, now - self.received)
-
-    def milliseconds(self) -> dict[str, float | None]:
-        """Each moment and the total, in ms since the request was received."""
-        names = ("encoded", "first_frame", "first_text", "first_audio")
-        moments = {f"{name}_ms": getattr(self, name) for name in names} | {"total_ms": time.monotonic()}
-        return {k: None if t is None else round((t - self.received) * 1000, 3) for k, t in moments.items()}
-
-
-class Session:
+class Response:
     """Turns frames and sound into responses.
 
     Args:
-        reply: where they go.
-        outputs: names of the outputs that the client wants.
-        stream: its place in the frame loop.
+        stream: the request's place in the frame loop.
         text: decoder of the answer's text.
-        closed: called once, when the last response is sent.
+        sounds: told of every new chunk of ``sound``, which is None where the client wants none.
     """
 
     def __init__(
         self,
-        reply: Reply,
-        outputs: frozenset[str],
+        request: Request,
         stream: Stream,
         text: TextStream,
-        timings: Timings,
-        closed: Callable[[Session], None],
+        sounds: SoundQueue,
+        metrics: Metrics,
     ) -> None:
-        self.reply, self.stream = reply, stream
+        self.stream = stream
         self.sound: Sound | None = None
-        self._outputs, self._text = outputs, text
-        self._timings, self._closed = timings, closed
-        self._finish_reason = ""
-        self.ending = ""  # how it ended: a finish reason, "error" or CANCELLED
+        self.events: asyncio.Queue[Event] = asyncio.Queue()
+        self.finish_reason = ""
+        self._sender, self._outputs, self._timings = request.sender, request.outputs, request.timings
+        self._text, self._sounds, self._metrics = text, sounds, metrics
         self._counts = {"text_tokens": 0, "speech_tokens": 0, "audio_samples": 0}
-        self.open = True
-        self._over = False  # the last response is on its way
 
-    def on_frame(self, frame: Frame) -> None:
-        """A frame of the loop: text goes out at once, codes go to the sound."""
+    async def run(self) -> dict[str, Any]:
+        """Sends all responses but the last, and returns that one's outputs.
+
+        Raises:
+            ServeError: what ended the answer; also whatever goes wrong in here.
+        """
+        while True:
+            event = await self.events.get()
+            if isinstance(event, ServeError):
+                raise event
+            try:
+                last = self._frame(event) if isinstance(event, Frame) else self._audio(event)
+            except Exception as error:
+                raise response_fault(error) from None
+            if last is not None:
+                return last
+
+    def _frame(self, frame: Frame) -> dict[str, Any] | None:
+        """Text goes out at once, codes go to the sound."""
         if frame.finish == FAULT:
-            self.fail(EngineFault("engine", "gave numbers that are not finite", "send the request again"))
-        else:
-            self._or_fail(lambda: self._frame(frame))
-
-    def on_audio(self, samples: np.ndarray) -> None:
-        """Samples of the next chunk."""
-        self._or_fail(lambda: self._audio(samples))
-
-    def _or_fail(self, action: Callable[[], None]) -> None:
-        """What goes wrong in here ends this answer and no other."""
-        try:
-            action()
-        except Exception as error:
-            log_fault(logger, "a response could not be made", error)
-            problem = f"could not make a response ({kind(error)})"
-            fault = EngineFault(FUN_AUDIO_CHAT.name, problem, "this is a fault of the server: see its log")
-            self.fail(stage_fault(str(error), FUN_AUDIO_CHAT.name) if MEMORY_FULL in str(error) else fault)
-
-    def _frame(self, frame: Frame) -> None:
+            raise EngineFault("engine", "gave numbers that are not finite", "send the request again")
+        began = time.perf_counter()
         self._timings.mark("first_frame")
         text = "".join(self._text.push(text_id) for text_id in frame.text_ids)
         if frame.finish:
             text += self._text.finish()
-            self._finish_reason = frame.finish
+            self.finish_reason = frame.finish
         self._counts["text_tokens"] += len(frame.text_ids)
         self._counts["speech_tokens"] += len(frame.codes)
         if self.sound is not None:
@@ -132,59 +85,52 @@ class Session:
                 self.sound.end_span()
         if text:
             self._timings.mark("first_text")
-        final = self._complete
-        if text or final or self._outputs & {"text_token_ids", "speech_token_ids"}:
-            self._send(text=text, text_ids=frame.text_ids, codes=frame.codes, final=final)
+        last = None
+        if self._complete:
+            last = self._last(text, frame.text_ids, frame.codes)
+        elif text or self._outputs & {"text_token_ids", "speech_token_ids"}:
+            self._send(text, text_ids=frame.text_ids, codes=frame.codes)
+        if self.sound is not None:
+            self._sounds.offer(self.sound)
+        self._metrics.frame_seconds += time.perf_counter() - began
+        return last
 
-    def _audio(self, samples: np.ndarray) -> None:
+    def _audio(self, samples: np.ndarray) -> dict[str, Any] | None:
         if len(samples):
             self._timings.mark("first_audio")
-        self._counts["audio_samples"] += len(samples)
-        if len(samples):
+            self._counts["audio_samples"] += len(samples)
             self._send(audio=samples)
-        if self._complete:  # apart from the sound: a large last response that finds no room cannot be sent again
-            self._send(final=True)
-
-    def fail(self, error: BaseException) -> None:
-        """Ends the request with an error."""
-        if self._over:
-            return
-        self._over = True
-        if self.open:  # else it failed while its last response was made
-            self._close(FAILED)
-        self.reply.fail(error)
-
-    def cancel(self) -> None:
-        """Ends the request of a client that is gone."""
-        if self.open:
-            self._over = True
-            self._close(CANCELLED)
-            self.reply.close()
+        # Apart from the sound: a large last response that finds no room cannot be sent again.
+        return self._last() if self._complete else None
 
     @property
     def _complete(self) -> bool:
-        return bool(self._finish_reason) and (self.sound is None or self.sound.done)
+        return bool(self.finish_reason) and (self.sound is None or (self.sound.done and self.events.empty()))
 
-    def _send(
+    def _send(self, text: str = "", **given: Any) -> None:
+        self._sender.send(self._arrays(text, **given), final=False)
+
+    def _last(self, text: str = "", text_ids: tuple[int, ...] = (), codes: tuple[int, ...] = ()) -> dict[str, Any]:
+        return self._arrays(text, text_ids=text_ids, codes=codes, finish_reason=self.finish_reason, stats=self._stats())
+
+    def _arrays(
         self,
-        text: str = "",
+        text: str,
         audio: np.ndarray | None = None,
         text_ids: tuple[int, ...] = (),
         codes: tuple[int, ...] = (),
-        final: bool = False,
-    ) -> None:
+        finish_reason: str = "",
+        stats: str = "",
+    ) -> dict[str, Any]:
         arrays: dict[str, Any] = {
             "text": np.array([text.encode()], np.object_),
             "audio": np.zeros(0, np.float32) if audio is None else audio,
-            "finish_reason": np.array([self._finish_reason.encode() if final else b""], np.object_),
+            "finish_reason": np.array([finish_reason.encode()], np.object_),
             "text_token_ids": np.array(text_ids, np.int32),
             "speech_token_ids": np.array(codes, np.int32),
-            "stats": np.array([self._stats().encode() if final else b""], np.object_),
+            "stats": np.array([stats.encode()], np.object_),
         }
-        if final:
-            self._close(self._finish_reason)
-        self.reply.send({name: array for name, array in arrays.items() if name in self._outputs}, final)
-        self._over = self._over or final
+        return {name: array for name, array in arrays.items() if name in self._outputs}
 
     def _stats(self) -> str:
         facts = {
@@ -197,6 +143,13 @@ class Session:
         }
         return json.dumps(facts)
 
-    def _close(self, ending: str) -> None:
-        self.open, self.ending = False, ending
-        self._closed(self)
+
+def response_fault(error: Exception) -> ServeError:
+    """The error for a client whose response could not be made or sent; it ends that answer and no other."""
+    if isinstance(error, ServeError):
+        return error
+    log_fault(logger, "a response could not be made", error)
+    if MEMORY_FULL in str(error):
+        return stage_fault(str(error), FUN_AUDIO_CHAT.name)
+    problem = f"could not make a response ({kind(error)})"
+    return EngineFault(FUN_AUDIO_CHAT.name, problem, "this is a fault of the server: see its log")

@@ -1,37 +1,41 @@
-"""The public model's life: requests in, sessions, the frame loop thread, sound, cancellation, faults.
+"""The public model: requests in, the frame loop thread, sound, cancellation, faults.
 
-Two threads: the frame loop's, and an asyncio thread that does everything else. Requests come through the
-door, in Triton's thread.
+Two threads: the frame loop's, and an asyncio thread that does everything else. There each request is one task,
+``ChatService.serve``, from the moment that the door, in Triton's thread, hands it over.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
-import time
 from collections.abc import Callable
 
 from client.protocol.requests import Priority
-from runtime.families.fun_audio_chat.config import ModelConfig
+from runtime.errors import ServeError
+from runtime.families.base import Family
 from runtime.frames.loop import FrameLoop, StreamFrame
-from runtime.frontend.mel import position_hz
-from runtime.frontend.tokenizer import ChatTokenizer
 from runtime.heap import HeapTrim
+from runtime.logs import log_fault
 from runtime.options import Options
 from runtime.run_folder import RUN_FOLDER, Liveness, ModelRunFolder
 from runtime.scheduling.stream import Stream
 from runtime.serving.admission import Ticket
 from runtime.serving.asyncio_thread import AsyncioThread
-from runtime.serving.door import Door, Incoming
+from runtime.serving.door import Door
 from runtime.serving.loop_thread import LoopThread
 from runtime.serving.metrics import Metrics
-from runtime.serving.prepare import Intake, Prepared
-from runtime.serving.response import CANCELLED, Session
-from runtime.serving.shutdown import Endings
-from runtime.serving.sound import Dispatcher, Sound, stream_ids
+from runtime.serving.prepare import Preparation, Prepared
+from runtime.serving.request import Request
+from runtime.serving.response import Event, Response, response_fault
+from runtime.serving.shutdown import Shutdown
+from runtime.serving.sound import Sound, stream_ids
+from runtime.serving.sound_queue import SoundQueue
 from runtime.serving.stage_guard import GuardedStages
 from runtime.serving.stages import Stages
 from runtime.token2wav.layout import Sizes
+
+logger = logging.getLogger(__name__)
 
 
 class ChatService:
@@ -39,7 +43,7 @@ class ChatService:
 
     Args:
         options: of the rendered folder.
-        config: sizes and ids of the checkpoint.
+        family: of the checkpoint.
         loop: the frame loop; this service's thread owns it after ``start``.
         stages: encoder and token2wav.
         sound: rates and voices of token2wav.
@@ -49,63 +53,48 @@ class ChatService:
     def __init__(
         self,
         options: Options,
-        config: ModelConfig,
+        family: Family,
         loop: FrameLoop,
         stages: Stages,
         sound: Sizes,
         die: Callable[[], None] = lambda: os._exit(1),
     ) -> None:
-        self._config, self._poll_s = config, options.serving.cancel_poll_s
+        serving, features = options.serving, family.features
+        self.family, self._poll_s = family, serving.cancel_poll_s
         self._sample_rate, self._scheduler = sound.sample_rate, loop.scheduler
-        self._tokenizer = ChatTokenizer(config.directory)
-        self._run_folder, self._liveness = (
-            ModelRunFolder(options.path(RUN_FOLDER)),
-            Liveness(options.serving.heartbeat_s),
-        )
+        self._run_folder = ModelRunFolder(options.path(RUN_FOLDER))
+        self._liveness = Liveness(serving.heartbeat_s)
         self.metrics = Metrics()
-        self._thread = AsyncioThread("service", lambda error: self._endings.thread_lost(error))
-        self._aio = self._thread.loop
-        limits = options.limits.for_model(
-            options.engine.max_positions, position_hz(config.speech_ids.group_size), float(config.features.seconds)
-        )
-        rate = config.features.sample_rate
-        self.door = Door(
-            options, limits, rate, self._scheduler, self._run_folder, self.metrics, self._submit, self._sent_away
-        )
+        self.thread = AsyncioThread("service", lambda error: self.shutdown.thread_lost(error))
+        positions, seconds = options.engine.max_positions, float(features.seconds)
+        limits, folder = options.limits.for_model(positions, family.position_hz, seconds), self._run_folder
+        self.door = Door(options, limits, family, self._scheduler, folder, self.metrics, self.hand_over, self.send_away)
         self._admission = self.door.admission
-        self._sessions: dict[Stream, Session] = {}
-        self._tickets: dict[Stream, Ticket] = {}
-        self._tasks: dict[asyncio.Task[None], Incoming] = {}  # of requests that are being prepared
-        patience_s = options.serving.stage_timeout_s
-        self._endings = Endings(self._thread, self.door, self._sessions, self._tasks, die, patience_s)
-        self._loop_thread = LoopThread(
-            loop,
-            self._frames,
-            self._endings.loop_lost,
-            self._run_folder.heartbeat,
-            options.serving.heartbeat_s,
-            self.metrics.step,
-            self._liveness.alive,
+        self.requests: dict[Ticket, Request] = {}  # from the hand-over until nothing of it is held
+        self._events: dict[Stream, asyncio.Queue[Event]] = {}
+        patience_s = serving.stage_timeout_s
+        self.shutdown = Shutdown(self.thread, self.door, self.requests, die, patience_s)
+        lost, beat = self.shutdown.loop_lost, folder.heartbeat
+        self.loop_thread = LoopThread(
+            loop, self.deliver, lost, beat, serving.heartbeat_s, self.metrics.step, self._liveness.alive
         )
-        guarded = GuardedStages(stages, patience_s, self._endings.stage_lost)
-        self._intake = Intake(options, limits, config, self._tokenizer, self._scheduler, guarded, sound)
-        self._dispatcher = Dispatcher(guarded, options.token2wav, self.metrics)
+        guarded = GuardedStages(stages, patience_s, self.shutdown.stage_lost)
+        self.preparation = Preparation(options, limits, family, self._scheduler, guarded, sound)
+        self.sounds = SoundQueue(guarded, options.token2wav, self.metrics)
         self._sound_ids = stream_ids()
         self._observe: Callable[[], None] = lambda: None
-        self.frame_seconds = 0.0  # spent on frames in the asyncio thread: decoding text, building and sending responses
-        self.frames = 0
 
     def start(self) -> None:
         """Starts both threads."""
-        self._loop_thread.start()
-        self._thread.start()
-        self._thread.keep(self._watch())
+        self.loop_thread.start()
+        self.thread.start()
+        self.thread.keep(self._watch())
 
     def stop(self) -> None:
         """Ends both threads; live requests get an error."""
-        self._loop_thread.stop()
-        self._thread.run(self._endings.stop()).result()
-        self._thread.stop()
+        self.loop_thread.stop()
+        self.thread.run(self.shutdown.stop()).result()
+        self.thread.stop()
 
     def observe(self, observer: Callable[[], None]) -> None:
         """Has ``observer`` called in the asyncio thread at every poll."""
@@ -114,139 +103,133 @@ class ChatService:
     @property
     def live(self) -> int:
         """Requests without a last response."""
-        return self._admission.live + len(self.door.owed)
+        return self._admission.live + len(self.door.unsent)
 
     def gauges(self) -> dict[str, float]:
         """Numbers that show what is held now."""
         free, used = self._scheduler.free_blocks, self._scheduler.used_blocks
+        names = [cache.name for cache in self.family.caches]
         waiting = {f"queue_length_{p.name.lower()}": self._admission.waiting(p) for p in Priority}
         return {
             "live_requests": self.live,
-            "counted_requests": self.door.keys.live,
+            "counted_requests": self._admission.counted,
             "live_streams": self._scheduler.live,
             "queue_length": sum(waiting.values()),
             **waiting,
-            "kv_free_backbone": free[0],
-            "kv_free_speech": free[1],
-            "kv_used_backbone": used[0],
-            "kv_used_speech": used[1],
+            **{f"kv_free_{name}": blocks for name, blocks in zip(names, free, strict=True)},
+            **{f"kv_used_{name}": blocks for name, blocks in zip(names, used, strict=True)},
             "prefix_hits": self._scheduler.prefix_hits,
-            "frames": self.frames,
-            "frame_seconds": self.frame_seconds,
+            "frames": self.metrics.frames,
+            "frame_seconds": self.metrics.frame_seconds,
         }
 
     # ---- asyncio thread ----
 
-    def _accept(self, incoming: Incoming) -> None:
-        self._tasks[task := self._aio.create_task(self._answer(incoming))] = incoming
-        task.add_done_callback(self._prepared)
-
-    def _prepared(self, task: asyncio.Task[None]) -> None:
-        incoming = self._tasks.pop(task)
-        if task.cancelled():  # before its first step: ``_answer`` never ran
-            self._drop(incoming, self._endings.reason(asyncio.CancelledError()))
-
-    async def _answer(self, incoming: Incoming) -> None:
+    async def serve(self, request: Request) -> None:
+        """One request from the hand-over to its last response, which is sent when nothing of it is held any more."""
+        response, last, error = None, {}, None
+        request.task = asyncio.current_task()
         try:
             self.door.check_open()
-            prepared = await self._intake.prepare(incoming)
-            incoming.timings.mark("encoded")
-            if incoming.reply.is_cancelled():
+            request.ticket.check()
+            prepared = await self.preparation.prepare(request)
+            request.arrays = {}
+            request.timings.mark("encoded")
+            if request.sender.is_cancelled():
                 raise asyncio.CancelledError
-            self._begin(incoming, prepared)
-        except (Exception, asyncio.CancelledError) as error:  # the second when its client is gone, or all requests end
-            self._drop(incoming, self._endings.reason(error))
-
-    def _drop(self, incoming: Incoming, why: BaseException) -> None:
-        """Ends a request that was not begun: with an error, or because its client is gone."""
-        if isinstance(why, asyncio.CancelledError):
-            self.metrics.cancelled()
-            incoming.reply.close()
+            response = self._begin(request, prepared)
+            last = await response.run()
+        except (Exception, asyncio.CancelledError) as problem:
+            error = request.why or problem
+        finally:
+            self._leave(request, response, error)
+        if error is None:
+            try:
+                request.sender.send(last, final=True)
+            except Exception as problem:
+                request.sender.fail(response_fault(problem))
+        elif isinstance(error, asyncio.CancelledError):  # its client is gone
+            request.sender.close()
         else:
-            self.door.refuse(incoming.reply, why)
-        self._admission.leave(incoming.ticket)
+            request.sender.fail(error)
 
-    def _begin(self, incoming: Incoming, prepared: Prepared) -> None:
-        stream, ticket = prepared.stream, incoming.ticket
+    def _begin(self, request: Request, prepared: Prepared) -> Response:
+        """Hands the stream to the frame loop."""
+        stream = prepared.stream
         self.metrics.accepted(stream.params.mode)
-        text = self._tokenizer.stream()
-        outputs = incoming.outputs
-        session = Session(incoming.reply, outputs, stream, text, incoming.timings, self._forget)
-        if stream.params.speaks and "audio" in outputs:
-            session.sound = Sound(
-                self._sound_ids, prepared.voice, prepared.hops, self._sample_rate, session.on_audio, session.fail
-            )
-        self._sessions[stream], self._tickets[stream] = session, ticket
-        ticket.end = session.fail
-        stream.on_slot = self._admission.follow(ticket)
-        self._loop_thread.add(stream)
+        response = Response(request, stream, self.family.tokenizer.stream(), self.sounds, self.metrics)
+        if stream.params.speaks and "audio" in request.outputs:
+            put = response.events.put_nowait
+            response.sound = Sound(self._sound_ids, prepared.voice, prepared.hops, self._sample_rate, put, put)
+        self._events[stream] = response.events
+        stream.on_slot = self._admission.follow(request.ticket)
+        self.loop_thread.add(stream)
+        return response
 
-    def _send_away(self, ticket: Ticket) -> None:
-        """Ends a request that has its refusal; one that was not begun finds the refusal itself."""
-        if ticket.refusal is not None and ticket.end is not None:
-            ticket.end(ticket.refusal)
+    def _leave(self, request: Request, response: Response | None, error: BaseException | None) -> None:
+        """Frees all that a request holds and counts how it ended."""
+        self._count_end(request, response, error)
+        self._admission.leave(request.ticket)
+        del self.requests[request.ticket]
+        if response is not None:
+            del self._events[response.stream]
+            self.loop_thread.cancel(response.stream)
+            if response.sound is not None:
+                response.sound.cancel()
+                self.sounds.offer(response.sound)
+        self._observe()  # the numbers of an answer are there before its last response
+
+    def _count_end(self, request: Request, response: Response | None, error: BaseException | None) -> None:
+        if isinstance(error, asyncio.CancelledError):
+            self.metrics.cancelled()
+        elif error is not None and (response is None or error is request.ticket.refusal):
+            self.metrics.rejected(error)
+            if not isinstance(error, ServeError):
+                log_fault(logger, "a request failed", error)
+        elif response is not None:
+            self.metrics.ended("error" if error else response.finish_reason)
 
     def _on_frames(self, frames: list[StreamFrame]) -> None:
-        began = time.perf_counter()
-        self.frames += 1
-        self._endings.judge(frames)
+        self.metrics.frames += 1
+        self.shutdown.judge(frames)
         for item in frames:
-            session = self._sessions.get(item.stream)
-            if session is None:
-                continue  # cancelled since
-            session.on_frame(item.frame)
-            if session.sound is not None:
-                self._dispatcher.offer(session.sound)
-        self.frame_seconds += time.perf_counter() - began
-
-    def _forget(self, session: Session) -> None:
-        """The session sent its last response, or its client is gone: free what it holds."""
-        ticket = self._tickets.pop(session.stream)
-        if ticket.refusal is not None:
-            self.metrics.rejected(ticket.refusal)
-        elif session.ending == CANCELLED:
-            self.metrics.cancelled()
-        else:
-            self.metrics.ended(session.ending)
-        self._admission.leave(ticket)
-        del self._sessions[session.stream]
-        self._loop_thread.cancel(session.stream)
-        if session.sound is not None:
-            session.sound.cancel()
-            self._dispatcher.offer(session.sound)
-        self._observe()  # the numbers of an answer are there before its last response
+            if (events := self._events.get(item.stream)) is not None:  # else it has ended since
+                events.put_nowait(item.frame)
 
     async def _watch(self) -> None:
         """Polls cancellation and deadlines of all requests together and keeps the supervisor's count."""
         heap = HeapTrim()
         while True:
             self._liveness.touch()
-            for session in list(self._sessions.values()):
-                if session.reply.is_cancelled():
-                    session.cancel()
-            for task, incoming in list(self._tasks.items()):
-                if not task.done() and incoming.reply.is_cancelled():  # never asked after its end
-                    task.cancel()
+            for request in list(self.requests.values()):
+                if request.sender.is_cancelled():
+                    request.end()
             for ticket in self._admission.overdue():
-                self._send_away(ticket)
+                self._end_refused(ticket)
             if self._run_folder.overdue:
-                await self._endings.out_of_time()
-            if self.door.owed.retry():
-                self._endings.answer_stuck()
+                await self.shutdown.out_of_time()
+            if self.door.unsent.retry():
+                self.shutdown.response_stuck()
             self._observe()
             self._run_folder.show(self.live)
             heap.tick()
             await asyncio.sleep(self._poll_s)
 
+    def _end_refused(self, ticket: Ticket) -> None:
+        if (request := self.requests.get(ticket)) is not None:
+            request.end(ticket.refusal)
+
     # ---- Triton's thread ----
 
-    def _submit(self, incoming: Incoming) -> None:
-        self._aio.call_soon_threadsafe(self._accept, incoming)
+    def hand_over(self, request: Request) -> None:
+        self.requests[request.ticket] = request
+        self.thread.loop.call_soon_threadsafe(lambda: self.thread.loop.create_task(self.serve(request)))
 
-    def _sent_away(self, ticket: Ticket) -> None:
-        self._aio.call_soon_threadsafe(self._send_away, ticket)
+    def send_away(self, ticket: Ticket) -> None:
+        self.thread.loop.call_soon_threadsafe(self._end_refused, ticket)
 
     # ---- frame loop thread ----
 
-    def _frames(self, frames: list[StreamFrame]) -> None:
-        self._aio.call_soon_threadsafe(self._on_frames, frames)
+    def deliver(self, frames: list[StreamFrame]) -> None:
+        """Hands the frames of a step to the requests that they belong to."""
+        self.thread.loop.call_soon_threadsafe(self._on_frames, frames)

@@ -1,4 +1,4 @@
-"""How everything ends at once: a drain, a stop, a lost thread or stage."""
+"""Ends all live requests with one error: drain, stop, lost thread, lost stage."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from collections.abc import Callable, Mapping, Sequence
 from runtime.errors import Draining, EngineFault, ServeError
 from runtime.frames.loop import StreamFrame
 from runtime.logs import kind, log_fault
-from runtime.scheduling.stream import FAULT, Stream
+from runtime.scheduling.stream import FAULT
+from runtime.serving.admission import Ticket
 from runtime.serving.asyncio_thread import AsyncioThread
-from runtime.serving.door import Door, Incoming
-from runtime.serving.response import Reply, Session
-from runtime.serving.stage_guard import Trouble
+from runtime.serving.door import Door
+from runtime.serving.request import Request
+from runtime.serving.stage_guard import FailureStreak
 
 logger = logging.getLogger(__name__)
 
 DEATH_DELAY_S = 0.5  # for the last error responses to leave the process
 
 
-class Endings:
+class Shutdown:
     """Ends every request with an error, and the process where only a restart helps.
 
     Args:
-        thread: in which sessions and tasks live.
+        thread: in which requests are served.
         door: closed before the end.
-        sessions: of the requests that were begun.
-        tasks: of those that are being prepared.
+        live: the requests that were let in and have no last response.
         die: ends the process; the supervisor starts all again.
         patience_s: engines that give every stream nothing finite for longer need such a start.
     """
@@ -38,68 +38,62 @@ class Endings:
         self,
         thread: AsyncioThread,
         door: Door,
-        sessions: Mapping[Stream, Session],
-        tasks: Mapping[asyncio.Task[None], Incoming],
+        live: Mapping[Ticket, Request],
         die: Callable[[], None],
         patience_s: float,
     ) -> None:
-        self._thread, self._door, self._sessions, self._tasks, self._die = thread, door, sessions, tasks, die
-        self._why: ServeError | None = None
-        self._trouble = Trouble(patience_s)
-
-    def reason(self, error: BaseException) -> BaseException:
-        """Why a request that is being prepared ends: what cancelled all of them, or its own error or cancel."""
-        return self._why or error if isinstance(error, asyncio.CancelledError) else error
+        self._thread, self._door, self._live, self.die = thread, door, live, die
+        self.broken_steps = FailureStreak(patience_s)
 
     # ---- asyncio thread ----
 
     async def out_of_time(self) -> None:
         """The grace period of a drain is over."""
-        await self._end_requests(Draining("server", "stopped before this answer was complete", "send it again"))
+        await self._close(Draining("server", "stopped before this answer was complete", "send it again"))
 
     async def stop(self) -> None:
         """This service is to end."""
         await self._close(Draining("server", "is stopping", "send the request again"))
 
-    async def _end_requests(self, error: ServeError) -> None:
-        """Ends every request: those that are being prepared, waiting and running ones."""
-        self._why = error
-        for task in list(self._tasks):
-            task.cancel()
-        _fail_each(list(self._sessions.values()), error)
-        await asyncio.sleep(0)  # the cancelled tasks answer with the reason
-
     async def _close(self, error: ServeError) -> None:
-        """Ends every request, and refuses those that come."""
+        """Refuses what comes from now on and ends every request; returns when they have their last responses."""
         self._door.close(error)
-        await self._end_requests(error)
+        for request in list(self._live.values()):
+            request.end(error)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DEATH_DELAY_S):
+                while self._live:  # those that had no first step yet meet the closed door there
+                    await asyncio.sleep(0)
 
-    def answer_stuck(self) -> None:
-        """The end of an answer can never be sent; its client hears of it when this process ends."""
+    def response_stuck(self) -> None:
+        """A last response can never be sent; its client hears of it when this process ends."""
         self.stage_lost(EngineFault("server", "could not end another answer", "it restarts: send the request again"))
 
     def stage_lost(self, error: ServeError) -> None:
         """What is lost only a restart brings back: this process ends."""
         log_fault(logger, str(error), error)
         task = self._thread.loop.create_task(self._close(error))
-        task.add_done_callback(lambda _: self._thread.loop.call_later(DEATH_DELAY_S, self._die))
+        task.add_done_callback(lambda _: self._thread.loop.call_later(DEATH_DELAY_S, self.die))
 
     def judge(self, frames: Sequence[StreamFrame]) -> None:
-        """Counts the steps in a row that gave nobody anything finite; with too many of them the engines are broken."""
+        """Counts the steps in a row that gave no stream anything finite; after too many the engines are broken."""
         if any(item.frame.finish != FAULT for item in frames):
-            self._trouble.over()
-        elif frames and self._trouble.is_final():
+            self.broken_steps.over()
+        elif frames and self.broken_steps.record_failure():
             problem = "gave no stream anything finite"
             self.stage_lost(EngineFault("engine", problem, "the server restarts: send the request again"))
 
     def thread_lost(self, error: BaseException) -> None:
-        """The asyncio thread cannot go on: what a session frees at its end needs the loop, an answer does not."""
+        """The asyncio thread cannot go on: freeing what a request holds needs its loop, a last response does not."""
         lost = _restart("server", error)
         self._door.close(lost)
-        replies: list[Reply] = [session.reply for session in self._sessions.values()]
-        _fail_each(replies + [incoming.reply for task, incoming in self._tasks.items() if not task.done()], lost)
+        for request in list(self._live.values()):
+            try:
+                request.sender.fail(lost)
+            except Exception as problem:  # of one: the others, and this process, still end
+                log_fault(logger, "a request could not be ended", problem)
         time.sleep(DEATH_DELAY_S)
-        self._die()
+        self.die()
 
     # ---- frame loop thread ----
 
@@ -108,15 +102,7 @@ class Endings:
         with contextlib.suppress(Exception):  # the other thread may be dead too
             self._thread.run(self._close(_restart("engine", error))).result(DEATH_DELAY_S)
         time.sleep(DEATH_DELAY_S)
-        self._die()
-
-
-def _fail_each(failing: Sequence[Session | Reply], error: ServeError) -> None:
-    for one in failing:
-        try:
-            one.fail(error)
-        except Exception as problem:  # of one: the others, and this process, still end
-            log_fault(logger, "a request could not be ended", problem)
+        self.die()
 
 
 def _restart(part: str, error: BaseException) -> EngineFault:

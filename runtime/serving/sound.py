@@ -1,12 +1,10 @@
-"""The sound of answers: chunks of speech tokens out to token2wav, samples back, in order.
+"""The sound of one answer: chunks of speech tokens out to token2wav, samples back, in order.
 
-``Sound`` belongs to one answer; ``Dispatcher`` forms the batches of all answers. Both live in the
-asyncio thread. Knows deadlines and batches; the arithmetic is in the stage models.
+Lives in the asyncio thread. Knows order and deadlines; the arithmetic is in the stage models.
 """
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import time
 from collections import deque
@@ -17,14 +15,11 @@ import numpy as np
 from runtime.contracts import ChunkFlag
 from runtime.errors import ServeError
 from runtime.playback import Playback
-from runtime.serving.metrics import Metrics
-from runtime.serving.stages import Speaker, SpeechChunk
+from runtime.serving.stages import SpeechChunk
 from runtime.token2wav.hops import ChunkCutter, Cut, HopPolicy, take_joined
-from runtime.token2wav.options import Token2WavOptions
 
 Rank = tuple[int, float]
 RELEASING, OVERDUE, FIRST, LATER = range(4)  # the order of waiting chunks
-RELEASE_RETRY_S = 0.5  # after a release that failed: what it lacked, such as shared memory, may take a while
 
 
 class Sound:
@@ -75,12 +70,12 @@ class Sound:
         return self._playback.dry_at if self._playback.samples else self._waiting_since
 
     @property
-    def holds(self) -> bool:
+    def has_remote_state(self) -> bool:
         """Whether token2wav may hold state for it."""
         return self._open or self.in_flight
 
     @property
-    def begins(self) -> bool:
+    def starts_stream(self) -> bool:
         """Whether the waiting chunk is the first of its token2wav stream, which then holds state until its last."""
         return bool(self._pending[0].flag & ChunkFlag.START)
 
@@ -126,7 +121,7 @@ class Sound:
         if self._open:
             self._queue([Cut((), ChunkFlag.RELEASE, 0, 0)])
 
-    def take(self) -> SpeechChunk:
+    def next_chunk(self) -> SpeechChunk:
         """The next chunk, which is then in flight, and what may be joined to it."""
         cut = take_joined(self._pending, self._policy)
         self.in_flight = True
@@ -136,12 +131,12 @@ class Sound:
             self._stream_id = next(self._ids)
         return SpeechChunk(self._stream_id, cut.flag, self._voice, cut.tokens)
 
-    def give(self, samples: np.ndarray) -> float:
+    def deliver(self, samples: np.ndarray) -> float:
         """The chunk in flight came back; returns the seconds of silence that its listener heard before it."""
         self.in_flight = False
         self.chunks += 1
         self._on_audio(samples)
-        return self._playback.hear(time.monotonic(), len(samples))
+        return self._playback.play(time.monotonic(), len(samples))
 
     def fail(self, error: ServeError) -> None:
         """The chunk in flight, and with it the sound, is lost.
@@ -167,81 +162,3 @@ def stream_ids() -> Iterator[int]:
 
 def _ignore(_: object) -> None:
     """Takes what comes back for a cancelled answer."""
-
-
-class Dispatcher:
-    """Batches over all sounds: whenever a call is free, the most urgent waiting chunks go together.
-
-    Nothing waits for a batch to fill, but a sound waits to begin while token2wav holds as many as it can. While a
-    call runs, a stream whose listener has plenty to hear lets its next chunks gather: under load chunks grow, and
-    calls get fewer.
-
-    Args:
-        stages: where calls go.
-        options: ``max_streams``, ``max_batch``, ``calls_in_flight``, ``max_wait_s``, ``slack_s``.
-        metrics: told of calls, sound and silence.
-    """
-
-    def __init__(self, stages: Speaker, options: Token2WavOptions, metrics: Metrics | None = None) -> None:
-        self._stages, self._options, self._running = stages, options, 0
-        self._metrics = metrics or Metrics()
-        self._ready: list[Sound] = []
-        self._holding: set[Sound] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    def offer(self, sound: Sound) -> None:
-        """Call whenever the sound may have a chunk to send."""
-        if sound.waiting and sound not in self._ready:
-            self._ready.append(sound)
-        self._dispatch()
-
-    def _dispatch(self) -> None:
-        while self._running < self._options.calls_in_flight and (batch := self._next_batch()):
-            self._running += 1
-            # Taken now: until the task runs, the sounds may be offered again.
-            chunks = [sound.take() for sound in batch]
-            self._holding.update(batch)
-            task = asyncio.get_running_loop().create_task(self._call(batch, chunks))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-
-    def _next_batch(self) -> list[Sound]:
-        now, options = time.monotonic(), self._options
-        self._ready = [sound for sound in self._ready if sound.waiting]
-        due = [sound for sound in self._ready if not (self._running and sound.patient(now, options.slack_s))]
-        batch = self._that_fit(sorted(due, key=lambda sound: sound.rank(now, options.max_wait_s)))[: options.max_batch]
-        self._ready = [sound for sound in self._ready if sound not in batch]
-        return batch
-
-    def _that_fit(self, sounds: Sequence[Sound]) -> list[Sound]:
-        """Those that go on, and as many of those that begin as token2wav has room for."""
-        room = self._options.max_streams - len(self._holding)
-        fresh = [sound for sound in sounds if sound.begins and sound not in self._holding]
-        late = set(fresh[max(0, room) :])
-        return [sound for sound in sounds if sound not in late]
-
-    async def _call(self, batch: list[Sound], chunks: list[SpeechChunk]) -> None:
-        results: Sequence[np.ndarray | ServeError]
-        began = time.monotonic()
-        try:
-            results = await self._stages.speak(chunks)
-            if made := sum(bool(chunk.tokens) for chunk in chunks):  # the rest only drops state
-                self._metrics.spoke(time.monotonic() - began, made)
-        except ServeError as error:
-            results = [error] * len(batch)
-        self._running -= 1
-        for sound, chunk, result in zip(batch, chunks, results, strict=True):
-            self._came_back(sound, chunk, result)
-        self._dispatch()
-
-    def _came_back(self, sound: Sound, chunk: SpeechChunk, result: np.ndarray | ServeError) -> None:
-        if isinstance(result, ServeError):
-            sound.fail(result)
-            if chunk.flag & ChunkFlag.RELEASE:  # again, but not at once and for ever
-                asyncio.get_running_loop().call_later(RELEASE_RETRY_S, self.offer, sound)
-                return
-        else:
-            self._metrics.sound(len(result) / sound.rate, sound.give(result))
-        if not sound.holds:
-            self._holding.discard(sound)
-        self.offer(sound)

@@ -20,8 +20,8 @@ logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 
-# Triton's words when a stub gave no sign of life for a second. It gives the stub's late answer to whoever asks
-# next: measured, a stage got the batch of another call. So nothing of that server may be used any more.
+# Triton's words when a stub gave no sign of life for a second. It gives the stub's late answer to the next
+# caller: measured, a stage got the batch of another call. So nothing of that server may be used any more.
 UNHEALTHY = "is not healthy"
 MANY_FAILURES = 20  # in a row; a few requests that each break a call are no broken stage
 
@@ -30,7 +30,7 @@ class StageHangs(EngineFault):
     """A stage does not come back: only a restart of the server helps."""
 
 
-class Trouble:
+class FailureStreak:
     """Failures of a stage or engine since it last worked. Where one is broken they add up: releases never stop."""
 
     def __init__(self, patience_s: float) -> None:
@@ -40,8 +40,8 @@ class Trouble:
         """It works."""
         self._count = 0
 
-    def is_final(self) -> bool:
-        """Counts one more; whether they are too many, for too long."""
+    def record_failure(self) -> bool:
+        """Whether failures are now too many and have lasted too long."""
         now = time.monotonic()
         self._since = self._since if self._count else now
         self._count += 1
@@ -60,32 +60,31 @@ class GuardedStages:
 
     def __init__(self, stages: Stages, timeout_s: float, hung: Callable[[ServeError], None]) -> None:
         self._stages, self._timeout_s, self._hung = stages, timeout_s, hung
-        self._trouble = {name: Trouble(timeout_s) for name in (SPEECH_ENCODER.name, TOKEN2WAV.name)}
+        self._failures = {name: FailureStreak(timeout_s) for name in (SPEECH_ENCODER.name, TOKEN2WAV.name)}
 
     async def encode(self, clips: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """See ``Stages``. Raises EngineFault, too, when a row holds a number that is not finite."""
+        """Raises EngineFault, too, when a row holds a number that is not finite."""
         rows = await self._within(SPEECH_ENCODER.name, self._stages.encode(clips))
         if not all(np.isfinite(row).all() for row in rows):
             fault = EngineFault(AUDIO_ENCODER.name, "gave numbers that are not finite", "send the request again")
             self._note(SPEECH_ENCODER.name, fault)
             raise fault
-        self._trouble[SPEECH_ENCODER.name].over()
+        self._failures[SPEECH_ENCODER.name].over()
         return rows
 
     async def speak(self, chunks: Sequence[SpeechChunk]) -> list[Spoken]:
-        """See ``Stages``."""
         found = await self._within(TOKEN2WAV.name, self._stages.speak(chunks))
         # A release runs no engine: it succeeds where every chunk of sound fails.
         made = [result for chunk, result in zip(chunks, found, strict=True) if chunk.tokens]
         if made and all(isinstance(result, EngineFault) for result in made):
             self._note(TOKEN2WAV.name, made[0])
         elif made:
-            self._trouble[TOKEN2WAV.name].over()
+            self._failures[TOKEN2WAV.name].over()
         return found
 
     def _note(self, stage: str, fault: object) -> None:
         """One more call that failed for want of a working engine."""
-        if isinstance(fault, EngineFault) and self._trouble[stage].is_final():
+        if isinstance(fault, EngineFault) and self._failures[stage].record_failure():
             self._hung(fault)
 
     async def _within(self, stage: str, call: Awaitable[Result]) -> Result:

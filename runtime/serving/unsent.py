@@ -1,22 +1,23 @@
-"""Last responses that could not be sent: nobody may wait for one for ever."""
+"""Last responses that could not be sent are sent later, so that no client waits for one for ever."""
 
 from __future__ import annotations
 
 import logging
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
 from runtime.logs import log_fault
-from runtime.serving.response import Reply
+from runtime.serving.request import ResponseSender
 
 logger = logging.getLogger(__name__)
 
 SENDER_CLOSED = "Response sender has been closed"  # Triton's words
 
 
-class OwedReplies:
+class UnsentResponses:
     """Ends of answers that shared memory had no room for. It gets room as others end, so they are tried again.
 
     Triton closes a sender before it looks for room for a final response, so one that failed can only be tried again
@@ -24,26 +25,14 @@ class OwedReplies:
     """
 
     def __init__(self) -> None:
-        self._owed: deque[tuple[Reply, Callable[[], None]]] = deque()  # two threads: only single operations
+        self._unsent: deque[tuple[ResponseSender, Callable[[], None]]] = deque()  # two threads: single operations only
         self._lost = 0
 
     def __len__(self) -> int:
-        return len(self._owed)
+        return len(self._unsent)
 
-    def pay(self, reply: Reply, end: Callable[[], None]) -> None:
+    def send(self, sender: ResponseSender, end: Callable[[], None], first: bool = True) -> None:
         """Sends a last response, now or at a later ``retry``."""
-        self._pay(reply, end, first=True)
-
-    def retry(self) -> bool:
-        """Tries all again, but those whose client is gone; whether there was one that can never be sent."""
-        before = self._lost
-        for _ in range(len(self._owed)):
-            reply, end = self._owed.popleft()
-            if not reply.is_cancelled():
-                self._pay(reply, end, first=False)
-        return self._lost > before
-
-    def _pay(self, reply: Reply, end: Callable[[], None], first: bool) -> None:
         try:
             end()
         except Exception as error:
@@ -52,27 +41,30 @@ class OwedReplies:
             elif SENDER_CLOSED in str(error):
                 self._lost += 1
                 return
-            self._owed.append((reply, end))
+            self._unsent.append((sender, end))
+
+    def retry(self) -> bool:
+        """Tries all again, but those whose client is gone; whether there was one that can never be sent."""
+        before = self._lost
+        for _ in range(len(self._unsent)):
+            sender, end = self._unsent.popleft()
+            if not sender.is_cancelled():
+                self.send(sender, end, first=False)
+        return self._lost > before
 
 
-class SureReply:
-    """``Reply`` whose ends always arrive."""
+class RetryingSender:
+    """``ResponseSender`` whose ends always arrive. ``send`` raises what the other one's raises."""
 
-    def __init__(self, reply: Reply, owed: OwedReplies) -> None:
-        self._reply, self._owed = reply, owed
+    def __init__(self, sender: ResponseSender, unsent: UnsentResponses) -> None:
+        self._sender, self._unsent = sender, unsent
+        self.is_cancelled = sender.is_cancelled
 
     def send(self, arrays: dict[str, np.ndarray], final: bool) -> None:
-        """See ``Reply``. Raises what the other one raises: the answer then ends with an error."""
-        self._reply.send(arrays, final)
+        self._sender.send(arrays, final)
 
     def fail(self, error: BaseException) -> None:
-        """See ``Reply``."""
-        self._owed.pay(self._reply, lambda: self._reply.fail(error))
+        self._unsent.send(self._sender, partial(self._sender.fail, error))
 
     def close(self) -> None:
-        """See ``Reply``."""
-        self._owed.pay(self._reply, self._reply.close)
-
-    def is_cancelled(self) -> bool:
-        """See ``Reply``."""
-        return self._reply.is_cancelled()
+        self._unsent.send(self._sender, self._sender.close)

@@ -33,8 +33,8 @@ class Access:
 
     Args:
         restricted: endpoints that need the admin key, between commas; empty opens them all.
-        admin_key_file: file with the admin key; without it every life of the server has its own, secret one.
-        token_file: file with the token without which nobody may ask anything.
+        admin_key_file: file with the admin key; without it every run of the server has its own, secret one.
+        token_file: file with the token that every call needs.
         tls_cert: certificate chain of the server (PEM); turns TLS on for gRPC.
         tls_key: its private key.
         tls_client_ca: clients need a certificate of this authority.
@@ -61,7 +61,7 @@ class Access:
             raise ValueError("tls_client_ca: needs tls_cert and tls_key")
 
     def admin_key(self) -> str:
-        """The key of the restricted endpoints, for one life of the server.
+        """The key of the restricted endpoints, for one run of the server.
 
         Raises:
             BadAccess: the file holds none.
@@ -123,7 +123,7 @@ class Access:
 
 
 def new_key() -> str:
-    """A key that nobody can guess."""
+    """A key that cannot be guessed."""
     return secrets.token_urlsafe(MADE_BYTES)
 
 

@@ -27,7 +27,7 @@ if os.getppid() != int(sys.argv[1]):  # the parent died before that
 os.execvp(sys.argv[2], sys.argv[2:])
 """
 POLL_S = 0.02
-# In the background of a shell that ends at once, so that it is nobody's child.
+# In the background of a shell that ends at once, so that it has no parent here.
 GUARD = '(while kill -0 "$1"; do sleep 0.5; done; kill -9 "-$1") </dev/null >/dev/null 2>&1 &'
 DEAD_STATES = ("Z", "X")
 STOPPED_STATES = ("T", "t")
@@ -70,7 +70,7 @@ def children(pid: int) -> list[Child]:
 
 
 def members(group: int) -> list[int]:
-    """The living processes of a process group. Zombies count as dead: in a container nobody may reap them."""
+    """The living processes of a process group. Zombies count as dead: in a container they may never be reaped."""
     return [pid for pid, _, of, _ in _living() if of == group]
 
 

@@ -1,7 +1,7 @@
 """The Python backend's regions below /dev/shm: named by us, so that a killed server leaves none.
 
-Each life of a server gets its own prefix, written down in the run folder before the server starts;
-whoever serves that folder next removes what the last life left. A prefix is random because
+Each run of a server gets its own prefix, written down in the run folder before the server starts;
+the next server of that folder removes what the last one left. A prefix is random because
 containers may share /dev/shm and nothing else.
 """
 
@@ -30,7 +30,7 @@ def regions(prefix: str, folder: Path = SHARED_MEMORY) -> list[Path]:
 
 
 def remove_regions(run: Path, folder: Path = SHARED_MEMORY) -> int:
-    """Removes the regions of the life that the run folder remembers; returns how many."""
+    """Removes the regions of the run that the run folder remembers; returns how many."""
     try:
         prefix = (run / PREFIX_FILE).read_text("utf-8")
     except FileNotFoundError:

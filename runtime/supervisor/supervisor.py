@@ -21,9 +21,9 @@ from runtime.supervisor.bundle import TritonInstall, find_install
 from runtime.supervisor.config import Addresses, ServerConfig
 from runtime.supervisor.errors import ServerDown, StartFailed
 from runtime.supervisor.flag import Flag
-from runtime.supervisor.life import Life, StopRequested
 from runtime.supervisor.plain_paths import plain_paths
 from runtime.supervisor.ports import check_free
+from runtime.supervisor.server_run import ServerRun, StopRequested
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -76,7 +76,7 @@ class Supervisor:
         while not self._stopping.is_set():
             self._ready_at = None
             try:
-                loss = self._live_once(install, run, output)
+                loss = self._run_once(install, run, output)
             except (StartFailed, OSError) as error:  # the second: a full disk, too many processes
                 if not self._was_ready:  # what never worked will not work at the next try
                     raise
@@ -88,28 +88,28 @@ class Supervisor:
                 return
             self._count(loss)
 
-    def _live_once(self, install: TritonInstall, run: RunFolder, output: IO[bytes] | None) -> str | None:
-        """One life; returns what was lost, or None after a stop."""
-        life = Life(self._config, install, run, output, self._stopping)
+    def _run_once(self, install: TritonInstall, folder: RunFolder, output: IO[bytes] | None) -> str | None:
+        """One run of the server; returns what was lost, or None after a stop."""
+        run = ServerRun(self._config, install, folder, output, self._stopping)
         gracefully = False
         try:
-            life.load()
+            run.load()
             self._was_ready, self._ready_at = True, time.monotonic()
             self._announce(self._config.addresses)
-            loss = self._watch(life)
+            loss = self._watch(run)
             if loss is None:
                 gracefully = True
-                life.drain(lambda: self._hurry)
+                run.drain(lambda: self._hurry)
             return loss
         except StopRequested:
             gracefully = True
             return None
         finally:
-            life.end(gracefully)
+            run.end(gracefully)
 
-    def _watch(self, life: Life) -> str | None:
+    def _watch(self, run: ServerRun) -> str | None:
         while not self._stopping.wait(self._config.patience.poll):
-            loss = life.watch.loss()
+            loss = run.watch.loss()
             if loss is not None:
                 return loss
         return None
@@ -130,7 +130,7 @@ class Supervisor:
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
         numbers = list(STOP_SIGNALS)
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup asks for a life without a terminal
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup asks to go on without a terminal
             numbers.append(signal.SIGHUP)
         before = {number: signal.signal(number, self._on_signal) for number in numbers}
         try:

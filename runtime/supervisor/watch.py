@@ -16,7 +16,7 @@ SETTLE_S = 0.5  # for a server that is on its way out
 
 
 class Watch:
-    """Looks at one life of a server: its process, its stubs and the frame loop's heartbeat.
+    """Looks at one run of a server: its process, its stubs and the frame loop's heartbeat.
 
     Args:
         heartbeat_s: how long the heartbeat may stand still, and the server may give no answer.

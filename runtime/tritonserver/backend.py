@@ -17,7 +17,7 @@ from client.protocol.errors import MEMORY_FULL
 from client.protocol.tensors import NUMPY_TYPES, ModelContract, TensorSpec
 from runtime.errors import TRITON_CODES, EngineFault, InvalidRequest, ServeError, stage_fault
 from runtime.logs import kind, log_fault
-from runtime.tritonserver.stage_key import check_inside
+from runtime.tritonserver.stage_key import check_stage_key
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ def answer_each(
     responses = []
     for request in requests:
         try:
-            check_inside(request.parameters(), contract.name)
+            check_stage_key(request.parameters(), contract.name)
             responses.append(respond(pb_utils, contract, run(inputs(request, contract))))
         except Exception as error:
             if not isinstance(error, InvalidRequest):

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sized
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from typing import Any, Protocol
 
 from runtime.logs import log_fault
-from runtime.serving.metrics import FAMILIES, HISTOGRAM, Changes, Family
+from runtime.serving.metrics import GAUGE, HISTOGRAM, Changes, MetricFamily
 
 PREFIX = "fun_audio_chat_"
+NO_CHANGES = Changes({}, [])
 
 logger = logging.getLogger(__name__)
 
@@ -33,35 +34,18 @@ class Losses:
             self._losing = True
 
 
-class Gauges:
-    """Prometheus gauges by name; each has its family, because a metric lives as long as its family."""
-
-    def __init__(self, pb_utils: Any, names: Mapping[str, str]) -> None:
-        self._metrics = {}
-        for name, description in names.items():
-            family = pb_utils.MetricFamily(
-                name=PREFIX + name, description=description, kind=pb_utils.MetricFamily.GAUGE
-            )
-            self._metrics[name] = (family, family.Metric(labels={}))
-
-    def set(self, values: Mapping[str, float]) -> None:
-        """Sets every gauge to its present value."""
-        for name, value in values.items():
-            self._metrics[name][1].set(value)
-
-
 class MetricBoard:
-    """All families of the service. A metric lives as long as its family, so both are kept.
+    """Metrics of some families. A metric lives as long as its family, so both are kept.
 
     Args:
         pb_utils: of Triton's Python backend; one without histograms gets none of them.
     """
 
-    def __init__(self, pb_utils: Any) -> None:
+    def __init__(self, pb_utils: Any, families: Sequence[MetricFamily]) -> None:
         kinds = pb_utils.MetricFamily
         self._families, self._metrics = [], {}
         self._losses = Losses()
-        for family in FAMILIES:
+        for family in families:
             if not hasattr(kinds, family.kind.upper()):
                 continue
             made = kinds(name=PREFIX + family.name, description=family.help, kind=getattr(kinds, family.kind.upper()))
@@ -84,7 +68,7 @@ class MetricBoard:
                 self._metrics[name, ""].observe(value)
 
 
-def _metric(made: Any, family: Family, value: str) -> Any:
+def _metric(made: Any, family: MetricFamily, value: str) -> Any:
     labels = {family.label: value} if family.label else {}
     if family.kind == HISTOGRAM:
         return made.Metric(labels=labels, buckets=list(family.buckets))
@@ -107,14 +91,12 @@ class StageGauges:
     """Streams and bytes that a token2wav stage holds."""
 
     def __init__(self, pb_utils: Any, name: str, stage: Stage) -> None:
-        self._name, self._stage, self._losses = name, stage, Losses()
-        self._gauges = Gauges(
-            pb_utils,
-            {f"{name}_streams": f"streams with state in {name}", f"{name}_state_bytes": f"bytes of state in {name}"},
-        )
+        self._name, self._stage = name, stage
+        streams = MetricFamily(f"{name}_streams", GAUGE, f"streams with state in {name}")
+        held = MetricFamily(f"{name}_state_bytes", GAUGE, f"bytes of state in {name}")
+        self._board = MetricBoard(pb_utils, (streams, held))
 
     def update(self) -> None:
         """Call after every change."""
         values = {f"{self._name}_streams": len(self._stage.states), f"{self._name}_state_bytes": self._stage.held_bytes}
-        with self._losses.allowed():
-            self._gauges.set(values)
+        self._board.show(values, NO_CHANGES)

@@ -21,13 +21,11 @@ class BlsStages:
         self._pb = pb_utils
 
     async def encode(self, clips: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """See ``Stages``."""
         lengths = np.array([len(clip) for clip in clips], np.int32)
         arrays = await self._call(SPEECH_ENCODER, {"audio": np.concatenate(clips), "audio_lengths": lengths})
         return np.split(arrays["audio_embeds"], np.cumsum(arrays["audio_embed_lengths"])[:-1])
 
     async def speak(self, chunks: Sequence[SpeechChunk]) -> list[Spoken]:
-        """See ``Stages``."""
         arrays = await self._call(TOKEN2WAV, pack_chunks(chunks))
         return unpack_audio(arrays["audio"], arrays["audio_lengths"])
 

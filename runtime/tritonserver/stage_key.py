@@ -1,8 +1,8 @@
-"""Is a stage model called by the public model, or by somebody outside?
+"""The key that a stage model asks of its callers: only the public model has it.
 
 Every model of a repository can be asked by every client, and Triton's restrictions know no models. A stage takes
-no limits and keeps the state of all streams under ids that can be guessed. So the supervisor gives each life of the
-server a key, in an environment that only the server's own user can read, and stages answer nobody without it.
+no limits and keeps the state of all streams under ids that can be guessed. So the supervisor gives each run of the
+server a key, in an environment that only the server's own user can read, and stages answer no call without it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def stage_parameters() -> dict[str, str]:
     return {KEY_PARAMETER: key} if key else {}
 
 
-def check_inside(parameters: str, model: str) -> None:
+def check_stage_key(parameters: str, model: str) -> None:
     """Raises InvalidRequest unless the key is among the JSON parameters of a stage's request."""
     key = os.environ.get(KEY_VARIABLE)
     if not key:

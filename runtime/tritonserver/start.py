@@ -8,8 +8,7 @@ from pathlib import Path
 import torch
 
 from runtime.engines.trtllm.files import ENGINES
-from runtime.families.fun_audio_chat.build import build_loop
-from runtime.families.fun_audio_chat.config import ModelConfig
+from runtime.families.registry import open_family
 from runtime.graphs.options import TENSORRT
 from runtime.heap import set_apart
 from runtime.options import Options
@@ -27,10 +26,10 @@ def start_service(folder: Path, stages: Stages) -> ChatService:
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     options = Options.read(folder)
     torch.set_num_threads(options.threads)
-    config = ModelConfig.read(options.path(options.model))
+    family = open_family(options.path(options.model))
     engines = options.path(ENGINES) if options.target == TENSORRT else None
-    loop = build_loop(config, options.engine, engines)
-    service = ChatService(options, config, loop, stages, Sizes.read(options.path(options.token2wav.dir)))
+    loop = family.loop(options.engine, engines)
+    service = ChatService(options, family, loop, stages, Sizes.read(options.path(options.token2wav.dir)))
     set_apart()
     service.start()
     return service

@@ -23,11 +23,11 @@ from builders.tensorrt.profiles import PROFILES
 from builders.tensorrt.toolchain import IMAGE, Toolchain, find_toolchain
 from builders.voices import read_voices
 from runtime.engines.options import EngineOptions
-from runtime.engines.sizes import backbone_profile, speech_profile
 from runtime.engines.trtllm.check import EngineMismatch
 from runtime.engines.trtllm.files import TENSORRT_LLM, check_config
 from runtime.errors import BuildError
 from runtime.families.fun_audio_chat.config import ModelConfig
+from runtime.families.fun_audio_chat.profiles import backbone_profile, speech_profile
 from runtime.options import Options
 from runtime.token2wav.config import Token2WavConfig
 from runtime.token2wav.layout import FRONT_GRAPH, STEP_GRAPHS, VOCODER_GRAPH, VOICES

@@ -20,7 +20,7 @@ from tests.endurance.wire import Leave, Wire
 
 IN_FLIGHT = 16
 PATIENCE_S = 60.0  # every case asks for a few tokens
-LEAVE = Leave(after_responses=400)  # a case may have spoiled its own max_tokens; nobody waits for the end then
+LEAVE = Leave(after_responses=400)  # a case may have spoiled its own max_tokens; its end is not waited for then
 NOTICE_S, RESTART_S = 1.0, 120.0
 KEPT_FAILURES = 50
 T = TypeVar("T")

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from runtime.families.fun_audio_chat.config import ModelConfig
-from runtime.families.fun_audio_chat.prompt import Message, PromptBuilder, parse_messages, single_turn
+from runtime.families.fun_audio_chat.prompt import SYSTEM_PROMPTS, PromptBuilder
 from runtime.frontend.tokenizer import ChatTokenizer
 from runtime.options import Options
+from runtime.requests.messages import Message, parse_messages, single_turn
 
 MODE = "s2t"
 
@@ -38,7 +39,7 @@ class PromptOracle:
     @staticmethod
     def single(text: str, system: str | None) -> list[Message]:
         """The conversation of a request with ``text`` and perhaps ``system``."""
-        return single_turn(MODE, system, text, 0)
+        return single_turn(SYSTEM_PROMPTS[MODE] if system is None else system, text, 0)
 
     @staticmethod
     def parsed(document: str) -> list[Message]:

@@ -23,7 +23,7 @@ def fields(draw: st.DrawFn) -> Case:
 
 
 def _model(request: Any, draw: st.DrawFn) -> None:
-    request.model_name = draw(st.sampled_from(("nobody", "", "log_mel", "token2wav", "../x", "fun_audio_chat\x00")))
+    request.model_name = draw(st.sampled_from(("unknown", "", "log_mel", "token2wav", "../x", "fun_audio_chat\x00")))
 
 
 def _version(request: Any, draw: st.DrawFn) -> None:

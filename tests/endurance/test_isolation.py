@@ -43,7 +43,7 @@ def alone(server, traffic):
 def crowd_of(kind, traffic):
     """Payloads and leaves of the load beside the canaries."""
     draw = random.Random(3)
-    if kind == "nobody":
+    if kind == "alone":
         return []
     if kind == "malformed":
         return [(case.payload, STAY) for case in pool(malformed(), CROWD, 9)]
@@ -66,7 +66,7 @@ async def together(url, traffic, crowd):
     return answers[:STREAMS], answers[STREAMS:]
 
 
-@pytest.mark.parametrize("kind", ["nobody", "talkers", "cancels", "malformed"])
+@pytest.mark.parametrize("kind", ["alone", "talkers", "cancels", "malformed"])
 def test_company_changes_nothing(server, traffic, alone, kind):
     answers, others = asyncio.run(together(server.url, traffic, crowd_of(kind, traffic)))
     for answer, known in zip(answers, alone, strict=True):

@@ -20,7 +20,7 @@ SUPERVISOR, TRITON = "supervisor", "tritonserver"
 IDLE_S = 30.0  # after the last client left, everything must be free within this
 LOOKS, LOOK_EVERY_S = 2, 0.2
 KV_USED = ("kv_used_backbone", "kv_used_speech")
-# Zero on a server on which nobody asks anything; one that this server does not have counts as zero.
+# Zero on an idle server; one that this server does not have counts as zero.
 IDLE_ZERO = (
     "live_requests",
     "live_streams",

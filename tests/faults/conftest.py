@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 from faulty import QUICK, SPOKEN, attempt, faulty_copy
-from record import Record
+from record import Record, page_with_table
 
 from runtime.supervisor.launch import ServerProcess
 
 SAVE = os.environ.get("FAULTS_SAVE")  # where `make faults` wants the record; with it the long tests run too
+PAGE = os.environ.get("FAULTS_PAGE")  # whose table is made of the record when all tests have passed
 _record = Record()
 
 
@@ -27,6 +28,9 @@ def pytest_collection_modifyitems(config, items):
 def pytest_sessionfinish(session, exitstatus):
     if SAVE and _record.rows:
         line = _record.save(Path(SAVE), int(exitstatus))
+        if PAGE and exitstatus == 0:
+            rows = json.loads(Path(SAVE).read_text("utf-8"))["rows"]
+            Path(PAGE).write_text(page_with_table(Path(PAGE).read_text("utf-8"), rows), "utf-8")
         print("\n" + json.dumps(line))
 
 

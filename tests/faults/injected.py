@@ -150,10 +150,10 @@ def _arm_vocoder(model, order, module):
 def _arm_chat(model, order, module):
     import threading
 
-    from runtime.tritonserver.chat_model import TritonReply
+    from runtime.tritonserver.chat_model import TritonSender
 
-    service = model._door._service
-    loop = service._loop_thread._loop
+    service = model.chat.service
+    loop = service.loop_thread.loop
 
     def once(*modes):
         given = order.read()
@@ -183,17 +183,22 @@ def _arm_chat(model, order, module):
         return response(*args, **kwargs)
 
     pb_utils.InferenceResponse = full_memory
-    fail, closed = TritonReply.fail, []
+    fail, send, closed = TritonSender.fail, TritonSender.send, []
 
-    def lost_end(reply, error):
-        if any(reply is other for other in closed):
+    def lost_end(sender, error):
+        if any(sender is other for other in closed):
             raise pb_utils.TritonModelException("Unable to send response. Response sender has been closed. (injected)")
         if once("end lost"):
-            closed.append(reply)
+            closed.append(sender)
             raise pb_utils.TritonModelException("Failed to increase the shared memory pool size (injected)")
-        fail(reply, error)
+        fail(sender, error)
 
-    TritonReply.fail = lost_end
+    def faulty_send(sender, arrays, final):
+        if once("response raises"):
+            raise IndexError("injected")
+        send(sender, arrays, final)
+
+    TritonSender.fail, TritonSender.send = lost_end, faulty_send
     finish = Answer._finish
 
     def late_finish(self, text_id):
@@ -203,7 +208,7 @@ def _arm_chat(model, order, module):
     Answer._finish = late_finish
     for engine, fault in zip(loop.model.engines, ("nan backbone", "nan speech"), strict=True):
         poison(engine, fault)
-    step, on_frames = loop.step, service._on_frames
+    step = loop.step
 
     def faulty_step():
         if once("step raises"):
@@ -214,21 +219,12 @@ def _arm_chat(model, order, module):
 
     loop.step = faulty_step
 
-    def faulty_frames(frames):
-        sessions = [service._sessions[f.stream] for f in frames if f.stream in service._sessions]
-        if sessions and once("response raises"):
-            session = sessions[0]
-            session._stats = session._send = lambda **_: [][0]
-        on_frames(frames)
-
-    service._on_frames = faulty_frames
-
     def wait():
         while True:
             time.sleep(0.02)
             if once("asyncio thread ends"):
-                service._aio.call_soon_threadsafe(sys.exit)
+                service.thread.loop.call_soon_threadsafe(sys.exit)
             if once("asyncio thread hangs"):
-                service._aio.call_soon_threadsafe(time.sleep, for_ever)
+                service.thread.loop.call_soon_threadsafe(time.sleep, for_ever)
 
     threading.Thread(target=wait, daemon=True).start()

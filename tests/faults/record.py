@@ -1,4 +1,4 @@
-"""What was done to the server, how often, what happened, how long it took: one JSON file."""
+"""What was done to the server, how often, what happened, how long it took: one JSON file, and the table of a page."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ import statistics
 from pathlib import Path
 
 from benchmarks.record import save
+
+BEGIN, END = "<!-- table of make faults -->", "<!-- end of the table -->"
+HEAD = "| what was done | times | what happened | seconds |\n|---|--:|---|--:|\n"
+COLUMNS = ("fault", "times", "happened", "seconds")
 
 
 class Record:
@@ -45,3 +49,19 @@ class Record:
         }
         save({**line, "rows": rows}, path, indent=1)
         return line
+
+
+def row_of(row):
+    """One line of the table; further numbers of a row stand behind what happened."""
+    more = "; ".join(f"{name} {value}" for name, value in row.items() if name not in COLUMNS)
+    happened = f"{row['happened']} ({more})" if more else row["happened"]
+    seconds = row["seconds"]
+    ends = (min(seconds, default=0), max(seconds, default=0))[: len(seconds)]
+    span = " to ".join(f"{value:.1f}" for value in ends)
+    return f"| {row['fault']} | {row['times']} | {happened} | {span} |\n"
+
+
+def page_with_table(page: str, rows):
+    """The page with its table made anew."""
+    before, _, rest = page.partition(BEGIN)
+    return f"{before}{BEGIN}\n{HEAD}{''.join(map(row_of, rows))}{END}{rest.partition(END)[2]}"

@@ -12,8 +12,9 @@ import numpy as np
 from builders.parity.questions import messages_of
 from runtime.families.fun_audio_chat.answer import Answer
 from runtime.families.fun_audio_chat.config import ModelConfig
-from runtime.families.fun_audio_chat.prompt import Message, shared_length
+from runtime.families.fun_audio_chat.prompt import shared_length
 from runtime.params import AnswerParams, SamplingParams
+from runtime.requests.messages import Message
 from runtime.scheduling.stream import Prompt, Stream
 
 FOLDER = Path(__file__).parent / "fun_audio_chat"
@@ -21,8 +22,8 @@ CHECKPOINT = FOLDER / "checkpoint"
 
 
 @cache
-def cases() -> dict[str, dict[str, Any]]:
-    return json.loads((FOLDER / "manifest.json").read_text())["cases"]
+def cases(folder: Path = FOLDER) -> dict[str, dict[str, Any]]:
+    return json.loads((folder / "manifest.json").read_text())["cases"]
 
 
 @cache
@@ -30,8 +31,8 @@ def config() -> ModelConfig:
     return ModelConfig.read(CHECKPOINT)
 
 
-def run(name: str) -> dict[str, np.ndarray]:
-    return dict(np.load(FOLDER / f"run_{name}.npz"))
+def run(name: str, folder: Path = FOLDER) -> dict[str, np.ndarray]:
+    return dict(np.load(folder / f"run_{name}.npz"))
 
 
 def prefill(name: str) -> dict[str, np.ndarray]:
@@ -46,8 +47,8 @@ def wav(name: str) -> np.ndarray:
     return samples
 
 
-def params(name: str) -> AnswerParams:
-    case = cases()[name]
+def params(name: str, folder: Path = FOLDER) -> AnswerParams:
+    case = cases(folder)[name]
     sampling = SamplingParams(
         greedy=not case["do_sample"],
         text_greedy=case["text_greedy"],
@@ -60,16 +61,17 @@ def params(name: str) -> AnswerParams:
     return AnswerParams(case["mode"], case["max_new_tokens"], case["force_text_abos"], sampling)
 
 
-def messages(name: str) -> list[Message]:
+def messages(name: str, folder: Path = FOLDER) -> list[Message]:
     """The case's conversation."""
-    return list(messages_of(cases()[name]["conversation"]))
+    return list(messages_of(cases(folder)[name]["conversation"]))
 
 
-def stream(name: str, audio_embeds: np.ndarray, key: int = 0) -> Stream:
-    ids = run(name)["prompt_ids"]
-    shared = shared_length(messages(name), ids, config().text_ids.stop)
+def stream(name: str, audio_embeds: np.ndarray, key: int = 0, folder: Path = FOLDER) -> Stream:
+    """Of a golden set in ``folder``; all of them have the same tokenizer and codebook."""
+    ids = run(name, folder)["prompt_ids"]
+    shared = shared_length(messages(name, folder), ids, config().text_ids.stop)
     prompt = Prompt(ids, audio_embeds, np.flatnonzero(ids == config().text_ids.audio), shared)
-    return Stream(key, prompt, Answer(config().text_ids, config().speech_ids, params(name)))
+    return Stream(key, prompt, Answer(config().text_ids, config().speech_ids, params(name, folder)))
 
 
 def recorded_uniforms(streams: list[Stream], draws: int, numbers: np.ndarray, text_greedy: bool) -> np.ndarray:

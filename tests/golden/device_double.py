@@ -1,4 +1,4 @@
-"""A device whose stream runs only when somebody waits: late work on reused memory shows as a wrong result."""
+"""A device whose stream runs only when it is waited for: late work on reused memory shows as a wrong result."""
 
 from __future__ import annotations
 

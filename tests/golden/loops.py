@@ -14,8 +14,8 @@ from tensorrt_double import Double
 from kernels.choice import Draws
 from kernels.ops import Ops, twin_ops
 from runtime.engines.options import EngineOptions
-from runtime.engines.sizes import backbone_profile, speech_profile
 from runtime.families.fun_audio_chat.build import load_tables, packed_loop, recorded_loop, torch_engines
+from runtime.families.fun_audio_chat.profiles import backbone_profile, speech_profile
 from runtime.frames.loop import FrameLoop
 
 CPU = torch.device("cpu")

@@ -9,9 +9,9 @@ import torch
 
 from runtime.checkpoint.weights import load_weights
 from runtime.engines.options import EngineOptions
-from runtime.engines.sizes import backbone_profile, speech_profile
 from runtime.engines.torch_engine import TorchEngine
 from runtime.engines.trtllm.spec import EngineProfile
+from runtime.families.fun_audio_chat.profiles import backbone_profile, speech_profile
 from runtime.families.fun_audio_chat.tensors import BACKBONE, CODEBOOK, SPEECH_STACK, backbone_shapes, speech_shapes
 
 OPTIONS = EngineOptions(

@@ -31,7 +31,7 @@ DTYPES = {"float32": "FLOAT", "float16": "HALF", "bfloat16": "BF16", "int32": "I
 
 
 class Dims(tuple):
-    """As TensorRT's: a sequence that is no tuple to whoever asks by type."""
+    """As TensorRT's: a sequence that ``isinstance`` calls no tuple."""
 
 
 def serialise(profile: EngineProfile, name: str = "", **change) -> bytes:

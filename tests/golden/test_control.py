@@ -6,8 +6,9 @@ from pathlib import Path
 import chat_data as data
 import pytest
 
-from runtime.families.fun_audio_chat.prompt import PromptBuilder, parse_messages
+from runtime.families.fun_audio_chat.prompt import PromptBuilder
 from runtime.frontend.tokenizer import ChatTokenizer
+from runtime.requests.messages import parse_messages
 
 pytestmark = pytest.mark.golden
 CASES = {case["name"]: case for case in json.loads((Path(__file__).parent / "tools" / "prompts.json").read_text())}

@@ -60,7 +60,7 @@ def call(flow, stream, flag, tokens, voice=data.VOICE):
 
 
 @pytest.mark.parametrize("flag", [WHOLE, ChunkFlag.START])
-def test_nobody_inherits_what_is_not_finite(folder, flag):
+def test_no_stream_inherits_what_is_not_finite(folder, flag):
     """A last chunk is written to the spare block only, another one to its stream's blocks as well."""
     tokens = (tokens_of("T063") * 3)[:60]
     expected = call(device_flow(folder), 1, WHOLE, tokens)
@@ -69,8 +69,8 @@ def test_nobody_inherits_what_is_not_finite(folder, flag):
     np.testing.assert_array_equal(call(flow, 2, WHOLE, tokens), expected)
 
 
-def test_what_lies_in_the_spare_rows_reaches_nobody(folder):
-    """Frames that nobody keeps may overflow where all others are finite, and nobody scrubs after them."""
+def test_what_lies_in_the_spare_rows_reaches_no_stream(folder):
+    """Frames that are not kept may overflow where all others are finite, and are not scrubbed."""
     tokens = (tokens_of("T063") * 3)[:60]
     expected, flow = call(device_flow(folder), 1, WHOLE, tokens), device_flow(folder)
     cache = flow._device_cache

@@ -23,7 +23,7 @@ from builders.tensorrt.convert_plan import backbone_plan, speech_plan
 from builders.tensorrt.precision import Precision
 from runtime.checkpoint.weights import load_weights
 from runtime.engines.options import EngineOptions
-from runtime.engines.sizes import backbone_profile
+from runtime.families.fun_audio_chat.profiles import backbone_profile
 from runtime.families.fun_audio_chat.projections import Projections
 from runtime.families.fun_audio_chat.tensors import backbone_shapes, speech_shapes
 

@@ -67,7 +67,7 @@ def test_a_frame_asks_the_device_once():
     A second stream joins meanwhile: its prompt is brought over and prefilled without a wait too.
     """
     loop = recorded_loop(data.config(), OPTIONS, gpu_device(0))
-    loop.prepare()
+    loop.model.prepare()
     loop.add(stream(NAMES[0], 0))
     for _ in range(4):
         loop.step()

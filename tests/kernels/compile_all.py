@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import tempfile
+from functools import partial
 
 import torch
 import triton
@@ -82,9 +83,27 @@ def caught(kernel, *args, grid, warmup, **options):
         found[f"{key} {kind} {name} {sorted(constants.values(), key=str)}"] = sizes
 
 
+def compile_experts():
+    """As a backbone with the released number of experts launches them: one row, few and many of them, and prompts."""
+    from kernels.gpu import experts
+
+    count, taken, width = 128, 8, 64
+    for dtype in (torch.bfloat16, torch.float32):
+        weights = [torch.zeros(count * out, width, dtype=dtype) for out in (2 * width, width)]
+        kinds = [Dense, *(partial(quantise, dtype=kind) for kind in (torch.int8, torch.float8_e4m3fn))]
+        for rows in (1, 16, 512):
+            ids, mixed = experts.route(torch.zeros(rows, count, dtype=dtype), taken, True)
+            grouping = experts.group_pairs(ids, count)
+            x = torch.zeros(rows, width, dtype=dtype)
+            for kind in kinds if dtype == torch.bfloat16 else kinds[:1]:
+                active = experts.grouped_product(x, kind(weights[0]), grouping, taken, gated=True)
+                experts.mix_experts(experts.grouped_product(active, kind(weights[1]), grouping, 1), mixed)
+
+
 def main():
     JITFunction.run = caught
-    alone = [name for name in checks.COMPARISONS if name != checks.WHOLE_STACKS and name not in checks.VARIANTS]
+    apart = (checks.WHOLE_STACKS, checks.EXPERTS, *checks.VARIANTS)
+    alone = [name for name in checks.COMPARISONS if name not in apart]
     # The tensors are small and on the CPU; only their types and the constants of the full sizes matter. In float32,
     # which parity asks for, and which needs twice the shared memory, one variant of each is enough.
     for dtype, names in ((torch.bfloat16, [*alone, *checks.VARIANTS]), (torch.float32, alone)):
@@ -107,6 +126,7 @@ def main():
             if dtype == torch.bfloat16:
                 fused.fused_linear(rows, quantise(weight, torch.int8), residual=residual)
         fused.fused_linear(rows, Dense(weight), gain, 1e-6, gated=True)  # 2048 of each
+    compile_experts()
     print(json.dumps({"triton": triton.__version__, "found": found}))
 
 

@@ -17,6 +17,7 @@ from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 from watched import META, Recorder
 
+from benchmarks.gpu.expert_checks import A3B, A3B_HIDDEN
 from benchmarks.gpu.sizes import full
 from builders.sound_sizes import sizes_of
 from kernels.gpu import flow_attention, launch
@@ -46,6 +47,13 @@ MODEL = replace(
     backbone=replace(SIZES.model.backbone, num_layers=LAYERS),
     speech_head=replace(SIZES.model.speech_head, num_layers=LAYERS),
     encoder=replace(SIZES.model.encoder, num_layers=LAYERS),
+)
+# The backbone with experts, whose sizes are released; its layers are of the same two stacks.
+MIXTURE = replace(
+    MODEL,
+    backbone=replace(
+        MODEL.backbone, hidden_size=A3B_HIDDEN, num_heads=32, num_kv_heads=4, intermediate_size=6144, experts=A3B
+    ),
 )
 OPTIONS = EngineOptions(64, 4096, 49152, 512, dtype="bfloat16", device="cuda", lead_s=1e9)
 asked = []
@@ -85,25 +93,25 @@ def count_variants():
     JITFunction.run = run
 
 
-def stream(key, length):
-    ids, speech = MODEL.text_ids, MODEL.speech_ids
+def stream(key, length, model):
+    ids, speech = model.text_ids, model.speech_ids
     params = AnswerParams(max_tokens=64, sampling=SamplingParams(seed=key))
-    empty = np.zeros((0, MODEL.backbone.hidden_size), np.float32)
+    empty = np.zeros((0, model.backbone.hidden_size), np.float32)
     prompt = Prompt(np.zeros(length, np.int64), empty, np.zeros(0, np.int64))
     return Stream(key, prompt, Answer(replace(ids, stop=()), speech, params))
 
 
-def language(linear, fused, streams):
-    shapes = backbone_shapes(MODEL) | speech_shapes(MODEL)
+def language(linear, fused, streams, model=MODEL):
+    shapes = backbone_shapes(model) | speech_shapes(model)
     weights = {name: torch.empty(shape, dtype=torch.bfloat16, device=META) for name, shape in shapes.items()}
     options, executor = replace(OPTIONS, max_streams=streams, linear=linear, fused=fused), Recorder()
     with torch.inference_mode():
-        steps = build_steps(MODEL, options, weights, kernel_ops(), matrix_maker(linear, scaled_product))
-    loop = steps_loop(MODEL, options, steps, weights, executor)
-    loop.prepare()
+        steps = build_steps(model, options, weights, kernel_ops(), matrix_maker(linear, scaled_product))
+    loop = steps_loop(model, options, steps, weights, executor)
+    loop.model.prepare()
     before = len(asked)
     for key, length in enumerate((2, 33, 130, 600)):
-        loop.add(stream(key, length))
+        loop.add(stream(key, length, model))
         for _ in range(3):
             loop.step()
     return executor, before, loop
@@ -157,6 +165,11 @@ def main():
         executor, before, loop = language(linear, fused, streams)
         name = f"language {linear}{' fused' * fused}"
         result[name] = record(executor) | {"variants": before, "later": asked[before:]}
+        del loop
+    for linear in ("dense", "int8"):
+        asked.clear()
+        executor, before, loop = language(linear, False, 64, MIXTURE)
+        result[f"experts {linear}"] = record(executor) | {"variants": before, "later": asked[before:]}
         del loop
     with torch.inference_mode():
         for name, make in {"flow": lambda: flow(2), "vocoder": lambda: vocoder(2), "encoder": encoder}.items():

@@ -13,7 +13,7 @@ from runtime.families.fun_audio_chat.answer import Answer
 from runtime.families.fun_audio_chat.config import SpeechIds, TextIds
 from runtime.params import AnswerParams
 
-SLOTS, GROUP, TEXTS, CODES = 7, 5, 23, 11  # the last slot is nobody's
+SLOTS, GROUP, TEXTS, CODES = 7, 5, 23, 11  # the last slot is padding
 RULES = Rules(audio_bos=20, audio_eos=21, speech_eos=9, not_finite=-1)
 KERNELS = [accept.accept, gpu.accept]
 
@@ -37,7 +37,7 @@ def copied(state):
 
 @pytest.mark.parametrize("seed", range(6))
 def test_equal_to_the_twin(device, seed):
-    """Rows in any order, some for nobody; slots that are not asked for stay as they are."""
+    """Rows in any order, some of them padding; slots that are not asked for stay as they are."""
     torch.manual_seed(seed)
     before = make(device)
     states, slots, found = [copied(before) for _ in KERNELS], ints([4, 0, 2, 1, 6, 6], device), []

@@ -151,7 +151,7 @@ def test_scores_that_are_not_finite_are_noted(device, monkeypatch, module, long)
         monkeypatch.setattr(gpu, "SCAN_BLOCK", 16)
     scores = torch.randn(SLOTS, 71, device=device)
     scores[1, 40], scores[2, 3], scores[3], scores[4, :70] = torch.nan, torch.inf, -torch.inf, -torch.inf
-    slots = ints([5, 4, 3, 2, 1], device)  # nobody asks for slot 0
+    slots = ints([5, 4, 3, 2, 1], device)  # no row asks for slot 0
     before = torch.arange(SLOTS) == 5
     choices = make(device, 71, faulty=before, greedy=torch.arange(SLOTS) % 2 == 0)
     chosen = module.choose(scores[:5], slots, choices, None, 0)

@@ -15,6 +15,7 @@ KERNELS = {
     "_attend_split", "_join_splits", "_attend_tile", "_rotate_and_store", "_add_rms_norm", "_swiglu", "_mean_rows",
     "_mix_text", "_guided_step", "_snake", "_scaled_product", "_choose_short", "_choose_long", "_scan", "_accept",
     "_fused_linear", "_modulated_norm", "_pack_heads", "_attend_blocks",
+    "_route", "_group_pairs", "_grouped_product", "_mix_experts",
 }  # fmt: skip
 HALF = ("*bf16", "*fp16")
 OF_HOPPER = {"_attend_blocks"}  # whose widest tile in 16 bit is multiplied by Hopper's own instructions

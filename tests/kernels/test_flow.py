@@ -59,7 +59,7 @@ def test_heads_are_turned_and_packed(device, half, streams, blocks, heads, dim, 
 
 
 class Case:
-    """Streams with full, partly filled and empty tables; a NaN wherever nobody may look."""
+    """Streams with full, partly filled and empty tables; a NaN wherever no row may look."""
 
     def __init__(self, device, dtype, streams, blocks, heads, dim, frames, full=False):
         self.frames, self.blocks = frames, blocks
@@ -111,7 +111,7 @@ class Case:
         return (weights @ values).transpose(1, 2).flatten(2).flatten(0, 1)
 
     def valid(self, mixed):
-        """Rows of valid frames only: the others are nobody's."""
+        """Rows of valid frames only: the others are padding."""
         places = torch.arange(self.blocks * self.frames, device=self.q.device)
         return mixed[(places < self.pages.frames.repeat(2)[:, None]).flatten()]
 
@@ -142,10 +142,10 @@ def test_attention_in_16_bit(device, half, shape, rows):
 def test_frames_that_see_nothing_are_zero(device, attend):
     """A block none of whose frames is valid, without a window and beside an empty table."""
     case = Case(device, torch.float32, 1, 2, 2, 16, 6)
-    nobody = FlowPages(
+    unseen = FlowPages(
         case.pages.tables, torch.full_like(case.pages.numbers, -1), case.pages.first, case.pages.frames - 6, 0
     )
-    found = attend(case.q, case.cache, case.own, nobody).view(2, 2, 6, -1)
+    found = attend(case.q, case.cache, case.own, unseen).view(2, 2, 6, -1)
     assert torch.isfinite(found).all() and not found[:, 1].any() and found[:, 0].any()
 
 

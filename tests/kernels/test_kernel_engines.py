@@ -6,8 +6,8 @@ import chat_data as data
 import pytest
 import torch
 from device_double import LazyDevice
-from test_kernel_frames import golden_stream
-from test_trtllm_decode import NEVER, doubled_loop
+from loops import make
+from test_kernel_frames import NEVER, golden_stream
 
 from kernels.ops import kernel_ops
 from runtime.engines.options import EngineOptions
@@ -88,8 +88,8 @@ def frames_of(loop, wanted):
 def test_golden_ids_through_the_kernels():
     """Every id is chosen and fed back by kernels in Triton's interpreter; the prompt is longer than a chunk."""
     options = EngineOptions(1, 256, 256, 16, tokens_per_block=16, lead_s=NEVER)
-    loop, _ = doubled_loop(options, ops=kernel_ops())
-    loop.prepare()
+    loop = make("compiled", options, ops=kernel_ops()).loop
+    loop.model.prepare()
     loop.add(golden_stream("s2s_chirp_0p5s"))
     frames = frames_of(loop, FRAMES)
     golden = data.run("s2s_chirp_0p5s")
@@ -102,9 +102,10 @@ def test_golden_ids_through_the_kernels():
 def test_a_frame_asks_the_device_once(monkeypatch, sampled):
     """Two streams generate, greedily or sampling: nothing but the wait for the ids of the frame before."""
     count = Count(monkeypatch)
-    monkeypatch.setattr("runtime.engines.trtllm.loop.executor_for", lambda device: Counted(count))
+    monkeypatch.setattr("runtime.families.fun_audio_chat.build.executor_for", lambda device: Counted(count))
     monkeypatch.setattr(LazyDevice, "run_until", count.quiet(LazyDevice.run_until))
-    loop, _ = doubled_loop(EngineOptions(2, 512, 1024, 512, lead_s=NEVER), ops=Ops(count, count.quiet(kernel_ops)()))
+    options = EngineOptions(2, 512, 1024, 512, lead_s=NEVER)
+    loop = make("compiled", options, ops=Ops(count, count.quiet(kernel_ops)())).loop
     for key in range(2):
         stream = golden_stream("s2s_chirp_0p5s", key)
         sampling = replace(stream.params.sampling, greedy=not sampled, text_greedy=not sampled)

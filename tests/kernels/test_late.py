@@ -110,7 +110,7 @@ def test_no_memory_is_pinned_while_streams_join(monkeypatch):
     """Pinning takes the host long, and some calls of it wait for the device."""
     pinned = Pinned(monkeypatch)
     loop = recorded_loop(data.config(), EngineOptions(4, 256, 1024, 64, lead_s=NEVER), CPU, executor=pinned)
-    loop.prepare()
+    loop.model.prepare()
     before = list(pinned.pinned)
     assert len(before) == TURNS + 1
     for key in range(4):

@@ -14,9 +14,10 @@ from kernels.gpu import chunk_attention
 from kernels.ops import kernel_ops, twin_ops
 from kernels.paged_rows import TILE_ROWS
 from runtime.engines.options import EngineOptions
+from runtime.families.fun_audio_chat import prefill
 from runtime.families.fun_audio_chat.build import recorded_loop
-from runtime.frames import rows as recorded_prefill
-from runtime.frames.rows import CHUNKS, PlacedRows, Places, RecordedPrefill, prompt_buckets, tiles_for
+from runtime.families.fun_audio_chat.prefill import RecordedPrefill, prompt_buckets
+from runtime.frames.rows import CHUNKS, PlacedRows, Places, tiles_for
 from runtime.graphs.executor import EagerExecutor
 
 UNTOUCHED = 7.0  # in every cache before a prompt comes
@@ -84,7 +85,7 @@ def test_caches_are_those_of_an_unrecorded_pass(monkeypatch):
     for which, (mine, other) in enumerate(zip(recorded, plain, strict=True)):
         torch.testing.assert_close(mine[:-1], other[:-1], atol=1e-5, rtol=1e-5)
         others = [block for block in range(len(mine) - 1) if block not in owned[which]]
-        assert others and bool((mine[others] == UNTOUCHED).all()), "rows of nobody have the spare block, the last one"
+        assert others and bool((mine[others] == UNTOUCHED).all()), "padding rows have the spare block, the last one"
 
 
 def test_the_pass_is_recorded_and_padded(monkeypatch):
@@ -135,7 +136,7 @@ def test_no_short_prompt_needs_another_recording(monkeypatch):
     recorder = Recorder()
     monkeypatch.setattr("runtime.families.fun_audio_chat.build.executor_for", lambda device: recorder)
     loop = recorded_loop(data.config(), EngineOptions(2, 256, 512, 128, lead_s=NEVER), CPU)
-    loop.prepare()
+    loop.model.prepare()
     before = recorder.recorded
     assert before == 3 * len((1, 2)) + 2 * len(prompt_buckets(128)), "three works of a frame, two of a prompt"
     for key, length in enumerate((2, 33, 34, 65, 66, 70)):
@@ -161,8 +162,8 @@ def test_tiles_without_rows_change_nothing(device):
 
 
 def test_through_the_kernels(monkeypatch, device):
-    """A chunk with rows of nobody behind it."""
-    monkeypatch.setattr(recorded_prefill, "BUCKETS", (16,))
+    """A chunk with padding rows behind it."""
+    monkeypatch.setattr(prefill, "BUCKETS", (16,))
     found = []
     for ops in (twin_ops(), kernel_ops()):
         pools, loop = after_prompts([golden_stream("s2s_chirp_0p5s")], 11, ops, device)

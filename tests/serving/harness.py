@@ -42,11 +42,11 @@ class Answer:
         return np.concatenate([np.zeros(0, np.float32), *self.audio])
 
 
-def request_of(name):
+def request_of(name, folder=chat_data.FOLDER):
     """Keyword arguments of ``ChatClient.stream`` for a golden case."""
-    case = chat_data.cases()[name]
+    case = chat_data.cases(folder)[name]
     turns = []
-    for message in chat_data.messages(name):
+    for message in chat_data.messages(name, folder):
         parts = [{"type": "audio"} if p is None else {"type": "text", "text": p} for p in message.parts]
         turns.append({"role": message.role, "content": parts})
     clips = [chat_data.wav(clip) for clip in case["wavs"]]

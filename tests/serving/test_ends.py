@@ -8,13 +8,11 @@ import numpy as np
 import pytest
 from awaiting import until
 
-from runtime.errors import Draining, EngineFault
+from runtime.errors import EngineFault
 from runtime.families.fun_audio_chat.answer import Frame
 from runtime.frames.loop import LOST_FRAME, StreamFrame
 from runtime.run_folder import RUN_FOLDER
-from runtime.serving.door import Asked
-from runtime.serving.service import ChatService
-from runtime.serving.stage_guard import MANY_FAILURES, Trouble
+from runtime.serving.stage_guard import MANY_FAILURES, FailureStreak
 from runtime.tritonserver.start import start_service
 
 
@@ -29,19 +27,26 @@ class Nowhere:
 
 
 class Ends:
-    """A reply that remembers its ends: an error, or None where the client was gone."""
+    """A sender that remembers its ends: an error, None where the client was gone, True of a whole answer.
 
-    def __init__(self):
-        self.errors, self.gone = [], False
+    ``live``: the requests that may be counted when it ends.
+    """
+
+    def __init__(self, live=lambda: 0):
+        self.errors, self.gone, self.live = [], False, live
 
     def send(self, arrays, final):
-        assert not final
+        if final:
+            self._end(True)
 
     def fail(self, error):
-        self.errors.append(error)
+        self._end(error)
 
     def close(self):
-        self.errors.append(None)
+        self._end(None)
+
+    def _end(self, how):
+        self.errors.append(how if not self.live() else AssertionError("the count falls before the last response"))
 
     def is_cancelled(self):
         return self.gone
@@ -58,60 +63,92 @@ def in_process(built, folder, stages):
     try:
         yield service
     finally:
-        (service if service._thread._thread.is_alive() else service._loop_thread).stop()
+        (service if service.thread.is_alive() else service.loop_thread).stop()
         sys.setswitchinterval(interval)
 
 
-def send(service, reply, arrays, parameters=None):
+class Raw:
     """A request that wants text and sound."""
-    samples = len(arrays.get("audio", ()))
-    outputs = frozenset({"text", "audio"})
-    service.door.receive(Asked(parameters or {}, samples), reply, lambda check: (arrays, outputs))
+
+    def __init__(self, arrays, parameters):
+        self._arrays, self._parameters = arrays, parameters
+
+    def parameters(self):
+        return self._parameters
+
+    def samples(self):
+        return len(self._arrays.get("audio", ()))
+
+    def timeout_s(self):
+        return None
+
+    def read(self, check):
+        check(self._arrays)
+        return self._arrays, frozenset({"text", "audio"})
 
 
-@pytest.fixture
-def service(built, tmp_path, monkeypatch):
-    held = []
-    monkeypatch.setattr(ChatService, "_submit", lambda self, incoming: held.append(incoming))
-    with in_process(built, tmp_path, Nowhere()) as service:
-        yield service, held
+def send(service, sender, arrays, parameters=None):
+    service.door.receive(Raw(arrays, parameters or {}), sender)
+
+
+def question():
+    return {"text": np.array([b"hi"], np.object_)}
 
 
 @pytest.mark.parametrize("begun", [False, True])
-def test_a_request_that_is_cancelled_with_all_others_is_answered(service, begun):
+def test_a_request_that_is_cancelled_with_all_others_is_answered(built, tmp_path, begun):
     """Also one whose task never had its first step: a cancelled coroutine does not even enter its `try`."""
-    service, held = service
-    reply = Ends()
-    send(service, reply, {"audio": np.zeros(16_000, np.float32)})
-    (incoming,) = held
+    with in_process(built, tmp_path, Nowhere()) as service:
+        sender = Ends(lambda: service.live)
 
-    async def end():
-        ending = None if begun else asyncio.create_task(service._endings.out_of_time())
-        service._accept(incoming)
-        if begun:
+        async def end():
+            send(service, sender, {"audio": np.zeros(16_000, np.float32)})
+            if begun:
+                await asyncio.sleep(0.05)
+            await service.shutdown.out_of_time()
             await asyncio.sleep(0.05)
-        await (ending or service._endings.out_of_time())
-        await asyncio.sleep(0.05)
 
-    service._thread.run(end()).result(10)
-    assert [type(error) for error in reply.errors] == [Draining]
-    assert service.live == 0 and service.door.keys.live == 0
+        service.thread.run(end()).result(10)
+        assert [str(error) for error in sender.errors] == [
+            "UNAVAILABLE: server: stopped before this answer was complete; send it again"
+        ]
+        assert not service.requests and service.gauges()["counted_requests"] == 0
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_whole_answer_ends_once_and_holds_nothing(built, tmp_path, full):
+    """``full``: there is no memory for the last response, which then is an error."""
+    with in_process(built, tmp_path, Nowhere()) as service:
+        sender = Ends(lambda: service.live)
+        whole = sender.send
+
+        def send_or_fail(arrays, final):
+            if final and full:
+                raise RuntimeError("Failed to increase the shared memory pool size")
+            whole(arrays, final)
+
+        sender.send = send_or_fail
+        send(service, sender, question(), {"mode": "s2t", "max_tokens": 3})
+        until(lambda: sender.errors)
+        shown = ["UNAVAILABLE: fun_audio_chat: shared memory is full; retry; the operator gives it more"]
+        assert [str(error) for error in sender.errors] == (shown if full else ["True"])
+        until(lambda: not service.gauges()["live_streams"])
+        assert not service.requests and service.gauges()["kv_used_backbone"] == 0
 
 
 def test_a_lost_thread_answers_every_request(built, tmp_path):
     """Those that run and those that are being prepared; what an end frees cannot be freed without the loop."""
     died = []
     with in_process(built, tmp_path, Nowhere()) as service:
-        service._endings._die = lambda: died.append(True)
-        service._dispatcher.offer = lambda sound: asyncio.get_running_loop()  # so that no answer is ever complete
-        replies = [Ends() for _ in range(3)]
-        send(service, replies[0], {"text": np.array([b"hi"], np.object_)}, {"max_tokens": 20})
-        send(service, replies[1], {"audio": np.zeros(16_000, np.float32)})
-        until(lambda: len(service._sessions) == len(service._tasks) == 1)
-        service._aio.call_soon_threadsafe(sys.exit)
-        service._thread._thread.join(10)
-        send(service, replies[2], {"text": np.array([b"hi"], np.object_)})
-        assert [[type(error) for error in reply.errors] for reply in replies] == [[EngineFault]] * 3 and died
+        service.shutdown.die = lambda: died.append(True)
+        senders = [Ends() for _ in range(3)]
+        send(service, senders[0], question(), {"max_tokens": 20})  # its sound never comes, so it is never complete
+        send(service, senders[1], {"audio": np.zeros(16_000, np.float32)})
+        until(lambda: service.metrics.frames)
+        service.thread.loop.call_soon_threadsafe(sys.exit)
+        until(lambda: not service.thread.is_alive())
+        send(service, senders[2], question())
+        assert [[type(error) for error in sender.errors] for sender in senders] == [[EngineFault]] * 3 and died
 
 
 @pytest.mark.parametrize("healthy", [False, True])
@@ -121,18 +158,19 @@ def test_engines_that_give_nothing_finite_for_long_end_the_process(built, tmp_pa
     whole = StreamFrame(None, Frame(text_id=1, codes=(), speech_ended=False, finish=""))
     broken = [StreamFrame(None, LOST_FRAME)] * 2
     with in_process(built, tmp_path, Nowhere()) as service:
-        service._endings._die = lambda: died.append(True)
-        service._endings._trouble = Trouble(0.0)
-        reply = Ends()
-        send(service, reply, {"audio": np.zeros(16_000, np.float32)})
-        until(lambda: service._tasks)
+        service.shutdown.die = lambda: died.append(True)
+        service.shutdown.broken_steps = FailureStreak(0.0)
+        sender = Ends()
+        send(service, sender, {"audio": np.zeros(16_000, np.float32)})
+        until(lambda: service.requests)
         for _ in range(MANY_FAILURES + 1):
-            service._frames([*broken, whole] if healthy else broken)
+            service.deliver([*broken, whole] if healthy else broken)
         if healthy:
-            service._thread.run(asyncio.sleep(0)).result(10)
-            assert not reply.errors and service._endings._why is None
+            service.thread.run(asyncio.sleep(0)).result(10)
+            service.door.check_open()
+            assert not sender.errors and not died
         else:
             until(lambda: died)
-            assert [str(error) for error in reply.errors] == [
+            assert [str(error) for error in sender.errors] == [
                 "INTERNAL: engine: gave no stream anything finite; the server restarts: send the request again"
             ]

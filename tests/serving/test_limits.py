@@ -12,11 +12,14 @@ from faulty import faulty_copy
 from harness import KEY_STREAMS, collect, gauges, rejects, settled, unchecked
 
 from client import NO_RETRY, ChatClient, ServerError
-from client.protocol.requests import HIGHEST_RATE, to_model_rate
-from runtime.errors import InvalidRequest, Overloaded
-from runtime.families.fun_audio_chat.prompt import Message, parse_messages
+from client.protocol.requests import HIGHEST_RATE
+from client.protocol.wire import KEY_HEADER
+from runtime.errors import InvalidRequest
+from runtime.frontend.audio import to_model_rate
 from runtime.requests.limits import BYTES_PER_POSITION, PARAMETER_BYTES, RequestLimits, depth
-from runtime.serving.keys import KEY_HEADER, KeyCounts, key_name
+from runtime.requests.messages import Message, parse_messages
+from runtime.requests.parse import parse_parameters
+from runtime.serving.keys import NO_KEY, key_name
 from runtime.supervisor.launch import ServerProcess
 
 RATE = 16_000
@@ -40,6 +43,12 @@ def nested(levels):
     return text("[" * levels + "]" * levels, "messages")
 
 
+def check(arrays, given):
+    """As the door does it; only ``voice`` and the like could be wrong in other ways."""
+    parameters = parse_parameters(given, RATE, LIMITS)
+    LIMITS.check(arrays, parameters.sample_rate, parameters.system or "")
+
+
 # name -> a request of this size, its limit, the field that is named
 SIZES = {
     "sound": (lambda n: (sound(n), {}), 5, "audio"),
@@ -60,10 +69,10 @@ def test_sizes_at_below_and_above_the_limit(name, beyond):
     make, limit, field = SIZES[name]
     arrays, values = make(limit + beyond)
     if beyond <= 0:
-        LIMITS.check(arrays, values, RATE)
+        check(arrays, values)
         return
     with pytest.raises(InvalidRequest) as caught:
-        LIMITS.check(arrays, values, RATE)
+        check(arrays, values)
     assert caught.value.field == field
     assert str(limit) in str(caught.value) and "; " in str(caught.value), "the limit and the remedy"
 
@@ -72,10 +81,10 @@ def test_sizes_at_below_and_above_the_limit(name, beyond):
 def test_text_and_system_share_a_limit_and_keep_their_names(system, fits):
     sent = text("ä" * 30), {"system": "s" * system}
     if fits:
-        LIMITS.check(*sent, RATE)
+        check(*sent)
         return
     with pytest.raises(InvalidRequest, match=r"text: has 101 bytes together with system, the limit is 100; shorten"):
-        LIMITS.check(*sent, RATE)
+        check(*sent)
 
 
 def conversation(turns, size):
@@ -105,7 +114,7 @@ def test_seconds_of_a_clip(seconds, fits):
 def test_an_implausible_rate_is_refused_before_it_is_divided_by():
     for rate in (0, -1, HIGHEST_RATE + 1):
         with pytest.raises(InvalidRequest, match="sample_rate"):
-            LIMITS.check(sound(1), {"sample_rate": rate}, RATE)
+            check(sound(1), {"sample_rate": rate})
 
 
 def test_brackets_in_strings_have_no_depth():
@@ -119,7 +128,7 @@ def test_what_fits_into_the_prompt_is_the_default():
     # A conversation at the limits of text and turns is within the limit of the document, escapes included.
     turn = {"role": "assistant", "content": [{"type": "text", "text": "中" * (made.text_bytes // made.turns // 3)}]}
     document = json.dumps([turn] * (made.turns - 1) + [{**turn, "role": "user"}])
-    made.check(text(document, "messages"), {}, RATE)
+    made.check(text(document, "messages"), RATE, "")
     made.check_messages(parse_messages(document, 0))
     assert RequestLimits(clip_s=1000.0).for_model(4096, 5.0, CLIP_S).clip_s == CLIP_S, "never beyond the extractor's"
 
@@ -133,55 +142,16 @@ def test_a_bad_limit_is_named(bad):
 # --- keys
 
 
-class Sink:
-    def __init__(self):
-        self.ended = 0
-
-    def send(self, arrays, final):
-        self.ended += final
-
-    def fail(self, error):
-        self.ended += 1
-
-    def close(self):
-        self.ended += 1
-
-    def is_cancelled(self):
-        return False
-
-
-def test_each_key_has_its_own_count_and_those_without_share_one():
-    counts = KeyCounts(RequestLimits(streams_per_key=2, streams_without_key=1))
-    ones = [counts.enter({KEY_HEADER: "one"}, Sink()) for _ in range(2)]
-    two = counts.enter({"X-Api-Key": "two"}, Sink())
-    none = counts.enter({"seed": 1}, Sink())
-    assert counts.live == 4
-    for parameters in ({KEY_HEADER: "one"}, {}, {KEY_HEADER: ""}):
-        with pytest.raises(Overloaded) as caught:
-            counts.enter(parameters, Sink())
-        assert caught.value.field == KEY_HEADER and "one at once" not in str(caught.value)
-    ones[0].send({}, final=False)
-    assert counts.live == 4
-    ones[0].send({}, final=True)
-    ones[1].fail(ValueError())
-    ones[1].fail(ValueError())  # twice is once
-    two.close()
-    none.close()
-    assert counts.live == 0 and not counts._counts, "no trace of keys that are gone"
-
-
-@pytest.mark.parametrize("limits", [RequestLimits(streams_per_key=2), RequestLimits()])
-def test_two_keys_of_one_request_are_refused(limits):
+def test_two_keys_of_one_request_are_refused():
     """A proxy sets the header; a parameter in another case must not be counted in its place."""
-    counts = KeyCounts(limits)
     with pytest.raises(InvalidRequest, match=f"{KEY_HEADER}: is given 2 times; send it once") as caught:
-        counts.enter({"x-Api-Key": "made-up", KEY_HEADER: "of-the-proxy"}, Sink())
-    assert caught.value.field == KEY_HEADER and "made-up" not in str(caught.value) and counts.live == 0
+        key_name({"x-Api-Key": "made-up", KEY_HEADER: "of-the-proxy"})
+    assert caught.value.field == KEY_HEADER and "made-up" not in str(caught.value)
 
 
-def test_without_a_limit_nothing_is_counted():
-    counts, sink = KeyCounts(RequestLimits()), Sink()
-    assert counts.enter({KEY_HEADER: "one"}, sink) is sink and counts.live == 0
+def test_a_key_is_told_from_others_whatever_the_case_of_its_header():
+    assert key_name({KEY_HEADER: "one"}) == key_name({"X-Api-Key": "one"}) != key_name({KEY_HEADER: "two"})
+    assert key_name({"seed": 1}) == key_name({KEY_HEADER: ""}) == NO_KEY
 
 
 def test_a_key_is_never_shown():

@@ -8,8 +8,13 @@ from awaiting import until
 from harness import SETTLE_S, collect, scrape, settled
 
 from client import ServerError
-from runtime.serving.metrics import FAMILIES, HISTOGRAM
+from runtime.scheduling.caches import CacheSpec
+from runtime.serving.metrics import HISTOGRAM, metric_families
 from tests.endurance.watching import still_held
+
+FAMILIES = metric_families(
+    (CacheSpec("backbone", "backbone"), CacheSpec("speech", "speech head", 5, only_speaking=True))
+)
 
 CLIP = chat_data.wav("noise_2p3s")
 REQUEST = {"audio": CLIP, "greedy": True, "system": "Answer in text and speech."}

@@ -68,7 +68,7 @@ def percentile(values, share):
 
 def is_a_proper_refusal(fact):
     code, bound, _ = fact["error"].split(": ", 2)
-    return code == "UNAVAILABLE" and bound in OVERLOADS and fact["hint"] > 0
+    return code == "UNAVAILABLE" and (bound in OVERLOADS or bound.startswith("kv_")) and fact["hint"] > 0
 
 
 def is_golden(fact):

@@ -12,17 +12,17 @@ from test_ends import Ends, in_process, send
 
 from client.protocol.wire import KEY_HEADER
 from runtime.errors import Overloaded
-from runtime.serving import prepare as intake
+from runtime.serving import prepare
 
-NOTICED_S = 5.0  # usually some polls of 50 ms; who is waited for needs twice as long
+NOTICED_S = 5.0  # usually some polls of 50 ms; the work that is not waited for needs twice as long
 SLOW_S = 0.4  # of the fakes; a heartbeat of the event loop waits for less
 ROUNDS = 5  # at most; a machine that stalls is a gap as well
 RATE = 48_000
-LONG, SHORT = intake.QUICK_CHECK + 2, 4_800
+LONG, SHORT = prepare.QUICK_CHECK + 2, 4_800
 
 
 class Encoder:
-    """Stages whose encoder waits for a gate and remembers the lengths of its clips; nobody speaks."""
+    """Stages whose encoder waits for a gate and remembers the lengths of its clips; no chunk ever comes back."""
 
     def __init__(self):
         self.gate, self.clips = asyncio.Event(), []
@@ -53,14 +53,14 @@ def test_who_leaves_while_the_encoder_works_holds_nothing(served):
     send(service, encoded, silence(16_000), {KEY_HEADER: "one"})
     until(lambda: stages.clips)
     send(service, queued, silence(8_000), {KEY_HEADER: "one"})
-    until(lambda: len(service._intake._encoder._waiting))
+    until(lambda: service.preparation.encoder.waiting)
     encoded.gone = queued.gone = True
-    until(lambda: not (service.live or service.door.keys.live or service._tasks), NOTICED_S)
+    until(lambda: not (service.live or service.gauges()["counted_requests"] or service.requests), NOTICED_S)
     assert encoded.errors == queued.errors == [None]
     assert service.metrics.take().counts["cancels_total", ""] == 2
     send(service, later, silence(4_000))
-    until(lambda: len(service._tasks) == 1)
-    service._aio.call_soon_threadsafe(stages.gate.set)
+    until(lambda: service.preparation.encoder.waiting == 2)
+    service.thread.loop.call_soon_threadsafe(stages.gate.set)
     until(lambda: len(stages.clips) > 1)
     assert stages.clips == [[16_000], [4_000]], "the queued clip is not encoded"
 
@@ -68,7 +68,7 @@ def test_who_leaves_while_the_encoder_works_holds_nothing(served):
 @pytest.fixture
 def slow_sound(monkeypatch):
     """Slow work on sound; gives the names of the threads that did it."""
-    threads, check, resample = [], intake.split_clips, soxr.resample
+    threads, check, resample = [], prepare.split_clips, soxr.resample
 
     def slowly(work):
         def run(*args, **options):
@@ -78,7 +78,7 @@ def slow_sound(monkeypatch):
 
         return run
 
-    monkeypatch.setattr(intake, "split_clips", slowly(check))
+    monkeypatch.setattr(prepare, "split_clips", slowly(check))
     monkeypatch.setattr(soxr, "resample", slowly(resample))
     return threads
 
@@ -96,7 +96,7 @@ def test_long_sound_is_prepared_beside_the_event_loop(served, slow_sound):
     service, stages = served
     gaps = []
     while not gaps or (gaps[-1] >= SLOW_S / 2 and len(gaps) < ROUNDS):
-        watch = service._thread.run(largest_gap(2.5 * SLOW_S))
+        watch = service.thread.run(largest_gap(2.5 * SLOW_S))
         send(service, Ends(), silence(LONG), {"sample_rate": RATE})
         gaps.append(watch.result(60))
         until(lambda: len(slow_sound) == 2 * len(gaps))
@@ -115,17 +115,18 @@ def test_short_sound_is_prepared_at_once(served, slow_sound):
 @pytest.mark.parametrize("sent_away", [False, True])
 def test_who_leaves_while_sound_is_prepared_waits_for_nothing(served, monkeypatch, sent_away):
     service, stages = served
-    working, goes_on, reply = threading.Event(), threading.Event(), Ends()
+    working, goes_on, sender = threading.Event(), threading.Event(), Ends(lambda: service.live)
     monkeypatch.setattr(soxr, "resample", lambda clip, *_, **__: working.set() or (goes_on.wait(10) and clip))
-    send(service, reply, silence(LONG), {"sample_rate": RATE})
+    send(service, sender, silence(LONG), {"sample_rate": RATE})
     assert working.wait(5)
-    (incoming,) = service._tasks.values()
+    (ticket,) = service.requests
     if sent_away:
-        incoming.ticket.refusal = Overloaded("displaced", "one of a higher class came", retry_after_s=1.0)
-        service._sent_away(incoming.ticket)
-    reply.gone = not sent_away
-    until(lambda: not service.live, NOTICED_S)
-    assert reply.errors == [incoming.ticket.refusal]
+        ticket.refusal = Overloaded("displaced", "one of a higher class came", retry_after_s=1.0)
+        service.send_away(ticket)
+    sender.gone = not sent_away
+    until(lambda: sender.errors, NOTICED_S)
+    assert sender.errors == [ticket.refusal]
+    assert service.metrics.take().counts["rejects_total" if sent_away else "cancels_total", "displaced" * sent_away]
     goes_on.set()
     time.sleep(0.1)
-    assert not stages.clips, "what was resampled for nobody is not encoded"
+    assert not stages.clips, "what was resampled in vain is not encoded"

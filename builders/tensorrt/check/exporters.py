@@ -22,7 +22,6 @@ class LaidOver(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """See ``importlib``."""
         if fullname != PACKAGE:
             return None
         return spec_from_file_location(

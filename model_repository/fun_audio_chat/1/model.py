@@ -21,15 +21,15 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         """Loads the engines and starts the service's threads."""
         # Imported here, because the process that only asks for the configuration imports this file too.
-        from runtime.tritonserver.chat_model import FrontDoor
+        from runtime.tritonserver.chat_model import ChatModel
 
-        self._door = FrontDoor(pb_utils, pb.built_folder(args))
+        self.chat = ChatModel(pb_utils, pb.built_folder(args))
 
     def execute(self, requests: list[Any]) -> None:
         """Answers come later, through each request's response sender."""
         for request in requests:
-            self._door.accept(request)
+            self.chat.accept(request)
 
     def finalize(self) -> None:
         """Ends live requests with an error and joins the threads."""
-        self._door.close()
+        self.chat.close()

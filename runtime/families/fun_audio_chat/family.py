@@ -10,7 +10,7 @@ import numpy as np
 from runtime.engines.options import EngineOptions
 from runtime.families.fun_audio_chat.answer import Answer
 from runtime.families.fun_audio_chat.config import FRAME_S, ModelConfig, cache_specs
-from runtime.families.fun_audio_chat.prompt import PromptBuilder, shared_length
+from runtime.families.fun_audio_chat.prompt import SYSTEM_PROMPTS, PromptBuilder, shared_length
 from runtime.frames.loop import FrameLoop
 from runtime.frontend.mel import position_hz
 from runtime.frontend.tokenizer import ChatTokenizer
@@ -23,6 +23,7 @@ class FunAudioChat:
     """Implements ``runtime.families.base.Family``."""
 
     frame_s = FRAME_S
+    system_prompts = SYSTEM_PROMPTS
 
     def __init__(self, config: ModelConfig, tokenizer: ChatTokenizer) -> None:
         self.config, self.tokenizer, self.features = config, tokenizer, config.features

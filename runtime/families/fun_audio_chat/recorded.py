@@ -10,10 +10,50 @@ from runtime.engines.kv_cache import KvCache
 from runtime.families.fun_audio_chat.prefill import Prefill
 from runtime.families.fun_audio_chat.projections import Projections
 from runtime.families.fun_audio_chat.steps import FrameSteps
-from runtime.frames.batches import RecordedFrames
+from runtime.frames.batches import Batch
 from runtime.graphs.executor import Executor, Fetch
 from runtime.scheduling.scheduler import Plan
 from runtime.scheduling.stream import Stream
+
+
+class RecordedFrames:
+    """All three works of a frame, and the results of the last one."""
+
+    def __init__(self, executor: Executor, steps: FrameSteps) -> None:
+        state, decide = steps.state, steps.decisions.accept
+        most, nobody = state.sizes.slots, state.nobody
+        self._results = results = torch.zeros(
+            most, 1 + state.sizes.speech_ids.group_size, dtype=torch.int64, device=executor.device
+        )
+
+        def accept(slots: torch.Tensor) -> None:  # no method: a cycle would hold all recordings until it is collected
+            decide(slots, results[: len(slots)])
+
+        self._backbone = Batch(executor, steps.backbone, most, nobody)
+        self._speech = Batch(executor, steps.speech, most, nobody)
+        self._accept = Batch(executor, accept, most, nobody)
+        self._executor = executor
+
+    def prepare(self) -> None:
+        """Records everything now instead of when it is first needed, and takes the memory of the largest result."""
+        for batch in (self._backbone, self._speech, self._accept):
+            batch.prepare()
+        self._executor.fetch(self._results).wait()
+
+    def run(self, deciding: Sequence[int], speaking: Sequence[int]) -> torch.Tensor:
+        """Queues one frame of some slots.
+
+        Args:
+            deciding: slots that make a frame. speaking: those of them that have a speech head.
+
+        Returns:
+            [deciding, 1 + group] int64, see ``Decisions.accept``; the next frame overwrites it.
+        """
+        self._backbone.run(deciding)
+        if speaking:
+            self._speech.run(speaking)
+        self._accept.run(deciding)
+        return self._results[: len(deciding)]
 
 
 class RecordedModel:

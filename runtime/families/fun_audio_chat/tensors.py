@@ -6,8 +6,9 @@ and shapes of the released checkpoint.
 
 from __future__ import annotations
 
+from runtime.checkpoint.decoder import DecoderConfig
 from runtime.checkpoint.weights import Shapes
-from runtime.families.fun_audio_chat.config import DecoderConfig, EncoderConfig, ModelConfig
+from runtime.families.fun_audio_chat.config import EncoderConfig, ModelConfig
 
 BACKBONE = "language_model.model."
 SPEECH_STACK = "audio_invert_tower.crq_transformer."
@@ -18,7 +19,7 @@ CODEBOOK = "audio_tower.embed_tokens.weight"  # the speech head's output matrix 
 def decoder_shapes(prefix: str, config: DecoderConfig) -> Shapes:
     """A Qwen3 stack without embedding and head."""
     hidden, dim = config.hidden_size, config.head_dim
-    layer = {
+    attention = {
         "input_layernorm.weight": (hidden,),
         "post_attention_layernorm.weight": (hidden,),
         "self_attn.q_proj.weight": (config.num_heads * dim, hidden),
@@ -27,13 +28,32 @@ def decoder_shapes(prefix: str, config: DecoderConfig) -> Shapes:
         "self_attn.o_proj.weight": (hidden, config.num_heads * dim),
         "self_attn.q_norm.weight": (dim,),
         "self_attn.k_norm.weight": (dim,),
-        "mlp.gate_proj.weight": (config.intermediate_size, hidden),
-        "mlp.up_proj.weight": (config.intermediate_size, hidden),
-        "mlp.down_proj.weight": (hidden, config.intermediate_size),
     }
-    shapes = {f"{prefix}layers.{i}.{name}": shape for i in range(config.num_layers) for name, shape in layer.items()}
+    shapes = {
+        f"{prefix}layers.{i}.{name}": shape
+        for i in range(config.num_layers)
+        for name, shape in (attention | _mlp_shapes(config, i)).items()
+    }
     shapes[f"{prefix}norm.weight"] = (hidden,)
     return shapes
+
+
+def _mlp_shapes(config: DecoderConfig, layer: int) -> Shapes:
+    experts = config.experts_of(layer)
+    if experts is None:
+        return _gated_shapes("mlp", config.hidden_size, config.intermediate_size)
+    shapes: Shapes = {"mlp.gate.weight": (experts.count, config.hidden_size)}
+    for expert in range(experts.count):
+        shapes |= _gated_shapes(f"mlp.experts.{expert}", config.hidden_size, experts.width)
+    return shapes
+
+
+def _gated_shapes(name: str, hidden: int, width: int) -> Shapes:
+    return {
+        f"{name}.gate_proj.weight": (width, hidden),
+        f"{name}.up_proj.weight": (width, hidden),
+        f"{name}.down_proj.weight": (hidden, width),
+    }
 
 
 def backbone_shapes(config: ModelConfig) -> Shapes:

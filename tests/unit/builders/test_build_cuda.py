@@ -5,8 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from builders.build import portable_options
-from builders.cuda import cuda_engine
+from builders.options import cuda_engine, placement_of, portable_options
 from builders.render import render_repository
 from builders.request import BuildRequest
 from builders.tiny_chat import write_tiny_chat
@@ -27,9 +26,9 @@ needs_no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="this machin
 def rendered(tmp_path):
     write_tiny_chat(tmp_path / "chat")
     config = ModelConfig.read(tmp_path / "chat")
-    options, placement = portable_options(BuildRequest(CUDA, tmp_path, linear="int8"), config, tmp_path / "voice")
-    options.write()
-    render_repository(tmp_path, placement)
+    request = BuildRequest(CUDA, tmp_path, linear="int8")
+    portable_options(request, config, tmp_path / "voice").write()
+    render_repository(tmp_path, placement_of(request))
     return tmp_path, config
 
 

@@ -9,8 +9,7 @@ import pytest
 
 from builders.__main__ import main as builders_main
 from builders.build import _export_graphs
-from builders.placement import TWO_GPUS
-from builders.render import render_repository
+from builders.render import TWO_GPUS, render_repository
 from builders.request import BuildRequest
 from builders.steps import Builder
 from client.__main__ import main as client_main

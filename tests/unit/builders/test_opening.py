@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from builders.__main__ import main as builders_main
-from builders.build import portable_options
 from builders.limits import check_limits, most_positions
 from builders.opening import open_built, open_inputs
+from builders.options import portable_options
 from builders.render import render_repository
 from builders.request import BuildRequest
 from builders.settings import Settings
@@ -30,10 +30,11 @@ from builders.tiny_text import CHAT_TEMPLATE as TEMPLATE
 from runtime.checkpoint.weights import load_weights
 from runtime.errors import BuildError
 from runtime.families.fun_audio_chat.config import ModelConfig
-from runtime.families.fun_audio_chat.prompt import PromptBuilder, single_turn
+from runtime.families.fun_audio_chat.prompt import SYSTEM_PROMPTS, PromptBuilder
 from runtime.families.fun_audio_chat.tensors import all_shapes
 from runtime.frontend.tokenizer import ChatTokenizer
 from runtime.manifest import Manifest, verify
+from runtime.requests.messages import single_turn
 
 CHAT_FILES = ("config.json", "generation_config.json", "preprocessor_config.json", damage.INDEX)
 ORIGINAL = "give the checkpoint in bfloat16"
@@ -298,7 +299,7 @@ def limited(made, chat, *given):
     """What a server would be started with, found good or refused."""
     opened = open_inputs(chat, made / "voice", None)
     asked = BuildRequest("cpu", chat.parent, settings=Settings.read(given))
-    options, _ = portable_options(asked, opened.config, chat.parent)
+    options = portable_options(asked, opened.config, chat.parent)
     check_limits(opened, options)
     return options
 
@@ -427,7 +428,7 @@ LIST = [{"name": "default", "template": TEMPLATE}, {"name": "tool_use", "templat
     ],
 )
 def test_tokenizers_of_any_version_give_the_same_ids(chat, made, config):
-    messages = single_turn("s2s", None, "<think> 你好", 1)
+    messages = single_turn(SYSTEM_PROMPTS["s2s"], "<think> 你好", 1)
     expected = PromptBuilder(ModelConfig.read(chat), ChatTokenizer(chat)).build(messages, [16000])
     if config is None:
         (chat / "tokenizer_config.json").unlink()

@@ -3,8 +3,7 @@
 import pytest
 from google.protobuf import text_format
 
-from builders.placement import CPU_ONLY, ONE_GPU, TWO_GPUS, Placement
-from builders.render import render_repository
+from builders.render import CPU_ONLY, ONE_GPU, TWO_GPUS, Placement, render_repository
 from runtime.contracts import ALL_MODELS
 from runtime.errors import BuildError
 from runtime.manifest import PACKAGE_ROOT, REPOSITORY

@@ -2,7 +2,7 @@
 
 import pytest
 
-from builders.build import portable_options
+from builders.options import portable_options
 from builders.request import BuildRequest
 from builders.settings import _READERS, SECTIONS, Settings, known
 from builders.tiny_chat import write_tiny_chat
@@ -55,7 +55,7 @@ def test_they_reach_the_folder(tmp_path):
     config = ModelConfig.read(tmp_path / "chat")
     given = ["engine.max_streams=4", "encoder.max_windows=8", "serving.max_wait_s=2", "limits.turns=9"]
     request = BuildRequest("cpu", tmp_path, settings=Settings.read([*given, "token2wav.window=3"]))
-    portable_options(request, config, tmp_path / "voice")[0].write()
+    portable_options(request, config, tmp_path / "voice").write()
     found = Options.read(tmp_path)
     assert (found.engine.max_streams, found.encoder.max_windows, found.token2wav.window) == (4, 8, 3)
     assert (found.serving.max_wait_s, found.limits.turns) == (2.0, 9)

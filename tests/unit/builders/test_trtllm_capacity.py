@@ -11,12 +11,12 @@ from builders.tensorrt.capacity import (
     TOKEN2WAV_APART,
     WORKSPACE,
     Reserve,
+    capacity_lines,
     checkpoint_bytes,
     divide_memory,
     engine_bytes,
     kv_bytes,
 )
-from builders.tensorrt.capacity_table import capacity_lines
 from builders.tensorrt.convert import convert
 from builders.tensorrt.convert_plan import backbone_plan, speech_plan
 from builders.tensorrt.precision import Precision

@@ -151,7 +151,7 @@ from pathlib import Path
 from builders.tensorrt.convert import convert
 from builders.tensorrt.convert_plan import backbone_plan
 from builders.tensorrt.precision import Precision
-from runtime.families.fun_audio_chat.config import ModelConfig
+from runtime.families.fun_audio_chat.config import (ModelConfig)
 
 def peak():
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) * 1024

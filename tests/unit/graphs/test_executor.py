@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from runtime.frames.batches import RecordedFrames
+from runtime.families.fun_audio_chat.recorded import RecordedFrames
 from runtime.graphs import executor
 from runtime.graphs.executor import WARM_UPS, CudaExecutor, EagerExecutor, executor_for
 

@@ -35,11 +35,11 @@ def spoken(first_s=0.1, gap_s=0.2, sent_s=0.0):
 
 def test_a_listener_without_a_buffer():
     ear = Playback(RATE)
-    assert ear.hear(10.0, RATE) == 0  # plays until 11
-    assert ear.hear(10.5, RATE) == 0  # until 12
-    assert ear.hear(12.25, RATE) == 0.25  # until 13.25: the pause moved the end
-    assert ear.hear(13.2, 0) == 0
-    assert ear.hear(13.2, RATE) == 0
+    assert ear.play(10.0, RATE) == 0  # plays until 11
+    assert ear.play(10.5, RATE) == 0  # until 12
+    assert ear.play(12.25, RATE) == 0.25  # until 13.25: the pause moved the end
+    assert ear.play(13.2, 0) == 0
+    assert ear.play(13.2, RATE) == 0
     assert (ear.silences, ear.silence_s, ear.dry_at) == (1, 0.25, 14.25)
 
 

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from runtime.errors import BuildError, InvalidRequest
-from runtime.families.fun_audio_chat.prompt import Message, PromptBuilder
+from runtime.families.fun_audio_chat.prompt import PromptBuilder
 from runtime.frontend.stand_ins import CLOSE, OPEN, StandIns
 from runtime.frontend.tokenizer import ChatTokenizer
+from runtime.requests.messages import Message
 
 many = settings(max_examples=150, deadline=None)
 # Prefixes of each other, overlaps, spaces, flags, one in its normal form only, digits, words and bytes that the

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtime.errors import InvalidRequest, client_name
-from runtime.families.fun_audio_chat.prompt import Message, parse_messages
+from runtime.requests.messages import Message, parse_messages
 
 DUMP = Path(__file__).parents[1] / "histories" / "sdk_dump.json"
 many = settings(max_examples=150, deadline=None)

@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 from client.errors import ChatError
 from client.request import make_request
 from runtime.errors import InvalidRequest, client_name
-from runtime.families.fun_audio_chat.prompt import Message, PromptBuilder, parse_messages
+from runtime.families.fun_audio_chat.prompt import SYSTEM_PROMPTS, PromptBuilder
 from runtime.frontend.audio import split_clips, to_model_rate
 from runtime.frontend.tokenizer import ChatTokenizer
-from runtime.requests.parse import PARAMETERS, parse_parameters, parse_request
+from runtime.requests.limits import RequestLimits
+from runtime.requests.messages import Message, parse_messages
+from runtime.requests.parse import PARAMETERS, parse_parameters, read_messages, typed_values
 from tests.endurance.outcome import typed
 from tests.endurance.strategies import DOCUMENTS, NEAR, UNKNOWN, VALUES
 from tests.endurance.texts import spelled, texts
@@ -23,6 +25,7 @@ from tests.endurance.texts import spelled, texts
 many = settings(max_examples=150, deadline=None)
 few = settings(max_examples=60, deadline=None)
 FEATURES = chat_data.config().features
+LIMITS = RequestLimits().for_model(4096, 5.0, 300.0)
 # Ids of the tokens that were added to the checkpoint's vocabulary, special or not.
 CONTROL = frozenset(
     token["id"] for token in json.loads((chat_data.CHECKPOINT / "tokenizer.json").read_text())["added_tokens"]
@@ -60,7 +63,7 @@ ANY = st.one_of(VALUES, *NEAR.values())
 @many
 @given(st.dictionaries(NAMES, ANY, max_size=5))
 def test_parameters(parameters):
-    found = value_or_typed_error(lambda: parse_parameters(parameters))
+    found = value_or_typed_error(lambda: typed_values(parameters))
     if found is not None:
         assert all(type(value) is PARAMETERS[name] for name, value in found.items())
 
@@ -69,9 +72,13 @@ def test_parameters(parameters):
 @given(st.dictionaries(NAMES, ANY, max_size=4), st.binary(max_size=9))
 def test_requests(parameters, text):
     arrays = {"text": np.array([text], np.object_)}
-    found = value_or_typed_error(lambda: parse_request(arrays, parameters, [], 16_000))
+
+    def read():
+        return read_messages(arrays, parse_parameters(parameters, 16_000, LIMITS), 0, SYSTEM_PROMPTS, LIMITS)
+
+    found = value_or_typed_error(read)
     if found is not None:
-        assert found.messages[-1].parts == (text.decode(),)
+        assert found[-1].parts == (text.decode(),)
 
 
 @many

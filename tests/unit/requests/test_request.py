@@ -8,9 +8,16 @@ import pytest
 from client.protocol.requests import Priority
 from runtime.checkpoint.features import FeatureConfig
 from runtime.errors import InvalidRequest
-from runtime.families.fun_audio_chat.prompt import SYSTEM_PROMPTS, Message, parse_messages
+from runtime.families.fun_audio_chat.prompt import SYSTEM_PROMPTS
 from runtime.frontend.audio import split_clips, to_model_rate
-from runtime.requests.parse import Outline, outline, parse_parameters, parse_request
+from runtime.requests.limits import RequestLimits
+from runtime.requests.messages import Message, parse_messages
+from runtime.requests.parse import (
+    answer_params,
+    parse_parameters,
+    read_messages,
+    typed_values,
+)
 
 CLIP = np.zeros(1600, np.float32)
 FEATURES = FeatureConfig(sample_rate=16000, num_mel_bins=128, n_fft=400, hop_length=160, n_samples=480_000)
@@ -24,37 +31,51 @@ def messages(*items):
     return {"messages": np.array([json.dumps(items).encode()], np.object_)}
 
 
-def parse(arrays=None, parameters=None, clips=()):
-    return parse_request(arrays or {}, parameters or {}, clips, 16000)
+LIMITS = RequestLimits().for_model(4096, 5.0, 300.0)
+ROOM = 100
+
+
+def parse(parameters):
+    return parse_parameters(parameters, 16000, LIMITS)
+
+
+def conversation(arrays, parameters=None, clips=0):
+    return read_messages(arrays, parse(parameters or {}), clips, SYSTEM_PROMPTS, LIMITS)
 
 
 def test_defaults_are_the_authors():
-    request = parse(clips=[CLIP])
-    sampling = request.params.sampling
-    assert (request.params.mode, request.params.max_tokens, request.params.force_audio_start) == ("s2s", 2048, True)
+    params = parse({}).answer
+    sampling = params.sampling
+    assert (params.mode, params.max_tokens, params.force_audio_start) == ("s2s", 2048, True)
     assert (sampling.temperature, sampling.top_p, sampling.top_k, sampling.repetition_penalty) == (0.8, 0.9, 0, 1.2)
     assert sampling.text_greedy and not sampling.greedy
-    assert request.messages == (Message("system", (SYSTEM_PROMPTS["s2s"],)), Message("user", (None,)))
+    assert conversation({}, clips=1) == [Message("system", (SYSTEM_PROMPTS["s2s"],)), Message("user", (None,))]
 
 
 @pytest.mark.parametrize(
-    ("arrays", "parameters", "expected"),
-    [({}, {}, True), ({}, {"max_tokens": 2048}, False), ({"warmup_tokens": np.array([8], np.int32)}, {}, False)],
+    ("warmup", "parameters", "expected"),
+    [(None, {}, ROOM), (None, {"max_tokens": 2048}, 2048), (np.array([800], np.int32), {}, 800)],
 )
-def test_only_a_length_that_was_not_asked_for_gives_way(arrays, parameters, expected):
-    assert parse(arrays, parameters, [CLIP]).any_length is expected
+def test_only_a_length_that_was_not_asked_for_gives_way(warmup, parameters, expected):
+    assert answer_params(parse(parameters), warmup, ROOM).max_tokens == expected
+
+
+def test_warm_ups_are_alike():
+    warmup = np.array([8], np.int32)
+    assert answer_params(parse({}), warmup, ROOM) == answer_params(parse({}), warmup, ROOM)
+    assert answer_params(parse({"seed": 7}), warmup, ROOM).sampling.seed == 7
 
 
 def test_text_mode_has_its_own_defaults():
-    request = parse(text("hello"), {"mode": "s2t"}, [CLIP])
-    assert not request.params.force_audio_start
-    assert request.messages[0].parts == (SYSTEM_PROMPTS["s2t"],)
-    assert request.messages[1].parts == (None, "hello")
+    assert not parse({"mode": "s2t"}).answer.force_audio_start
+    messages = conversation(text("hello"), {"mode": "s2t"}, 1)
+    assert messages[0].parts == (SYSTEM_PROMPTS["s2t"],)
+    assert messages[1].parts == (None, "hello")
 
 
 def test_seeds_are_random_unless_given():
-    assert parse(clips=[CLIP]).params.sampling.seed != parse(clips=[CLIP]).params.sampling.seed
-    assert parse(clips=[CLIP], parameters={"seed": str(2**62 + 1)}).params.sampling.seed == 2**62 + 1
+    assert parse({}).answer.sampling.seed != parse({}).answer.sampling.seed
+    assert parse({"seed": str(2**62 + 1)}).answer.sampling.seed == 2**62 + 1
 
 
 @pytest.mark.parametrize(
@@ -66,7 +87,7 @@ def test_seeds_are_random_unless_given():
     ],
 )
 def test_parameters_arrive_as_numbers_or_strings(given, expected):
-    assert parse_parameters(given) == expected
+    assert typed_values(given) == expected
 
 
 @pytest.mark.parametrize(
@@ -85,28 +106,33 @@ def test_parameters_arrive_as_numbers_or_strings(given, expected):
         ({"repetition_penalty": 0}, "repetition_penalty"),
         ({"greedy": "perhaps"}, "greedy"),
         ({"mode": "t2s"}, "mode"),
+        ({"mode": "t" * 300}, "mode"),
+        ({"urgency": "urgent"}, "urgency"),
+        ({"sample_rate": 1}, "sample_rate"),
         ({"seed": -1}, "seed"),
     ],
 )
 def test_bad_parameters_name_their_field(parameters, field):
     with pytest.raises(InvalidRequest) as caught:
-        parse(parameters=parameters, clips=[CLIP])
+        parse(parameters)
     assert caught.value.field == field and str(caught.value).startswith(f"INVALID_ARG: {field}: ")
+    assert len(str(caught.value)) < 300
 
 
 def test_something_must_be_sent():
     with pytest.raises(InvalidRequest, match=r"audio: .*at least one"):
-        parse()
+        conversation({})
 
 
 def test_messages_replace_text_and_system():
     turn = {"role": "user", "content": "hi"}
-    assert parse(messages(turn)).messages == (Message("user", ("hi",)),) and parse(messages(turn)).conversation
-    assert not parse(text("hi"), {"system": "Be kind."}).conversation, "its limits are those of text and system"
+    assert conversation(messages(turn)) == [Message("user", ("hi",))]
+    with pytest.raises(InvalidRequest, match=r"messages: has \d+ turns, the limit is"):
+        conversation(messages(*[turn] * (LIMITS.turns + 1)))
     with pytest.raises(InvalidRequest, match=r"^INVALID_ARG: text: "):
-        parse(messages(turn) | text("and this"))
+        conversation(messages(turn) | text("and this"))
     with pytest.raises(InvalidRequest, match=r"^INVALID_ARG: system: "):
-        parse(messages(turn), {"system": "Be kind."})
+        conversation(messages(turn), {"system": "Be kind."})
 
 
 def test_messages_with_parts():
@@ -141,9 +167,9 @@ def test_malformed_messages_name_the_place(document, clips, field):
 
 def test_text_must_be_one_utf8_string():
     with pytest.raises(InvalidRequest, match=r"^INVALID_ARG: text: "):
-        parse({"text": np.array([b"\xff\xfe"], np.object_)})
+        conversation({"text": np.array([b"\xff\xfe"], np.object_)})
     with pytest.raises(InvalidRequest, match=r"^INVALID_ARG: text: "):
-        parse({"text": np.array([b"a", b"b"], np.object_)})
+        conversation({"text": np.array([b"a", b"b"], np.object_)})
 
 
 @pytest.mark.parametrize("field", ["system", "voice", "text"])
@@ -151,7 +177,7 @@ def test_half_characters_are_refused(field):
     """JSON over HTTP can spell them."""
     arrays = {"text": np.array(["a\ud800" if field == "text" else "a"], np.object_)}
     with pytest.raises(InvalidRequest, match=f"^INVALID_ARG: {field}: holds a lone surrogate; send whole characters"):
-        parse(arrays, {} if field == "text" else {field: "a\ud800"})
+        conversation(arrays, {} if field == "text" else {field: "a\ud800"})
 
 
 def test_clips_are_split():
@@ -190,20 +216,20 @@ def test_audio_is_resampled_and_bounded():
 
 
 def test_hops_and_earliest():
-    assert parse(clips=[CLIP]).hops is None
-    assert parse(parameters={"hops": "20,30"}, clips=[CLIP]).hops == (20, 30)
-    early = parse(parameters={"earliest": "true"}, clips=[CLIP]).hops
-    assert early is not None and early[0] < 15 and parse(parameters={"earliest": False}, clips=[CLIP]).hops is None
+    assert parse({}).hops is None
+    assert parse({"hops": "20,30"}).hops == (20, 30)
+    early = parse({"earliest": "true"}).hops
+    assert early is not None and early[0] < 15 and parse({"earliest": False}).hops is None
     with pytest.raises(InvalidRequest, match="earliest: is given beside hops; send one of them"):
-        parse(parameters={"hops": "25", "earliest": True}, clips=[CLIP])
+        parse({"hops": "25", "earliest": True})
     with pytest.raises(InvalidRequest, match="hops: is '3'"):
-        parse(parameters={"hops": 3}, clips=[CLIP])
+        parse({"hops": 3})
 
 
-def test_the_outline_needs_no_tensor():
-    assert outline({}, 0, 16000) == Outline(Priority.INTERACTIVE, 0, None, True)
-    given = {"urgency": "batch", "max_tokens": "7", "mode": "s2t", "sample_rate": 8000}
-    assert outline(given, 16000, 16000) == Outline(Priority.BATCH, 10, 7, False)
-    assert outline({"sample_rate": 1}, 16000, 16000).prompt == 0, "a wrong rate is refused by its own name"
+def test_urgency_and_rate_have_defaults():
+    assert (parse({}).priority, parse({}).sample_rate) == (Priority.INTERACTIVE, 16000)
+    given = parse({"urgency": "batch", "max_tokens": "7", "mode": "s2t", "sample_rate": 8000})
+    assert (given.priority, given.sample_rate, given.answer.max_tokens) == (Priority.BATCH, 8000, 7)
+    assert given.given == {"urgency", "max_tokens", "mode", "sample_rate"} and not given.answer.speaks
     with pytest.raises(InvalidRequest, match="urgency: is 'urgent'; use one of interactive, batch"):
-        outline({"urgency": "urgent"}, 0, 16000)
+        parse({"urgency": "urgent"})

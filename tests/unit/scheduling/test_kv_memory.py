@@ -11,8 +11,9 @@ from runtime.engines.base import EngineShape
 from runtime.engines.kv_cache import KvCache
 from runtime.families.fun_audio_chat.answer import Answer
 from runtime.families.fun_audio_chat.config import SpeechIds, TextIds
-from runtime.families.fun_audio_chat.prompt import Message, shared_length
+from runtime.families.fun_audio_chat.prompt import shared_length
 from runtime.params import AnswerParams
+from runtime.requests.messages import Message
 from runtime.scheduling.caches import Cache, CacheSpec
 from runtime.scheduling.scheduler import Limits, Scheduler
 from runtime.scheduling.stream import Prompt, Stream

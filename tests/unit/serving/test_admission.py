@@ -6,9 +6,11 @@ import pytest
 
 from client.protocol.errors import RETRY_HINT
 from client.protocol.requests import Priority
+from client.protocol.wire import KEY_HEADER
 from runtime.errors import OVERLOADS, Overloaded
 from runtime.scheduling.pace import Amounts, Pace
 from runtime.serving.admission import LONGEST_RETRY_S, UNKNOWN_RETRY_S, Admission, Bounds
+from runtime.serving.keys import NO_KEY
 
 HIGH, LOW = Priority.INTERACTIVE, Priority.BATCH
 ONE = Amounts(1, 10, 50)
@@ -18,15 +20,20 @@ RESOURCES = ("slots", "kv_backbone", "kv_speech")
 class Loop:
     """Slots and blocks as the frame loop would hand them out, strictly in order."""
 
-    def __init__(self, slots=2, backbone=100, speech=500, live=4, wait_s=(10.0, 60.0)):
+    def __init__(self, slots=2, backbone=100, speech=500, live=4, wait_s=(10.0, 60.0), **keys):
         self.now, self.left = 0.0, Amounts(slots, backbone, speech)
         self.away, self.waits, self.seated = [], [], []
         self.admission = Admission(
-            Bounds(live, wait_s), RESOURCES, lambda: self.left, self.away.append, self.waits.append, lambda: self.now
+            Bounds(live, wait_s, **keys),
+            RESOURCES,
+            lambda: self.left,
+            self.away.append,
+            self.waits.append,
+            lambda: self.now,
         )
 
-    def enter(self, priority=HIGH, need=ONE, timeout_s=None):
-        return self.admission.enter(priority, need, timeout_s)
+    def enter(self, priority=HIGH, need=ONE, timeout_s=None, key=NO_KEY):
+        return self.admission.enter(priority, need, timeout_s, key)
 
     def seat(self, ticket):
         self.left = Amounts(*(a - b for a, b in zip(self.left, ticket.need, strict=True)))
@@ -56,7 +63,7 @@ def refused(loop, bound, *arguments, **options):
     with pytest.raises(Overloaded) as caught:
         loop.enter(*arguments, **options)
     error = caught.value
-    assert error.code == "UNAVAILABLE" and error.field == bound and bound in OVERLOADS
+    assert error.code == "UNAVAILABLE" and error.field == bound and bound in {*OVERLOADS, *RESOURCES}
     hint = float(RETRY_HINT.search(str(error))["seconds"])
     assert hint == pytest.approx(error.retry_after_s, abs=0.051)
     return error
@@ -184,6 +191,41 @@ def test_waits_are_told():
     loop.now = 1.25
     loop.seat(ticket)
     assert loop.waits == [1.25] and loop.admission.waiting(HIGH) == 0
+
+
+def test_each_key_has_its_own_count_and_those_without_share_one():
+    loop = Loop(live=100, per_key=2, without_key=1)
+    ones = [loop.enter(key="one") for _ in range(2)]
+    others = [loop.enter(key="two"), loop.enter()]
+    assert loop.admission.counted == 4
+    for key in ("one", NO_KEY):
+        with pytest.raises(Overloaded, match=f"{KEY_HEADER}: {key}: [12] at once are allowed; retry in") as caught:
+            loop.enter(key=key)
+        assert caught.value.field == KEY_HEADER
+    assert loop.admission.live == 4, "those count nowhere"
+    loop.admission.leave(ones[0])
+    loop.admission.leave(ones[0])  # twice is once
+    ones.append(loop.enter(key="one"))
+    for ticket in ones[1:] + others:
+        loop.admission.leave(ticket)
+    assert loop.admission.counted == loop.admission.live == 0
+
+
+def test_who_is_sent_away_gives_its_key_back():
+    loop = Loop(live=2, per_key=1)
+    loop.enter(key="one")
+    loop.enter(LOW, key="two")
+    loop.enter(key="three")
+    assert loop.admission.counted == 2
+    loop.now = 11.0
+    assert len(loop.admission.overdue()) == 2 and loop.admission.counted == 0
+    loop.enter(key="two")
+
+
+def test_without_a_limit_no_key_is_counted():
+    loop = Loop()
+    loop.enter(key="one")
+    assert loop.admission.counted == 0 and loop.admission.live == 1
 
 
 def test_hints_are_bounded():

@@ -7,8 +7,13 @@ import re
 from pathlib import Path
 
 from runtime.errors import OVERLOADS, BuildError, Draining, InvalidRequest, Overloaded
-from runtime.serving.metrics import COUNTER, FAMILIES, GAUGE, HISTOGRAM, Metrics, reason
+from runtime.scheduling.caches import CacheSpec
+from runtime.serving.metrics import COUNTER, GAUGE, HISTOGRAM, Metrics, metric_families, reason
 from runtime.tritonserver.metrics import PREFIX, MetricBoard, StageGauges
+
+FAMILIES = metric_families(
+    (CacheSpec("backbone", "backbone"), CacheSpec("speech", "speech head", 5, only_speaking=True))
+)
 
 DASHBOARD = Path(__file__).parents[3] / "dashboards" / "fun_audio_chat.json"
 STAGE_GAUGES = {f"{stage}_{what}" for stage in ("flow", "vocoder") for what in ("streams", "state_bytes")}
@@ -61,7 +66,7 @@ def shown(name, **labels):
 
 
 def test_events_arrive_as_metrics():
-    board, metrics = MetricBoard(Backend()), Metrics()
+    board, metrics = MetricBoard(Backend(), FAMILIES), Metrics()
     metrics.accepted("s2s")
     metrics.accepted("s2s")
     metrics.ended("stop")
@@ -90,7 +95,7 @@ def test_events_arrive_as_metrics():
 
 def test_metrics_without_memory_stop_nobody(caplog):
     """Whoever shows them ends answers and polls cancels: it must go on."""
-    board = MetricBoard(Backend())
+    board = MetricBoard(Backend(), FAMILIES)
     gauge = shown("live_requests")
     gauge.set = lambda value: [][0]
     for _ in range(3):

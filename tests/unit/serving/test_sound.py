@@ -10,7 +10,8 @@ import pytest
 from runtime.contracts import ChunkFlag
 from runtime.errors import EngineFault
 from runtime.serving.encode_queue import EncodeQueue
-from runtime.serving.sound import Dispatcher, Sound
+from runtime.serving.sound import Sound
+from runtime.serving.sound_queue import SoundQueue
 from runtime.token2wav.hops import HopPolicy
 from runtime.token2wav.options import Token2WavOptions
 
@@ -18,8 +19,8 @@ TOKEN = 960
 POLICY = HopPolicy((15, 10, 25), 3, block=25)
 
 
-def dispatcher_of(stages, max_batch=4, calls_in_flight=1, **options):
-    return Dispatcher(stages, Token2WavOptions(max_batch=max_batch, calls_in_flight=calls_in_flight, **options))
+def sounds_of(stages, max_batch=4, calls_in_flight=1, **options):
+    return SoundQueue(stages, Token2WavOptions(max_batch=max_batch, calls_in_flight=calls_in_flight, **options))
 
 
 class CountingStages:
@@ -71,19 +72,19 @@ async def settle():
 def test_every_token_comes_back_once_and_in_order(calls_in_flight):
     async def run():
         stages, ids = CountingStages(), itertools.count()
-        dispatcher = dispatcher_of(stages, 4, calls_in_flight)
+        sounds = sounds_of(stages, 4, calls_in_flight)
         listeners = [Listener(ids) for _ in range(6)]
         for begin in range(0, 100, 5):
             for n, listener in enumerate(listeners):
                 listener.sound.push(range(begin + n, begin + n + 5))
                 if begin == 45:
                     listener.sound.end_span()  # a second span follows: another token2wav stream
-                dispatcher.offer(listener.sound)
-                dispatcher.offer(listener.sound)  # offering twice must not let chunks overtake each other
+                sounds.offer(listener.sound)
+                sounds.offer(listener.sound)  # offering twice must not let chunks overtake each other
             await asyncio.sleep(0)
         for listener in listeners:
             listener.sound.end_span()
-            dispatcher.offer(listener.sound)
+            sounds.offer(listener.sound)
         await settle()
         for n, listener in enumerate(listeners):
             assert listener.sound.done and not listener.errors
@@ -94,10 +95,10 @@ def test_every_token_comes_back_once_and_in_order(calls_in_flight):
     asyncio.run(run())
 
 
-async def first_chunk_heard(stages, dispatcher, listener):
+async def first_chunk_heard(stages, sounds, listener):
     """The listener has the sound of 15 tokens; its stream goes on at token 18."""
     listener.sound.push(range(18))
-    dispatcher.offer(listener.sound)
+    sounds.offer(listener.sound)
     await settle()
     stages.calls.clear()
 
@@ -105,9 +106,9 @@ async def first_chunk_heard(stages, dispatcher, listener):
 def test_chunks_that_wait_are_joined_on_block_boundaries_only():
     async def run():
         stages = CountingStages()
-        dispatcher, listener = dispatcher_of(stages), Listener()
+        sounds, listener = sounds_of(stages), Listener()
         listener.sound.push(range(18))
-        dispatcher.offer(listener.sound)
+        sounds.offer(listener.sound)
         listener.sound.push(range(18, 150))  # while the first is under way
         listener.sound.end_span()
         await settle()
@@ -123,7 +124,7 @@ def test_without_blocks_nothing_is_joined():
         stages = CountingStages()
         sound = Sound(itertools.count(), "v", HopPolicy((25,), 3), 24_000, lambda _: None, lambda _: None)
         sound.push(range(103))
-        dispatcher_of(stages).offer(sound)
+        sounds_of(stages).offer(sound)
         await settle()
         assert [tokens for [(_, _, tokens)] in stages.calls] == [28, 25, 25, 25] and sound.done
 
@@ -132,24 +133,25 @@ def test_without_blocks_nothing_is_joined():
 
 @pytest.mark.parametrize(("slack_s", "waits"), [(0.1, True), (60.0, False)])
 def test_under_load_a_listener_with_plenty_to_hear_waits_for_larger_chunks(monkeypatch, slack_s, waits):
-    monkeypatch.setattr("runtime.serving.sound.time", SimpleNamespace(monotonic=lambda: 100.0))  # what is heard stays
+    for room in ("sound", "sound_queue"):  # what is heard stays
+        monkeypatch.setattr(f"runtime.serving.{room}.time", SimpleNamespace(monotonic=lambda: 100.0))
 
     async def run():
         stages, ids = CountingStages(), itertools.count()
-        dispatcher, listener = dispatcher_of(stages, calls_in_flight=2, slack_s=slack_s), Listener(ids)
-        await first_chunk_heard(stages, dispatcher, listener)  # 0.6 s to hear
+        sounds, listener = sounds_of(stages, calls_in_flight=2, slack_s=slack_s), Listener(ids)
+        await first_chunk_heard(stages, sounds, listener)  # 0.6 s to hear
         stages.gate.clear()
         other = Listener(ids)
         other.sound.push(range(18))
-        dispatcher.offer(other.sound)
+        sounds.offer(other.sound)
         await settle()
         listener.sound.push(range(18, 53))  # chunks up to 25 and 50; a call is free
-        dispatcher.offer(listener.sound)
+        sounds.offer(listener.sound)
         await settle()
         sizes = [size for call in stages.calls for stream, _, size in call if stream == 0]
         assert sizes == ([] if waits else [35])
         listener.sound.push(range(53, 128))
-        dispatcher.offer(listener.sound)
+        sounds.offer(listener.sound)
         await settle()
         assert stages.calls[1:] == [[(0, ChunkFlag.CONTINUE, 85 if waits else 35)]], "enough for the largest chunk"
         stages.gate.set()
@@ -162,14 +164,14 @@ def test_under_load_a_listener_with_plenty_to_hear_waits_for_larger_chunks(monke
 def test_a_patient_stream_goes_on_when_nothing_else_runs():
     async def run():
         stages, ids = CountingStages(), itertools.count()
-        dispatcher, listener = dispatcher_of(stages, calls_in_flight=2, slack_s=0.1), Listener(ids)
-        await first_chunk_heard(stages, dispatcher, listener)
+        sounds, listener = sounds_of(stages, calls_in_flight=2, slack_s=0.1), Listener(ids)
+        await first_chunk_heard(stages, sounds, listener)
         stages.gate.clear()
         other = Listener(ids)
         other.sound.push(range(18))
-        dispatcher.offer(other.sound)
+        sounds.offer(other.sound)
         listener.sound.push(range(18, 53))
-        dispatcher.offer(listener.sound)
+        sounds.offer(listener.sound)
         stages.gate.set()
         await settle()
         assert listener.tokens == list(range(53))
@@ -189,19 +191,19 @@ def test_a_release_goes_before_everything():
 async def order_after_a_blocked_call(cancel=False, **options):
     """A later chunk of stream 0, or its release, and then the first chunk of stream 2 wait for the only call."""
     stages, ids = CountingStages(), itertools.count()
-    dispatcher = dispatcher_of(stages, max_batch=1, **options)
+    sounds = sounds_of(stages, max_batch=1, **options)
     old, blocker, new = Listener(ids), Listener(ids), Listener(ids)
-    await first_chunk_heard(stages, dispatcher, old)
+    await first_chunk_heard(stages, sounds, old)
     stages.gate.clear()
     blocker.sound.push(range(18))
-    dispatcher.offer(blocker.sound)
+    sounds.offer(blocker.sound)
     old.sound.push(range(18, 28))
     if cancel:
         old.sound.cancel()
-    dispatcher.offer(old.sound)
+    sounds.offer(old.sound)
     await asyncio.sleep(0.002)
     new.sound.push(range(18))
-    dispatcher.offer(new.sound)
+    sounds.offer(new.sound)
     stages.gate.set()
     await settle()
     return [call[0][0] for call in stages.calls[1:]]
@@ -211,14 +213,14 @@ async def order_after_a_blocked_call(cancel=False, **options):
 def test_cancel_releases_the_state(when):
     async def run():
         stages = CountingStages()
-        dispatcher, listener = dispatcher_of(stages), Listener()
+        sounds, listener = sounds_of(stages), Listener()
         listener.sound.push(range(18))
         if when != "queued":
-            dispatcher.offer(listener.sound)
+            sounds.offer(listener.sound)
         if when == "between chunks":
             await settle()
         listener.sound.cancel()
-        dispatcher.offer(listener.sound)
+        sounds.offer(listener.sound)
         await settle()
         assert not stages.held and listener.sound.done
         assert len(listener.audio) == (when == "between chunks")
@@ -232,22 +234,22 @@ def test_a_chunk_that_fails_after_its_cancel_leaves_no_state(complete):
 
     async def run():
         stages = CountingStages()
-        dispatcher, listener = dispatcher_of(stages, max_streams=1), Listener()
+        sounds, listener = sounds_of(stages, max_streams=1), Listener()
         listener.sound.push(range(18))
         if complete:
             listener.sound.end_span()
         stages.gate.clear()
-        dispatcher.offer(listener.sound)
+        sounds.offer(listener.sound)
         await settle()
         listener.sound.cancel()
-        dispatcher.offer(listener.sound)
+        sounds.offer(listener.sound)
         stages.fail = EngineFault("token2wav", "broke", "retry")
         stages.gate.set()
         await settle()
-        assert not stages.held and listener.sound.done and not listener.sound.holds
+        assert not stages.held and listener.sound.done and not listener.sound.has_remote_state
         stages.fail, next_one = None, Listener(itertools.count(5))
         next_one.sound.push(range(18))
-        dispatcher.offer(next_one.sound)
+        sounds.offer(next_one.sound)
         await settle()
         assert next_one.tokens == list(range(18))
 
@@ -257,14 +259,14 @@ def test_a_chunk_that_fails_after_its_cancel_leaves_no_state(complete):
 def test_a_failed_call_ends_its_sounds_and_releases_their_state():
     async def run():
         stages = CountingStages()
-        dispatcher, listener = dispatcher_of(stages), Listener()
+        sounds, listener = sounds_of(stages), Listener()
         stages.fail = EngineFault("token2wav", "broke", "retry")
         listener.sound.push(range(60))
-        dispatcher.offer(listener.sound)
+        sounds.offer(listener.sound)
         await settle()
         assert listener.errors == [stages.fail] and not listener.audio
         listener.sound.cancel()  # what the session does on the error
-        dispatcher.offer(listener.sound)
+        sounds.offer(listener.sound)
         await settle()
         assert not stages.held and listener.sound.done
 

@@ -11,7 +11,8 @@ from client.protocol.requests import Priority
 from runtime.contracts import ChunkFlag
 from runtime.errors import Overloaded
 from runtime.serving.encode_queue import EncodeQueue
-from runtime.serving.sound import Dispatcher, Sound
+from runtime.serving.sound import Sound
+from runtime.serving.sound_queue import SoundQueue
 from runtime.token2wav.hops import HopPolicy
 from runtime.token2wav.options import Token2WavOptions
 
@@ -59,23 +60,23 @@ async def until(made):
 def test_token2wav_never_holds_more_streams_than_it_can_and_all_are_heard():
     async def run():
         stages, ids, heard = Stages(), itertools.count(), []
-        dispatcher = Dispatcher(stages, Token2WavOptions(max_streams=ROOM, max_batch=8, calls_in_flight=2))
+        queue = SoundQueue(stages, Token2WavOptions(max_streams=ROOM, max_batch=8, calls_in_flight=2))
         sounds = [
             Sound(ids, "voice", HopPolicy((5,), 3), 24_000, lambda samples, i=i: heard.append(i), heard.append)
             for i in range(8)
         ]
         for sound in sounds:  # each begins, and nobody ends
             sound.push([0] * 12)
-            dispatcher.offer(sound)
+            queue.offer(sound)
         await settle()
         assert stages.most == ROOM and set(heard) == {0, 1, 2}
         sounds[0].cancel()  # one goes, another begins
-        dispatcher.offer(sounds[0])
+        queue.offer(sounds[0])
         await settle()
         assert set(heard) == {0, 1, 2, 3}
         for sound in sounds[1:]:
             sound.end_span()
-            dispatcher.offer(sound)
+            queue.offer(sound)
             await settle()
         assert set(heard) == set(range(8)) and stages.most == ROOM and not stages.held
 
@@ -87,7 +88,7 @@ def test_token2wav_never_holds_more_streams_than_it_can_and_all_are_heard():
 def test_a_release_that_fails_is_sent_again_until_it_succeeds(monkeypatch, forgotten):
     """Else the stages would hold the stream for ever; ``forgotten``: its session offers the release, as it does."""
     pause_s = 0.5
-    monkeypatch.setattr("runtime.serving.sound.RELEASE_RETRY_S", pause_s)
+    monkeypatch.setattr("runtime.serving.sound_queue.RELEASE_RETRY_S", pause_s)
 
     async def run():
         stages, ids, errors, heard = Stages(), itertools.count(), [], []
@@ -96,20 +97,20 @@ def test_a_release_that_fails_is_sent_again_until_it_succeeds(monkeypatch, forgo
             errors.append(error)
             if forgotten:
                 sound.cancel()
-                dispatcher.offer(sound)
+                queue.offer(sound)
 
-        dispatcher = Dispatcher(stages, Token2WavOptions(max_streams=1, max_batch=2, calls_in_flight=2))
+        queue = SoundQueue(stages, Token2WavOptions(max_streams=1, max_batch=2, calls_in_flight=2))
         sound = Sound(ids, "voice", HopPolicy((5,), 3), 24_000, lambda samples: None, lost)
         waits = Sound(ids, "voice", HopPolicy((5,), 3), 24_000, heard.append, errors.append)
         sound.push([0] * 8)
-        dispatcher.offer(sound)
+        queue.offer(sound)
         await settle()
         assert stages.held == {0}
         stages.refusal, began = Overloaded("token2wav", "shared memory is full", "retry"), time.monotonic()
         sound.push([0] * 5)
-        dispatcher.offer(sound)
+        queue.offer(sound)
         waits.push([0] * 8)
-        dispatcher.offer(waits)
+        queue.offer(waits)
         await settle()
         assert errors == [stages.refusal] and stages.calls >= 3, "two chunks and one release"
         await until(lambda: stages.calls >= 5)
@@ -118,11 +119,11 @@ def test_a_release_that_fails_is_sent_again_until_it_succeeds(monkeypatch, forgo
         stages.refusal = None
         await until(lambda: stages.held == {1} and len(heard) == 1)
         waits.end_span()
-        dispatcher.offer(waits)
+        queue.offer(waits)
         await settle()
         calls = stages.calls
         await asyncio.sleep(1.5 * pause_s)
-        assert not stages.held and not dispatcher._holding and stages.calls == calls
+        assert not stages.held and not queue._holding and stages.calls == calls
 
     asyncio.run(run())
 

@@ -13,7 +13,7 @@ from client.protocol.wire import ADMIN_HEADER, KEY_HEADER, is_loopback
 from runtime.supervisor.__main__ import config_of, parser
 from runtime.supervisor.access import Access, exposure, read_secret
 from runtime.supervisor.errors import BadAccess
-from runtime.supervisor.hide import hide_arguments
+from runtime.supervisor.hide_keys import hide_arguments
 
 TOKEN = "0123456789abcdef"
 

@@ -178,7 +178,7 @@ def test_fork_handlers_of_other_libraries_do_not_reach_the_child():
 
 
 @pytest.mark.alone
-def test_a_flag_is_noticed_while_somebody_waits():
+def test_a_flag_is_noticed_while_it_is_waited_for():
     flag = Flag()
     signal.signal(signal.SIGALRM, lambda *_: flag.set())
     signal.setitimer(signal.ITIMER_REAL, 0.1)

@@ -13,15 +13,15 @@ from types import SimpleNamespace
 import pytest
 
 from runtime.run_folder import RunFolder
-from runtime.supervisor import life as life_module
+from runtime.supervisor import server_run
 from runtime.supervisor import supervisor as supervisor_module
 from runtime.supervisor.bundle import TritonInstall
 from runtime.supervisor.config import Patience, ServerConfig
 from runtime.supervisor.errors import ServerDown, StartFailed
 from runtime.supervisor.flag import Flag
-from runtime.supervisor.life import Life
 from runtime.supervisor.ports import free_addresses
 from runtime.supervisor.process import members, start_group
+from runtime.supervisor.server_run import ServerRun
 from runtime.supervisor.supervisor import Supervisor
 
 QUICK_S = 0.2
@@ -89,7 +89,7 @@ def supervise(monkeypatch, tmp_path):
         left, announced = list(lives), []
         monkeypatch.setattr(supervisor_module, "time", CLOCK)
         monkeypatch.setattr(supervisor_module, "find_install", lambda named: INSTALL)
-        monkeypatch.setattr(supervisor_module, "Life", lambda *_: left.pop(0))
+        monkeypatch.setattr(supervisor_module, "ServerRun", lambda *_: left.pop(0))
         times = Patience(**{"poll": 0.01, "backoff": 0.01, "quick": QUICK_S, **patience})
         config = ServerConfig(tmp_path, free_addresses(), times, verify=False)
         Supervisor(config, announced.append).run()
@@ -140,13 +140,13 @@ def test_a_group_that_cannot_be_guarded_is_not_left_behind(tmp_path, monkeypatch
     run, started = RunFolder(tmp_path), []
     run.acquire()
     guard = iter([failing(errno.EAGAIN)])
-    monkeypatch.setattr(life_module, "command", lambda *_: ["sleep", "60"])
-    monkeypatch.setattr(life_module, "environment", lambda *_: {})
-    monkeypatch.setattr(life_module, "start_group", lambda *given: started.append(start_group(*given)) or started[0])
-    monkeypatch.setattr(life_module, "guard_group", lambda _: next(guard)())
+    monkeypatch.setattr(server_run, "command", lambda *_: ["sleep", "60"])
+    monkeypatch.setattr(server_run, "environment", lambda *_: {})
+    monkeypatch.setattr(server_run, "start_group", lambda *given: started.append(start_group(*given)) or started[0])
+    monkeypatch.setattr(server_run, "guard_group", lambda _: next(guard)())
     try:
         with pytest.raises(BlockingIOError, match=os.strerror(errno.EAGAIN)):
-            Life(ServerConfig(tmp_path), INSTALL, run, None, Flag())
+            ServerRun(ServerConfig(tmp_path), INSTALL, run, None, Flag())
         assert started[0].returncode == -signal.SIGKILL and not members(started[0].pid)
         assert not (run.path / "shm_prefix").exists()
     finally:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from runtime.serving.unsent import SENDER_CLOSED, OwedReplies, SureReply
+from runtime.serving.unsent import SENDER_CLOSED, RetryingSender, UnsentResponses
 
 FULL = "Failed to increase the shared memory pool size"
 
@@ -32,25 +32,25 @@ class Sender:
 
 
 def test_an_end_is_sent_when_there_is_room():
-    owed, sender = OwedReplies(), Sender()
-    SureReply(sender, owed).fail(ValueError())
-    assert not owed.retry() and (len(owed), sender.ended) == (1, 0)
+    unsent, sender = UnsentResponses(), Sender()
+    RetryingSender(sender, unsent).fail(ValueError())
+    assert not unsent.retry() and (len(unsent), sender.ended) == (1, 0)
     sender.room = True
-    assert not owed.retry() and (len(owed), sender.ended) == (0, 1)
+    assert not unsent.retry() and (len(unsent), sender.ended) == (0, 1)
 
 
 def test_an_end_whose_client_is_gone_is_forgotten():
-    owed, sender = OwedReplies(), Sender()
-    SureReply(sender, owed).close()
+    unsent, sender = UnsentResponses(), Sender()
+    RetryingSender(sender, unsent).close()
     sender.gone = True
-    assert not owed.retry() and not len(owed)
+    assert not unsent.retry() and not len(unsent)
 
 
 def test_an_end_that_can_never_be_sent_is_reported_once():
-    owed, sender, other = OwedReplies(), Sender(closes=True), Sender()
-    SureReply(sender, owed).fail(ValueError())
-    SureReply(other, owed).fail(ValueError())
+    unsent, sender, other = UnsentResponses(), Sender(closes=True), Sender()
+    RetryingSender(sender, unsent).fail(ValueError())
+    RetryingSender(other, unsent).fail(ValueError())
     sender.room = True
-    assert owed.retry(), "Triton closed the sender, so its client would wait for ever"
-    assert not owed.retry() and len(owed) == 1
+    assert unsent.retry(), "Triton closed the sender, so its client would wait for ever"
+    assert not unsent.retry() and len(unsent) == 1
     assert not np.any(sender.ended)

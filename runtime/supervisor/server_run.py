@@ -1,6 +1,6 @@
-"""One life of tritonserver: started, its models loaded, watched, ended, swept up behind.
+"""One run of tritonserver: started, its models loaded, watched, ended, swept up behind.
 
-The supervisor strings lives together. Everything waits in small steps and asks `stopping` in
+The supervisor makes one run after another. Everything waits in small steps and asks `stopping` in
 between, so that a signal is obeyed while models load.
 """
 
@@ -22,7 +22,7 @@ from runtime.supervisor.command import command, environment, read_options
 from runtime.supervisor.config import LOAD_ORDER, PUBLIC_MODEL, ServerConfig
 from runtime.supervisor.errors import StartFailed
 from runtime.supervisor.flag import Flag
-from runtime.supervisor.hide import hide_arguments
+from runtime.supervisor.hide_keys import hide_arguments
 from runtime.supervisor.load_watch import LoadWatch
 from runtime.supervisor.process import children, end_group, guard_group, kill_group, start_group
 from runtime.supervisor.repository import RepositoryApi
@@ -39,12 +39,12 @@ class StopRequested(Exception):
     """A stop was asked for while the server was starting."""
 
 
-class Life:
+class ServerRun:
     """One tritonserver process group.
 
     Args:
         output: file for the server's output; None leaves it on our standard error.
-        stopping: set when somebody asks the supervisor to stop.
+        stopping: set when the supervisor is asked to stop.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Life:
             guard_group(self._server)
             self.watch = Watch(self._server, run, config.patience.heartbeat, answers=self._api.live)
             self._loads = LoadWatch(lambda: children(self._server.pid), self._api.ready)
-        except BaseException:  # nobody else knows of the group yet, and it holds the ports
+        except BaseException:  # nothing else knows of the group yet, and it holds the ports
             self.end(gracefully=False)
             raise
         logger.info("tritonserver started, process %d", self._server.pid)
@@ -110,7 +110,7 @@ class Life:
             logger.warning("%s live streams did not end", self._run.live() or 0)
 
     def _await_drained(self, seconds: float, hurry: Callable[[], bool]) -> bool:
-        """Whether nothing is live any more, or nobody is left who could know."""
+        """Whether nothing is live any more, or the server that could know is lost."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline and not hurry():
             if self._run.drained() or self.watch.loss() is not None:
