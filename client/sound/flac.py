@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 STREAMINFO_HEAD = b'fLaC\0\0\0"'
-LAST_BLOCK = 0x80
 _BEGIN = 8  # of STREAMINFO
 _TOTAL, _MD5 = slice(_BEGIN + 13, _BEGIN + 18), slice(_BEGIN + 18, _BEGIN + 34)
 
