@@ -13,7 +13,7 @@ from benchmarks.gpu.measure import Clock, Measured
 
 OTHERS, FRAMES = 20, 60
 MOST_JOINING, BETWEEN = 32, 3  # streams that join one by one, and steps between two of them
-Ids = list[tuple[int, tuple[int, ...]]]
+Ids = list[tuple[tuple[int, ...], tuple[int, ...]]]
 
 
 def company(bench: LanguageBench) -> Iterator[Item]:

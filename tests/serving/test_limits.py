@@ -10,10 +10,10 @@ import pytest
 from awaiting import until
 from faulty import faulty_copy
 from harness import KEY_STREAMS, collect, gauges, rejects, settled, unchecked
-from client.protocol.wire import KEY_HEADER
 
 from client import NO_RETRY, ChatClient, ServerError
 from client.protocol.requests import HIGHEST_RATE
+from client.protocol.wire import KEY_HEADER
 from runtime.errors import InvalidRequest
 from runtime.frontend.audio import to_model_rate
 from runtime.requests.limits import BYTES_PER_POSITION, PARAMETER_BYTES, RequestLimits, depth

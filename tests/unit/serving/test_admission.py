@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from client.protocol.wire import KEY_HEADER
 
 from client.protocol.errors import RETRY_HINT
 from client.protocol.requests import Priority
+from client.protocol.wire import KEY_HEADER
 from runtime.errors import OVERLOADS, Overloaded
 from runtime.scheduling.pace import Amounts, Pace
 from runtime.serving.admission import LONGEST_RETRY_S, UNKNOWN_RETRY_S, Admission, Bounds
