@@ -14,9 +14,9 @@ from torch.utils._pytree import tree_leaves
 from benchmarks.gpu.sizes import full
 from kernels.ops import twin_ops
 from kernels.quantised import matrix_maker
-from runtime.engines import kernel_stack as stack
+from runtime.engines import kernel_stack
 from runtime.engines.options import EngineOptions
-from runtime.families.fun_audio_chat import build
+from runtime.families.fun_audio_chat import stacks
 from runtime.families.fun_audio_chat.stacks import build_steps
 from runtime.families.fun_audio_chat.tensors import backbone_shapes, speech_shapes
 
@@ -81,9 +81,9 @@ class Allocator(TorchDispatchMode):
 def load(linear, monkeypatch, gives_back):
     allocator, sizes = Allocator(), full().model
     if linear != "dense":  # many small steps: fewer layers show the same
-        stacks = {name: replace(getattr(sizes, name), num_layers=6) for name in ("backbone", "speech_head")}
-        sizes = replace(sizes, **stacks)
-    for module in (stack, build):
+        fewer = {name: replace(getattr(sizes, name), num_layers=6) for name in ("backbone", "speech_head")}
+        sizes = replace(sizes, **fewer)
+    for module in (kernel_stack, stacks):
         monkeypatch.setattr(module, "give_back", lambda device: allocator.empty_cache() if gives_back else None)
     options = EngineOptions(64, 4096, 49152, 512, dtype="bfloat16", device="cuda", linear=linear)
     shapes = backbone_shapes(sizes) | speech_shapes(sizes)
