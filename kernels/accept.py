@@ -22,7 +22,7 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What the rules read and write, by slot; the last slot is nobody's, whose position stays 0.
+    """What the rules read and write, by slot; the last slot is for padding, its position stays 0.
 
     ``chosen`` text ids and ``codes`` [slots, group] of the frame, ``text_id`` the text id in force, ``position``,
     ``forwards``: int64 [slots] each. ``forced``, ``speaks``, ``speaking``, ``feeding``: bool [slots]; ``faulty`` too,
@@ -70,4 +70,4 @@ def accept(state: Answers, rules: Rules, slots: torch.Tensor, found: torch.Tenso
     state.faulty.index_fill_(0, at, False)
     state.forwards.index_copy_(0, at, state.forwards[at] + 1)
     state.position.index_copy_(0, at, state.position[at] + 1)
-    state.position[-1:].zero_()  # nobody's rows never get anywhere
+    state.position[-1:].zero_()  # padding rows never get anywhere

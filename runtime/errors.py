@@ -39,7 +39,7 @@ class ServeError(CodedError):
 
 
 # What admission refuses for. An expected wait that is too long: no slot, no KV blocks of one of the caches;
-# the queue is full; somebody of the higher class took the place; it waited too long.
+# the queue is full; a request of the higher class took the place; it waited too long.
 OVERLOADS = ("slots", "queue", "displaced", "wait")  # and what is scarce of a model's caches, by its name
 
 
@@ -70,7 +70,6 @@ class Overloaded(ServeError):
         super().__init__(field, problem, remedy if retry_after_s is None else f"retry in {retry_after_s:.1f} s")
 
     def __reduce__(self) -> tuple[type[ServeError], tuple[object, ...]]:
-        """See ``ServeError``."""
         return type(self), (self.field, self.problem, self.remedy, self.retry_after_s)
 
 

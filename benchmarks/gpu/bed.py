@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from benchmarks.gpu.sizes import BenchSizes
+from builders.released import BenchSizes
 from kernels.choice import Choices
 from kernels.ops import Ops
 from kernels.paged_rows import Pool

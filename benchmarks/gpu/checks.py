@@ -11,9 +11,9 @@ from benchmarks.gpu.bed import ROWS, Bed, Pairs, choices_of
 from benchmarks.gpu.expert_checks import expert_results
 from benchmarks.gpu.flow_checks import flow_dtype, flow_results
 from benchmarks.gpu.rule_checks import accepted
-from benchmarks.gpu.sizes import BenchSizes
 from benchmarks.gpu.stack_checks import STACKS, stack_results
 from benchmarks.gpu.variant_checks import TEXT_SAMPLERS, VARIANTS
+from builders.released import BenchSizes
 from kernels.linear import Dense
 from kernels.ops import kernel_ops, twin_ops
 from kernels.paged_rows import cut_tiles

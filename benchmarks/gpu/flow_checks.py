@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from benchmarks.gpu.sizes import BenchSizes
+from builders.released import BenchSizes
 from kernels.flow import FlowPages
 from kernels.ops import Ops
 from runtime.token2wav.flow.dit import NORM_EPS

@@ -14,9 +14,9 @@ from benchmarks.gpu.checks import explained
 from benchmarks.gpu.language import LanguageBench
 from benchmarks.gpu.ledger import say
 from benchmarks.gpu.measure import Clock
-from benchmarks.gpu.sizes import BenchSizes
 from benchmarks.gpu.sound import SoundBench, sound_executor, streams_that_fit
 from benchmarks.gpu.sound_child import SoundChild
+from builders.released import BenchSizes
 from runtime.graphs.device import ops_for
 from runtime.graphs.executor import executor_for
 

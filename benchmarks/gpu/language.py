@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from benchmarks.gpu.counts import Counts
-from benchmarks.gpu.sizes import BenchSizes
+from builders.released import BenchSizes
 from kernels.ops import Ops
 from runtime.engines.kv_cache import KvCache
 from runtime.engines.options import EngineOptions

@@ -14,7 +14,7 @@ from benchmarks.gpu.ledger import Fact, Item, Ledger
 from benchmarks.gpu.measure import card, floor_of
 from benchmarks.gpu.naive import baseline
 from benchmarks.gpu.parts import ASKED_FOR, PARTS, PROFILES, SOUND
-from benchmarks.gpu.sizes import full, tiny
+from builders.released import full, tiny
 from runtime.graphs.executor import exact_sums
 
 TOOL = "bench_gpu"  # marks its results

@@ -14,7 +14,7 @@ from torch import nn
 
 from benchmarks.gpu.language import LanguageBench
 from benchmarks.gpu.measure import Clock, Measured
-from benchmarks.gpu.sizes import BenchSizes
+from builders.released import BenchSizes
 from builders.sound_sizes import sizes_of
 from runtime.contracts import ChunkFlag
 from runtime.errors import EngineFault

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu.sizes import full, tiny
 from benchmarks.gpu.sound import SoundBench, sound_executor
+from builders.released import full, tiny
 from runtime.contracts import ChunkFlag
 from runtime.errors import EngineFault
 from runtime.graphs.executor import exact_sums

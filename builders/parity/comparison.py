@@ -15,10 +15,10 @@ from builders.parity.traces import backbone_traces, prompt_lengths, prompt_state
 from runtime.checkpoint.weights import load_weights
 from runtime.engines.base import Engine
 from runtime.engines.options import DENSE, DTYPES
-from runtime.engines.trtllm.files import BACKBONE_ENGINE, SPEECH_ENGINE
 from runtime.engines.trtllm.spec import EngineProfile
 from runtime.errors import BuildError
 from runtime.families.fun_audio_chat.config import ModelConfig
+from runtime.families.fun_audio_chat.profiles import BACKBONE_ENGINE, SPEECH_ENGINE
 from runtime.families.fun_audio_chat.projections import Projections
 from runtime.families.fun_audio_chat.tensors import backbone_shapes, speech_shapes
 from runtime.options import Options

@@ -14,10 +14,10 @@ from runtime.engines.base import Engine
 from runtime.engines.kernel_engine import KernelEngine
 from runtime.engines.kernel_stack import DecoderStack
 from runtime.engines.torch_engine import TorchEngine
-from runtime.engines.trtllm.files import BACKBONE_ENGINE, CONFIG_FILE, ENGINES, load_engine
+from runtime.engines.trtllm.files import CONFIG_FILE, ENGINES, load_engine
 from runtime.engines.trtllm.spec import EngineProfile
 from runtime.families.fun_audio_chat.config import ModelConfig
-from runtime.families.fun_audio_chat.profiles import backbone_profile, speech_profile
+from runtime.families.fun_audio_chat.profiles import BACKBONE_ENGINE, backbone_profile, speech_profile
 from runtime.families.fun_audio_chat.stacks import matrix_for
 from runtime.families.fun_audio_chat.tensors import BACKBONE, CODEBOOK, SPEECH_STACK
 from runtime.graphs.device import CudaDevice, ops_for

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from runtime.checkpoint.decoder import DecoderConfig
-from runtime.engines.trtllm.files import BACKBONE_ENGINE, SPEECH_ENGINE
 from runtime.errors import BuildError
 from runtime.families.fun_audio_chat.config import ModelConfig
+from runtime.families.fun_audio_chat.profiles import BACKBONE_ENGINE, SPEECH_ENGINE
 from runtime.families.fun_audio_chat.tensors import (
     BACKBONE,
     CODEBOOK,

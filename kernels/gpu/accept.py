@@ -1,6 +1,6 @@
 """The rules of an answer, one program a row. Twin: ``kernels.accept``.
 
-Rows of nobody share a slot and race there; whatever they leave behind are valid ids.
+Padding rows share a slot and race there; whatever they leave behind are valid ids.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def _accept(
     faulty,
     text_seen,
     code_seen,
-    NOBODY: tl.constexpr,
+    PADDING: tl.constexpr,
     TEXTS: tl.constexpr,
     CODES: tl.constexpr,
     GROUP: tl.constexpr,
@@ -65,7 +65,7 @@ def _accept(
     tl.store(text_id + slot, text)
     tl.store(faulty + slot, False)
     tl.store(forwards + slot, frames + 1)
-    tl.store(position + slot, tl.where(slot == NOBODY, 0, tl.load(position + slot) + 1))
+    tl.store(position + slot, tl.where(slot == PADDING, 0, tl.load(position + slot) + 1))
 
 
 def accept(state: Answers, rules: Rules, slots: torch.Tensor, found: torch.Tensor) -> None:
@@ -74,7 +74,7 @@ def accept(state: Answers, rules: Rules, slots: torch.Tensor, found: torch.Tenso
     _accept[(len(slots),)](
         slots, found, state.chosen, state.codes, state.text_id, state.position, state.forwards,
         state.forced, state.speaks, state.speaking, state.feeding, state.faulty, state.text_seen, state.code_seen,
-        NOBODY=len(state.position) - 1, TEXTS=state.text_seen.shape[1], CODES=state.code_seen.shape[1],
+        PADDING=len(state.position) - 1, TEXTS=state.text_seen.shape[1], CODES=state.code_seen.shape[1],
         GROUP=group, GROUP_PAD=triton.next_power_of_2(group), AUDIO_BOS=rules.audio_bos, AUDIO_EOS=rules.audio_eos,
         SPEECH_EOS=rules.speech_eos, NOT_FINITE=rules.not_finite, num_warps=WARPS,
     )  # fmt: skip

@@ -1,7 +1,7 @@
 """Attention of the flow over cached blocks and the call's own, gathered through tables as it goes.
 
 A program takes frames of one block, so what they see is the same for all of them: whole blocks, of which
-those that nobody may see are not even read. Twin: ``kernels.flow.attend_blocks``.
+those that no frame may see are not even read. Twin: ``kernels.flow.attend_blocks``.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ def reason(error: BaseException) -> str:
 
 @contextmanager
 def naming(field: str, remedy: str) -> Iterator[None]:
-    """Turns whatever a library raises over somebody's file into a BuildError of ``field``."""
+    """Turns whatever a library raises over a file into a BuildError of ``field``."""
     try:
         yield
     except (BuildError, KeyboardInterrupt, SystemExit, GeneratorExit):

@@ -33,11 +33,9 @@ class KernelEngine:
         return self._stack.memory.data_ptr()
 
     def copy_block(self, source: int, target: int) -> None:
-        """See ``Engine.copy_block``."""
         self._stack.copy_block(source, target)
 
     def scrub(self, blocks: Sequence[int]) -> None:
-        """See ``Engine.scrub``."""
         self._stack.memory[list(blocks)] = 0
 
     @torch.inference_mode()

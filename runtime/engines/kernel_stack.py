@@ -113,7 +113,7 @@ class DecoderStack:
         Args:
             x: [rows, hidden].
             tables: [slots, 2, blocks of a sequence] int32.
-            store_only: nobody wants the result, only keys and values of all layers.
+            store_only: makes keys and values of all layers and no result.
 
         Returns:
             Rows after the final norm [rows, hidden]; with ``store_only`` something of no meaning.

@@ -2,7 +2,7 @@
 
 A sequence reserves all the blocks it can ever need when it is admitted, so no running stream is
 ever stopped for want of memory. A block may be held several times: by sequences that begin alike, and
-by whoever keeps that beginning for later ones (``runtime.scheduling.kv_memory``). Tables hold offsets in the unit
+by a prefix that is kept for later ones (``runtime.scheduling.kv_memory``). Tables hold offsets in the unit
 of the attention plugin: one layer's K or V block (contract: ``kv_pool.block_offset_rule``).
 """
 
@@ -39,7 +39,7 @@ class KvCache:
 
     @property
     def free_blocks(self) -> int:
-        """Blocks that no sequence holds: those nobody holds, and those that are only kept."""
+        """Blocks that no sequence holds: free ones, and those that are only kept."""
         return len(self._free) + self._idle
 
     @property
@@ -52,7 +52,7 @@ class KvCache:
         return sum(self._holders[block] == 1 for block in kept)
 
     def is_free(self, block: int) -> bool:
-        """Whether nobody holds the block."""
+        """Whether the block is held by no sequence and not kept."""
         return not self._holders[block]
 
     def blocks_for(self, positions: int) -> int:

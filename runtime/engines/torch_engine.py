@@ -106,16 +106,13 @@ class TorchEngine:
         return self._pool.data_ptr()
 
     def copy_block(self, source: int, target: int) -> None:
-        """See ``Engine.copy_block``."""
         self._pool[target].copy_(self._pool[source])
 
     def scrub(self, blocks: Sequence[int]) -> None:
-        """See ``Engine.scrub``."""
         self._pool[list(blocks)] = 0
 
     @torch.inference_mode()
     def run(self, inputs_embeds: torch.Tensor, bindings: Mapping[str, np.ndarray]) -> EngineOutputs:
-        """See ``Engine.run``."""
         assert bindings["host_kv_cache_pool_pointers"][0, 0] == self.pool_address(), "bindings of another engine"
         plan, rows = plan_pages(dict(bindings), self.shape, self._queries), len(inputs_embeds)
         cos, sin = filled(self._rope[plan.positions]).unsqueeze(2).unbind(1)  # [rows, 1, head size] each
@@ -127,7 +124,7 @@ class TorchEngine:
             q, kv = self._project(self._rms(hidden, layer.input_norm), layer, cos, sin)
             write_kv(self._pool, plan, number, kv[:rows])
             if self._last_only and last_rows is not None and number + 1 == len(self._layers):
-                # Nobody reads what the other rows would become: their K and V were all they had to give.
+                # What the other rows would become is not read: their K and V were all they had to give.
                 q, hidden, rows = q[last_rows], filled(hidden[last_rows]), len(last_rows)
                 plan = plan_last_rows(dict(bindings), self.shape, self._queries)
                 last_rows = None

@@ -11,7 +11,7 @@ import torch
 from runtime.graphs.executor import Executor, Work
 
 SMALL = (1, 2, 4)
-STEP = 8  # between larger buckets: at most this many rows for nobody
+STEP = 8  # between larger buckets: at most this many rows of padding
 
 
 def buckets(most: int) -> tuple[int, ...]:
@@ -27,18 +27,18 @@ class PlacedSlots:
 
     Args:
         most: slots at once.
-        nobody: stands in all places that are left over.
+        padding: stands in all places that are left over.
     """
 
-    def __init__(self, executor: Executor, most: int, nobody: int) -> None:
-        self._executor, self._nobody = executor, nobody
-        self.tensor = torch.full((most,), nobody, dtype=torch.int32, device=executor.device)
+    def __init__(self, executor: Executor, most: int, padding: int) -> None:
+        self._executor, self._padding = executor, padding
+        self.tensor = torch.full((most,), padding, dtype=torch.int32, device=executor.device)
         self._placed: list[int] = []
 
     def place(self, slots: Sequence[int]) -> torch.Tensor:
         """[slots] int32."""
         if list(slots) != self._placed:
-            filled = np.full(len(self.tensor), self._nobody, np.int32)
+            filled = np.full(len(self.tensor), self._padding, np.int32)
             filled[: len(slots)] = slots
             self._executor.upload(self.tensor, filled)
             self._placed = list(slots)
@@ -51,13 +51,13 @@ class Batch:
     Args:
         work: over [rows] int32 slots.
         most: slots at once.
-        nobody: slot of the rows that are left over.
+        padding: slot of the rows that are left over.
     """
 
-    def __init__(self, executor: Executor, work: Callable[[torch.Tensor], None], most: int, nobody: int) -> None:
+    def __init__(self, executor: Executor, work: Callable[[torch.Tensor], None], most: int, padding: int) -> None:
         self._executor, self._work = executor, work
         self._buckets = buckets(most)
-        self._slots = PlacedSlots(executor, most, nobody)
+        self._slots = PlacedSlots(executor, most, padding)
         self._recorded: dict[int, Work] = {}
 
     def bucket(self, rows: int) -> int:

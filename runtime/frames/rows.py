@@ -39,11 +39,11 @@ class PlacedRows:
 
     Args:
         most: rows at once.
-        nobody: slot of the rows that are left over.
+        padding: slot of the rows that are left over.
     """
 
-    def __init__(self, executor: Executor, most: int, nobody: int) -> None:
-        self._executor, self._most, self._nobody = executor, most, nobody
+    def __init__(self, executor: Executor, most: int, padding: int) -> None:
+        self._executor, self._most, self._padding = executor, most, padding
         tiles = tiles_for(most)
         self._tensor = torch.zeros(2 * (most + tiles), dtype=torch.int32, device=executor.device)
         self._slots, self._positions, flat = self._tensor.split([most, most, 2 * tiles])
@@ -57,7 +57,7 @@ class PlacedRows:
         """Uploads rows for a pass of ``size``; those that are left over stand at the padding slot's first position."""
         count, most = len(places.slots), self._most
         values = np.zeros(len(self._tensor), np.int32)
-        values[:most] = self._nobody
+        values[:most] = self._padding
         values[:count] = places.slots
         values[most : most + count] = places.positions
         tiles = np.array(cut_tiles([*places.lengths, size - count]), np.int32).reshape(-1)
@@ -74,10 +74,10 @@ class RecordedPass:
     """
 
     def __init__(
-        self, executor: Executor, work: Callable[[int, Rows], None], buckets: Sequence[int], group: int, nobody: int
+        self, executor: Executor, work: Callable[[int, Rows], None], buckets: Sequence[int], group: int, padding: int
     ) -> None:
         self._executor, self._work, self._buckets, self._group = executor, work, tuple(buckets), group
-        self._placed = PlacedRows(executor, buckets[-1] * group, nobody)
+        self._placed = PlacedRows(executor, buckets[-1] * group, padding)
         self._recorded: dict[int, Work] = {}
 
     def bucket(self, rows: int) -> int:

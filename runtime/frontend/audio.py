@@ -66,7 +66,7 @@ def to_model_rate(
             )
     if sample_rate == features.sample_rate:
         return clips
-    import soxr  # late: whoever reads options only, such as a bare GPU machine, needs no resampler
+    import soxr  # late: a machine that only reads options, such as a bare one with a GPU, needs no resampler
 
     # soxr's HQ recipe is what the authors' loader (librosa) uses.
     return [

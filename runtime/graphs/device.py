@@ -17,7 +17,7 @@ from runtime.errors import BuildError
 ALIGNMENT = 256  # bytes; what TensorRT documents for tensor addresses
 
 
-def bring(values: np.ndarray, device: torch.device) -> torch.Tensor:
+def to_device(values: np.ndarray, device: torch.device) -> torch.Tensor:
     """Host values on a device without a wait: from pageable memory the copy would wait for all that is queued."""
     tensor = torch.from_numpy(np.ascontiguousarray(values))
     return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
@@ -91,7 +91,6 @@ class CudaDevice:
 
     @property
     def stream(self) -> int:
-        """See ``Device``."""
         return int(self._stream.cuda_stream)
 
     def device_bytes(self, size: int) -> torch.Tensor:
@@ -103,7 +102,6 @@ class CudaDevice:
         return aligned(torch.zeros(size + ALIGNMENT, dtype=torch.uint8).pin_memory(), size)
 
     def copy(self, target: torch.Tensor, source: torch.Tensor) -> None:
-        """See ``Device``."""
         with torch.cuda.stream(self._stream):
             target.copy_(source, non_blocking=True)
             if source.is_cuda:
@@ -111,21 +109,17 @@ class CudaDevice:
                 source.record_stream(self._stream)
 
     def follow_caller(self) -> None:
-        """See ``Device``."""
         self._stream.wait_stream(torch.cuda.current_stream(self._device))
 
     def lead_caller(self) -> None:
-        """See ``Device``."""
         torch.cuda.current_stream(self._device).wait_stream(self._stream)
 
     def mark(self) -> Mark:
-        """See ``Device``."""
         event = torch.cuda.Event()
         event.record(self._stream)
         return _CudaMark(event)
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
-        """See ``Device``."""
         graph, caller = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self._device)
         try:
             # Other threads of the process may allocate meanwhile: only this thread's calls count.

@@ -84,15 +84,12 @@ class EagerExecutor:
         self.device = torch.device(device)
 
     def upload(self, target: torch.Tensor, values: np.ndarray) -> None:
-        """See ``Executor``."""
         target.copy_(torch.from_numpy(values))
 
     def record(self, work: Work, idle: Work) -> Work:
-        """See ``Executor``."""
         return work
 
     def fetch(self, source: torch.Tensor) -> Fetch:
-        """See ``Executor``."""
         return _Ready(source.cpu().numpy().copy())
 
 
@@ -128,7 +125,6 @@ class CudaExecutor:
         target.copy_(torch.from_numpy(values).pin_memory(), non_blocking=True)
 
     def record(self, work: Work, idle: Work) -> Work:
-        """See ``Executor``."""
         idle()
         self._aside.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(self._aside):

@@ -36,19 +36,15 @@ class HostMemory:
     """numpy. Zeros are not touched, so large pools take memory as they are first used."""
 
     def zeros(self, shape: Sequence[int], dtype: str) -> np.ndarray:
-        """See ``Memory``."""
         return np.zeros(shape, np.dtype(dtype))
 
     def stack(self, rows: Sequence[np.ndarray]) -> np.ndarray:
-        """See ``Memory``."""
         return np.stack(rows)
 
     def put(self, array: np.ndarray) -> np.ndarray:
-        """See ``Memory``."""
         return array
 
     def take(self, array: np.ndarray) -> np.ndarray:
-        """See ``Memory``."""
         return array
 
 
@@ -61,17 +57,13 @@ class TorchMemory:
         self._torch, self.device = torch, torch.device(device)
 
     def zeros(self, shape: Sequence[int], dtype: str) -> torch.Tensor:
-        """See ``Memory``."""
         return self._torch.zeros(tuple(shape), dtype=getattr(self._torch, dtype), device=self.device)
 
     def stack(self, rows: Sequence[torch.Tensor]) -> torch.Tensor:
-        """See ``Memory``."""
         return self._torch.stack(list(rows))
 
     def put(self, array: np.ndarray) -> torch.Tensor:
-        """See ``Memory``."""
         return self._torch.tensor(array, device=self.device)  # a copy: the caller's array may change
 
     def take(self, array: torch.Tensor) -> np.ndarray:
-        """See ``Memory``."""
         return array.cpu().numpy()

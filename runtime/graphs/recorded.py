@@ -17,7 +17,7 @@ from runtime.graphs.executor import Executor, Work
 Arrays = dict[str, np.ndarray]
 Shapes = Mapping[str, tuple[int, ...]]
 Rule = Callable[[Shapes], Shapes]
-SPARE = 1  # what fills integer rows that nobody asked for: one frame
+SPARE = 1  # what fills integer rows that were not asked for: one frame
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,14 +9,14 @@ MEMORY = 64  # releases that are remembered
 LEAST_RELEASES = 4  # fewer give no rate
 
 
-class Amounts(tuple[float, ...]):
+class Capacity(tuple[float, ...]):
     """Slots, then blocks of each cache."""
 
-    def __new__(cls, *values: float) -> Amounts:
+    def __new__(cls, *values: float) -> Capacity:
         """Takes the slots first."""
         return super().__new__(cls, values)
 
-    def covers(self, other: Amounts) -> bool:
+    def covers(self, other: Capacity) -> bool:
         """Whether there is enough of everything."""
         return all(a >= b for a, b in zip(self, other, strict=True))
 
@@ -30,7 +30,7 @@ class Pace:
     """
 
     def __init__(self) -> None:
-        self._releases: deque[tuple[float, float, Amounts]] = deque(maxlen=MEMORY)  # waited time, time, what
+        self._releases: deque[tuple[float, float, Capacity]] = deque(maxlen=MEMORY)  # waited time, time, what
         self._waited_s, self._looked, self._short = 0.0, 0.0, False
 
     def look(self, now: float, short: bool) -> None:
@@ -38,7 +38,7 @@ class Pace:
         self._advance(now)
         self._short = short
 
-    def freed(self, now: float, what: Amounts) -> None:
+    def freed(self, now: float, what: Capacity) -> None:
         """Notes what became free. Whether a request waits stays as it is: several streams may end in one step."""
         self._advance(now)
         if self._short:
@@ -49,8 +49,8 @@ class Pace:
             self._waited_s += max(0.0, now - self._looked)
         self._looked = max(now, self._looked)
 
-    def rates(self) -> Amounts | None:
-        """Amounts per second at the last event; None while too little is known. Falls while nothing becomes free."""
+    def rates(self) -> Capacity | None:
+        """Capacity per second at the last event; None while too little is known. Falls while nothing becomes free."""
         while self._releases and self._looked - self._releases[0][1] > WINDOW_S:
             self._releases.popleft()
         if len(self._releases) < LEAST_RELEASES:
@@ -59,4 +59,4 @@ class Pace:
         if seconds <= 0:
             return None
         whats = [what for _, _, what in list(self._releases)[1:]]  # the first one only begins the time
-        return Amounts(*(sum(amounts) / seconds for amounts in zip(*whats, strict=True)))
+        return Capacity(*(sum(amounts) / seconds for amounts in zip(*whats, strict=True)))

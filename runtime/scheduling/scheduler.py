@@ -16,7 +16,7 @@ from runtime.engines.options import EngineOptions
 from runtime.errors import InvalidRequest
 from runtime.scheduling.caches import Cache
 from runtime.scheduling.kv_memory import BlockCopy, KvMemory
-from runtime.scheduling.pace import Amounts
+from runtime.scheduling.pace import Capacity
 from runtime.scheduling.stream import Stream
 from runtime.scheduling.waiting import WaitingQueue
 
@@ -125,14 +125,14 @@ class Scheduler:
         return ("slots", *(cache.spec.resource for cache in self.caches))
 
     @property
-    def free(self) -> Amounts:
+    def free(self) -> Capacity:
         """What no stream holds. Any thread may ask; the answer is as old as the last step."""
-        return Amounts(len(self._free_slots), *self.free_blocks)
+        return Capacity(len(self._free_slots), *self.free_blocks)
 
-    def need(self, positions: int, speaks: bool) -> Amounts:
+    def need(self, positions: int, speaks: bool) -> Capacity:
         """What a stream of so many positions takes at most."""
         blocks = (c.blocks_for(positions) if speaks or not c.spec.only_speaking else 0 for c in self.caches)
-        return Amounts(1, *blocks)
+        return Capacity(1, *blocks)
 
     def room(self, prompt: int) -> int:
         """Tokens of an answer for which a prompt of so many positions leaves room; 1 where it leaves none."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from client.protocol.requests import Priority
 from client.protocol.wire import KEY_HEADER
 from runtime.errors import Overloaded
-from runtime.scheduling.pace import Amounts, Pace
+from runtime.scheduling.pace import Capacity, Pace
 from runtime.scheduling.waiting import WaitingQueue
 from runtime.serving.keys import NO_KEY
 
@@ -56,7 +56,7 @@ class Ticket:
 
     __slots__ = ("_patience_s", "arrived", "key", "need", "present", "priority", "refusal")
 
-    def __init__(self, priority: Priority, need: Amounts, arrived: float, patience_s: float, key: str) -> None:
+    def __init__(self, priority: Priority, need: Capacity, arrived: float, patience_s: float, key: str) -> None:
         self.priority, self.need, self.arrived, self._patience_s = priority, need, arrived, patience_s
         self.key = key
         self.present = True  # is counted
@@ -87,7 +87,7 @@ class Admission:
         self,
         bounds: Bounds,
         resources: Sequence[str],
-        free: Callable[[], Amounts],
+        free: Callable[[], Capacity],
         sent_away: Callable[[Ticket], None],
         waited: Callable[[float], None] = lambda seconds: None,
         clock: Callable[[], float] = time.monotonic,
@@ -115,7 +115,7 @@ class Admission:
         """Requests of a class that have no slot yet."""
         return self._waiting.count(priority)
 
-    def enter(self, priority: Priority, need: Amounts, timeout_s: float | None = None, key: str = NO_KEY) -> Ticket:
+    def enter(self, priority: Priority, need: Capacity, timeout_s: float | None = None, key: str = NO_KEY) -> Ticket:
         """Lets a request in, or raises Overloaded at once.
 
         Args:
@@ -186,14 +186,14 @@ class Admission:
             raise Overloaded(KEY_HEADER, f"{key}: {most} at once are allowed", retry_after_s=UNKNOWN_RETRY_S)
         return key if most else ""
 
-    def _check_wait(self, priority: Priority, need: Amounts, patience: float) -> None:
+    def _check_wait(self, priority: Priority, need: Capacity, patience: float) -> None:
         bound, expected = self._expected(priority, need)
         if expected is not None and expected > patience:
             raise Overloaded(
                 bound, f"the wait would be about {expected:.1f} s, more than {patience:.1f} s", "", _hint(expected)
             )
 
-    def _make_room(self, priority: Priority, need: Amounts) -> Ticket | None:
+    def _make_room(self, priority: Priority, need: Capacity) -> Ticket | None:
         """The ticket that has to go for a newcomer, if one has to. Raises Overloaded when the newcomer has to."""
         if self._live < self._bounds.live:
             return None
@@ -204,10 +204,10 @@ class Admission:
         displaced.refusal = self._refusal("displaced", f"{full}, and one of a higher class came", displaced)
         return displaced
 
-    def _expected(self, priority: Priority, need: Amounts) -> tuple[str, float | None]:
+    def _expected(self, priority: Priority, need: Capacity) -> tuple[str, float | None]:
         """The scarcest resource, and the seconds until it suffices for a newcomer; None while that is unknown."""
         needs = [ticket.need for ticket in self._waiting.before(priority)] + [need]
-        asked = Amounts(*(sum(amounts) for amounts in zip(*needs, strict=True)))
+        asked = Capacity(*(sum(amounts) for amounts in zip(*needs, strict=True)))
         rates, worst = self._pace.rates() or (0.0,) * len(asked), (self._resources[0], 0.0)
         for name, wanted, there, rate in zip(self._resources, asked, self._free(), rates, strict=True):
             if wanted <= there:

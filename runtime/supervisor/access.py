@@ -151,6 +151,6 @@ def exposure(host: str, access: Access) -> str | None:
     if is_loopback(host):
         return None
     if not access.token_file and not access.tls_client_ca:
-        who = "whoever reaches this address may use the server; give --token-file or --tls-client-ca"
+        who = "everyone who reaches this address may use the server; give --token-file or --tls-client-ca"
         return who if access.tls_cert else f"{who}, and --tls-cert, or a proxy before a loopback address"
     return None if access.tls_cert else "the token travels unencrypted; give --tls-cert and --tls-key"

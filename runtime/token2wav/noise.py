@@ -33,7 +33,6 @@ class Noise:
         return np.take(self._buffer, np.arange(begin, end) % length, axis=self._axis)
 
     def windows(self, begins: Sequence[int], span: int) -> np.ndarray:
-        """See ``Windows``."""
         return np.stack([self.window(begin, begin + span) for begin in begins])
 
     @property

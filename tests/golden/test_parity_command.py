@@ -20,6 +20,7 @@ from builders.tensorrt.convert_plan import backbone_plan, speech_plan
 from runtime.engines.options import EngineOptions
 from runtime.engines.trtllm import files as trtllm_files
 from runtime.engines.trtllm.engine import TrtLlmEngine
+from runtime.families.fun_audio_chat.profiles import BACKBONE_ENGINE, SPEECH_ENGINE
 from runtime.frontend.options import EncoderOptions
 from runtime.graphs.tensorrt import Plan
 from runtime.options import Options
@@ -76,7 +77,7 @@ class Compiled:
         self._write_config(folder)
 
     def _write_config(self, folder):
-        for name in (trtllm_files.BACKBONE_ENGINE, trtllm_files.SPEECH_ENGINE):
+        for name in (BACKBONE_ENGINE, SPEECH_ENGINE):
             (folder / trtllm_files.ENGINES / name).mkdir(parents=True)
             config = {"pretrained_config": {"quantization": {"quant_algo": None}}}
             (folder / trtllm_files.ENGINES / name / trtllm_files.CONFIG_FILE).write_text(json.dumps(config))
@@ -129,7 +130,7 @@ def test_wrong_engines_fail_in_every_case(built, compiled, capsys, spoil):
 
 def test_engine_folders_have_the_builders_names():
     plans = backbone_plan(data.config()), speech_plan(data.config())
-    assert [plan.name for plan in plans] == [trtllm_files.BACKBONE_ENGINE, trtllm_files.SPEECH_ENGINE]
+    assert [plan.name for plan in plans] == [BACKBONE_ENGINE, SPEECH_ENGINE]
 
 
 def test_precision_comes_from_the_engine(tmp_path):

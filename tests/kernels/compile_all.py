@@ -19,7 +19,7 @@ from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
 from benchmarks.gpu import bed, checks, rule_checks
-from benchmarks.gpu.sizes import full
+from builders.released import full
 from kernels.linear import Dense
 from kernels.quantised import quantise
 

@@ -18,7 +18,7 @@ from triton.runtime.jit import JITFunction
 from watched import META, Recorder
 
 from benchmarks.gpu.expert_checks import A3B, A3B_HIDDEN
-from benchmarks.gpu.sizes import full
+from builders.released import full
 from builders.sound_sizes import sizes_of
 from kernels.gpu import flow_attention, launch
 from kernels.gpu.quantised import scaled_product

@@ -15,8 +15,8 @@ from benchmarks.gpu.measure import Clock, Measured, floor_of, table
 from benchmarks.gpu.parts import ASKED_FOR, PARTS
 from benchmarks.gpu.plots import PLOTS, draw
 from benchmarks.gpu.report import write
-from benchmarks.gpu.sizes import full, tiny
 from benchmarks.plots import pyplot
+from builders.released import full, tiny
 from client.errors import ChatError
 from kernels.gpu import decoder
 

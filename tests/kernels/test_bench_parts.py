@@ -15,7 +15,7 @@ from benchmarks.gpu.language import LanguageBench
 from benchmarks.gpu.ledger import Fact, Ledger
 from benchmarks.gpu.measure import Clock, Measured, record
 from benchmarks.gpu.naive import NaiveFrames, baseline
-from benchmarks.gpu.sizes import full, tiny
+from builders.released import full, tiny
 from kernels.ops import twin_ops
 from runtime.errors import EngineFault
 from runtime.graphs.executor import EagerExecutor

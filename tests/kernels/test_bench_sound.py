@@ -10,9 +10,9 @@ from test_bench_parts import bench  # noqa: F401
 from benchmarks.gpu import profiles, together
 from benchmarks.gpu.answers import AnswersBeside
 from benchmarks.gpu.measure import Clock
-from benchmarks.gpu.sizes import tiny
 from benchmarks.gpu.sound_child import SoundChild
 from benchmarks.gpu.together import company
+from builders.released import tiny
 from runtime.contracts import ChunkFlag
 from runtime.errors import EngineFault
 from runtime.token2wav.flow.device_stage import wide

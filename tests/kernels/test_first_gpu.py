@@ -20,7 +20,7 @@ from benchmarks.first_gpu.rest import rest_of
 from benchmarks.first_gpu.run import LOG, RESULT, FirstRun, budget
 from benchmarks.gpu import checks, run
 from benchmarks.gpu.checks import DeviceLost, run_checks
-from benchmarks.gpu.sizes import tiny
+from builders.released import tiny
 
 pytestmark = pytest.mark.alone
 MOST_FILES = 8  # that a machine which is lent gives back

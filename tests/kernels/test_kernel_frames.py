@@ -134,7 +134,7 @@ def test_padding_rows_leave_no_trace():
     found = [item.frame for _ in range(4) for item in loop.step()]
     assert len(found) == 15 and len({(f.text_ids, f.codes) for f in found}) == 3
     state = loop.model.steps.state
-    assert int(state.position[state.nobody]) == 0 and not bool(state.speaks[state.nobody])
+    assert int(state.position[state.padding]) == 0 and not bool(state.speaks[state.padding])
 
 
 def test_cancel_with_a_frame_in_flight():

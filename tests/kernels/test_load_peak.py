@@ -11,7 +11,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from benchmarks.gpu.sizes import full
+from builders.released import full
 from kernels.ops import twin_ops
 from kernels.quantised import matrix_maker
 from runtime.engines import kernel_stack

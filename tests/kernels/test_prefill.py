@@ -116,7 +116,7 @@ def test_what_a_pass_takes():
 def test_any_lengths_find_their_tiles():
     """Each row is in one tile, of its own chunk, and what is left over of the tiles has no rows."""
     rng, most = random.Random(0), 640
-    placed = PlacedRows(Recorder(), most, nobody=9)
+    placed = PlacedRows(Recorder(), most, padding=9)
     for _ in range(300):
         lengths = [rng.randint(1, 75) for _ in range(rng.randint(1, CHUNKS))]
         count = sum(lengths)

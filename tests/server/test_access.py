@@ -152,4 +152,4 @@ def test_only_grpc_with_tls_is_for_others(encrypted):
     ports, heard = encrypted.addresses.ports(), dict(reversed(pair) for pair in listening(encrypted))
     assert heard.pop(ports["grpc_port"]) in ("0.0.0.0", "::")  # gRPC hears both families where there are two
     assert heard == {ports[name]: "127.0.0.1" for name in ("http_port", "metrics_port")}
-    assert "WARNING: 0.0.0.0: whoever reaches this address may use the server" in encrypted.log()
+    assert "WARNING: 0.0.0.0: everyone who reaches this address may use the server" in encrypted.log()

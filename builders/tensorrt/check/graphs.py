@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from benchmarks.gpu.sizes import BenchSizes, full, tiny
 from builders.export_encoder import export_loaded
 from builders.export_token2wav import export_front, export_step, export_vocoder
+from builders.released import BenchSizes, full, tiny
 from builders.sound_sizes import sizes_of
 from builders.tensorrt.profiles import PROFILES
 from builders.tensorrt.sound import PRECISION, sound_options

@@ -57,7 +57,7 @@ class StepBuffers:
             self._whole[HIDDEN_STATES] = self._whole[INPUT_EMBEDS].new_zeros(0, profile.shape.hidden_size)
 
     def new_host_set(self) -> HostArena:
-        """A home for host inputs. A captured graph gets one of its own, which nobody writes to any more."""
+        """A home for host inputs. A captured graph gets one of its own, which is not written to any more."""
         return self._arena(self._host_layout)
 
     def _arena(self, layout: Layout) -> HostArena:

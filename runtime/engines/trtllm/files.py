@@ -21,7 +21,6 @@ from runtime.graphs.tensorrt import Plan, load_tensorrt
 
 CONFIG_FILE, ENGINE_FILE = "config.json", "rank0.engine"
 ENGINES = "engines"  # of a built folder; one folder per engine below it
-BACKBONE_ENGINE, SPEECH_ENGINE = "backbone", "srh"
 REMEDY = "build it again with this version: make build-engines"
 
 

@@ -15,11 +15,11 @@ from runtime.engines.kv_cache import KvCache
 from runtime.engines.options import CUDA, EngineOptions
 from runtime.engines.sizes import engine_shape
 from runtime.engines.torch_engine import TorchEngine
-from runtime.engines.trtllm.files import BACKBONE_ENGINE, SPEECH_ENGINE, load_engine
+from runtime.engines.trtllm.files import load_engine
 from runtime.families.fun_audio_chat.config import ModelConfig, cache_specs
 from runtime.families.fun_audio_chat.decisions import Decisions, frame_tables
 from runtime.families.fun_audio_chat.packed import PackedModel
-from runtime.families.fun_audio_chat.profiles import backbone_profile, speech_profile
+from runtime.families.fun_audio_chat.profiles import BACKBONE_ENGINE, SPEECH_ENGINE, backbone_profile, speech_profile
 from runtime.families.fun_audio_chat.projections import TABLES, Projections
 from runtime.families.fun_audio_chat.recorded import RecordedModel
 from runtime.families.fun_audio_chat.stacks import build_steps, matrix_for, state_sizes

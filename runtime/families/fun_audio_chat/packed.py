@@ -39,15 +39,15 @@ class PackedModel:
         )
         self.state, self._decisions, self._executor = decisions.state, decisions, executor
         self._projections, self._ids = projections, decisions.state.sizes.speech_ids
-        most, nobody = self.state.sizes.slots, self.state.nobody
-        self._deciding, self._speaking = (PlacedSlots(executor, most, nobody) for _ in range(2))
+        most, padding = self.state.sizes.slots, self.state.padding
+        self._deciding, self._speaking = (PlacedSlots(executor, most, padding) for _ in range(2))
         self._begin = torch.tensor(self._ids.bos, device=executor.device)
         # What a frame found; it is on its way to the host before the next one overwrites it.
         self._found = torch.zeros(most, 1 + self._ids.group_size, dtype=torch.int64, device=executor.device)
 
     @torch.inference_mode()
     def prepare(self) -> None:
-        """Runs everything but the engines once, for nobody: kernels are compiled at their first use."""
+        """Runs everything but the engines once, on padding: kernels are compiled at their first use."""
         state, slots = self.state, self._deciding.tensor[:1]
         text = torch.zeros(1, state.sizes.vocabulary, device=self._executor.device)
         codes = text.new_zeros(1, state.sizes.speech_ids.codebook_size)

@@ -17,7 +17,7 @@ from runtime.engines.kernel_stack import Rows
 from runtime.families.fun_audio_chat.projections import Projections
 from runtime.families.fun_audio_chat.steps import FrameSteps
 from runtime.frames.rows import CHUNKS, Places, RecordedPass
-from runtime.graphs.device import bring
+from runtime.graphs.device import to_device
 from runtime.graphs.executor import Executor
 from runtime.scheduling.scheduler import Chunk
 
@@ -66,7 +66,7 @@ class Prefill:
 
     def _rows(self, places: Places) -> Rows:
         arrays = places.slots, places.positions, np.array(cut_tiles(places.lengths))
-        slots, positions, tiles = (bring(values.astype(np.int32), self._device) for values in arrays)
+        slots, positions, tiles = (to_device(values.astype(np.int32), self._device) for values in arrays)
         return Rows(slots, positions, tiles, contexts=len(slots))
 
 
@@ -88,15 +88,15 @@ class RecordedPrefill:
 
     def __init__(self, executor: Executor, steps: FrameSteps, projections: Projections) -> None:
         self._steps, self._projections = steps, projections
-        hidden, nobody = steps.state.hidden, steps.state.nobody
+        hidden, padding = steps.state.hidden, steps.state.padding
         ids, shape = steps.state.sizes.speech_ids, steps.backbone_stack.stack.shape
         buckets = prompt_buckets(shape.max_num_tokens)
         self._most = buckets[-1]
         # Rows as the backbone sees them, plain text rows, and what the backbone makes of the former.
         self._x, self._plain, self._hidden = hidden.new_zeros(3, self._most, hidden.shape[1])
         self._begin = torch.tensor(ids.bos, device=executor.device)
-        self._backbone = RecordedPass(executor, self._backbone_pass, buckets, 1, nobody)
-        self._speech = RecordedPass(executor, self._speech_pass, buckets, ids.group_size, nobody)
+        self._backbone = RecordedPass(executor, self._backbone_pass, buckets, 1, padding)
+        self._speech = RecordedPass(executor, self._speech_pass, buckets, ids.group_size, padding)
 
     def takes(self, lengths: Sequence[int]) -> bool:
         """Whether chunks of these lengths fit into a recorded pass."""

@@ -7,6 +7,8 @@ from runtime.engines.trtllm.profiles import engine_profile
 from runtime.engines.trtllm.spec import EngineProfile
 from runtime.families.fun_audio_chat.config import ModelConfig
 
+BACKBONE_ENGINE, SPEECH_ENGINE = "backbone", "srh"  # folders of a built folder
+
 
 def backbone_profile(config: ModelConfig, options: EngineOptions) -> EngineProfile:
     """What the backbone is compiled for. Raises BuildError."""

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from kernels.linear import product
 from runtime.families.fun_audio_chat.config import ModelConfig
 from runtime.families.fun_audio_chat.tensors import BACKBONE, CODEBOOK
-from runtime.graphs.device import bring
+from runtime.graphs.device import to_device
 from runtime.scheduling.stream import Prompt
 
 # In the order of the attributes below.
@@ -55,13 +55,13 @@ class Projections:
 
         The speech head adds the plain embedding of the placeholder id, not the audio rows.
         """
-        plain = self.embed_text(bring(prompt.ids[begin : begin + length], self.device))
+        plain = self.embed_text(to_device(prompt.ids[begin : begin + length], self.device))
         first, last = np.searchsorted(prompt.audio_positions, (begin, begin + length))
         if first == last:
             return plain, plain
         mixed = plain.clone()
-        rows = bring(prompt.audio_embeds[first:last], self.device).to(plain.dtype)
-        mixed[bring(prompt.audio_positions[first:last] - begin, self.device)] = rows
+        rows = to_device(prompt.audio_embeds[first:last], self.device).to(plain.dtype)
+        mixed[to_device(prompt.audio_positions[first:last] - begin, self.device)] = rows
         return mixed, plain
 
     def mix_feedback(self, text: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:

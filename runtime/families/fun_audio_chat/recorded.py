@@ -21,7 +21,7 @@ class RecordedFrames:
 
     def __init__(self, executor: Executor, steps: FrameSteps) -> None:
         state, decide = steps.state, steps.decisions.accept
-        most, nobody = state.sizes.slots, state.nobody
+        most, padding = state.sizes.slots, state.padding
         self._results = results = torch.zeros(
             most, 1 + state.sizes.speech_ids.group_size, dtype=torch.int64, device=executor.device
         )
@@ -29,9 +29,9 @@ class RecordedFrames:
         def accept(slots: torch.Tensor) -> None:  # no method: a cycle would hold all recordings until it is collected
             decide(slots, results[: len(slots)])
 
-        self._backbone = Batch(executor, steps.backbone, most, nobody)
-        self._speech = Batch(executor, steps.speech, most, nobody)
-        self._accept = Batch(executor, accept, most, nobody)
+        self._backbone = Batch(executor, steps.backbone, most, padding)
+        self._speech = Batch(executor, steps.speech, most, padding)
+        self._accept = Batch(executor, accept, most, padding)
         self._executor = executor
 
     def prepare(self) -> None:

@@ -1,6 +1,6 @@
 """What the device knows of every stream, by slot: the answer's rules, ids, positions, parameters.
 
-The last slot belongs to nobody. Rows that only fill a batch up to its bucket work there, on a block of
+The last slot is for padding. Rows that only fill a batch up to its bucket work there, on a block of
 their own. ``answers`` is what ``kernels.accept`` moves on frame by frame; the host repeats its rules with the
 ids that come back one frame later, so both always know the same.
 """
@@ -16,7 +16,7 @@ from kernels.accept import Answers, Rules
 from kernels.choice import Choices, Draws
 from runtime.families.fun_audio_chat.config import SpeechIds, TextIds
 from runtime.frames.loop import NOT_FINITE
-from runtime.graphs.device import bring
+from runtime.graphs.device import to_device
 from runtime.params import MAX_BANNED_PAIRS
 from runtime.scheduling.stream import Stream
 
@@ -25,7 +25,7 @@ NO_PAIR = -1
 
 @dataclass(frozen=True, slots=True)
 class StateSizes:
-    """``slots`` of streams, without the one of nobody; width and type of hidden rows; both vocabularies' rules."""
+    """``slots`` of streams, without the one for padding; width and type of hidden rows; both vocabularies' rules."""
 
     slots: int
     hidden: int
@@ -62,7 +62,7 @@ class SlotState:
     """
 
     def __init__(self, sizes: StateSizes, like: torch.Tensor, draws: Draws | None = None) -> None:
-        self.sizes, self.nobody = sizes, sizes.slots
+        self.sizes, self.padding = sizes, sizes.slots
         slots, group, device = sizes.slots + 1, sizes.speech_ids.group_size, like.device
 
         def longs(*shape: int) -> torch.Tensor:
@@ -103,7 +103,7 @@ class SlotState:
         for choices in (self.speech, self.text):
             fill(choices.seen, slot, 0)
         if not params.sampling.text_greedy:
-            self.text.seen[slot].index_fill_(0, bring(stream.prompt.ids.astype(np.int64), self.text_id.device), 1)
+            self.text.seen[slot].index_fill_(0, to_device(stream.prompt.ids.astype(np.int64), self.text_id.device), 1)
 
     def _parameters(self, stream: Stream) -> None:
         slot, sampling = stream.slot, stream.params.sampling
@@ -118,7 +118,7 @@ class SlotState:
         fill(self.text.bans, slot, NO_PAIR)
         if not sampling.text_greedy and sampling.banned_pairs:
             pairs = np.array(sampling.banned_pairs, np.int64)
-            self.text.bans[slot, : len(pairs)] = bring(pairs, self.text.bans.device)
+            self.text.bans[slot, : len(pairs)] = to_device(pairs, self.text.bans.device)
 
 
 def fill(values: torch.Tensor, slot: int, value: float) -> None:

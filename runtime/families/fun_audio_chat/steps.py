@@ -34,7 +34,7 @@ class StackTables:
 
     @classmethod
     def of(cls, stack: DecoderStack, slots: int) -> StackTables:
-        """All tables empty; the slot of nobody has the spare block, whatever its position."""
+        """All tables empty; the padding slot has the spare block, whatever its position."""
         shape, memory = stack.shape, stack.memory
         tables = torch.zeros(slots + 1, 2, shape.max_blocks_per_seq, dtype=torch.int32, device=memory.device)
         spare = shape.num_blocks * shape.num_layers * 2

@@ -1,4 +1,4 @@
-"""The flow's caches in tensors on a device, with a spare row for blocks and streams that nobody keeps."""
+"""The flow's caches in tensors on a device, with a spare row for blocks and streams that are not kept."""
 
 from __future__ import annotations
 
@@ -35,21 +35,19 @@ class DeviceFlowCache(FlowCache):
         self.limit_bytes = streams * (self.stream_bytes + window * self.block_bytes)
 
     def open(self) -> StreamCache:
-        """See ``FlowCache.open``."""
         self._open += 1
         row = self._free_tails.pop()
         self.tails[:, row].zero_()
         return StreamCache(np.array(row))
 
     def close(self, cache: StreamCache) -> None:
-        """See ``FlowCache.close``."""
         self._free_tails.append(int(cache.tails))
         super().close(cache)
 
     def scrub(self, cache: StreamCache) -> None:
         """See ``FlowCache.scrub``; the tails are cleared when the next stream takes their row.
 
-        The spare rows as well: frames that nobody keeps were written there, and every stream whose table is not
+        The spare rows as well: frames that are not kept were written there, and every stream whose table is not
         full reads them.
         """
         for row in (*cache.table, self.spare_block):  # a list as an index would be copied over, and waited for

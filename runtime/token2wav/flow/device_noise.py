@@ -20,7 +20,6 @@ class DeviceNoise:
         self._table: torch.Tensor = memory.put(noise.window(0, noise.length))
 
     def windows(self, begins: Sequence[int], span: int) -> torch.Tensor:
-        """See ``Windows``."""
         length, device = len(self._table), self._table.device
         places = torch.tensor(begins, device=device)[:, None] + torch.arange(span, device=device)
         return self._table[places % length]

@@ -101,7 +101,7 @@ class DeviceFlowStage(FlowStage):
     def prepare(self, rows: int) -> None:
         """Records every size of calls of at most ``rows`` chunks now, so that no stream waits for it.
 
-        The largest first: smaller ones then fit into its memory. Each is run once for nobody behind all recordings,
+        The largest first: smaller ones then fit into its memory. Each is run once on padding behind all recordings,
         so that no stream pays for pinned memory either.
         """
         frames = [blocks * self._sizes.block_frames for blocks in reversed(range(1, CALL_BLOCKS + 1))]
@@ -113,7 +113,6 @@ class DeviceFlowStage(FlowStage):
 
     @torch.inference_mode()
     def _render(self, pieces: Sequence[Piece]) -> None:
-        """See ``FlowStage``."""
         caches = [piece.rendering.state.cache for piece in pieces]
         counts = [piece.blocks for piece in pieces]
         total = round_up(max(piece.frames for piece in pieces), self._sizes.block_frames)
@@ -133,7 +132,7 @@ class DeviceFlowStage(FlowStage):
         return self._executor.fetch(recording.mel).wait()
 
     def _inputs(self, pieces: Sequence[Piece], rows: int, total: int) -> Arrays:
-        """Host values of a call; rows beyond the pieces are one silent frame of nobody."""
+        """Host values of a call; rows beyond the pieces are one silent frame of padding."""
         sizes, cache = self._sizes, self._device_cache
         caches = [piece.rendering.state.cache for piece in pieces]
         counts = [piece.blocks for piece in pieces]

@@ -209,7 +209,7 @@ class FlowStage:
         """Adds the new frames to the rendering and forgets tokens that no later call needs."""
         job, state, sizes = piece.rendering, piece.rendering.state, self._sizes
         if not np.isfinite(mel[:, : piece.frames]).all():
-            # Now, not when the stream is dropped: a masked NaN is still a NaN to whoever reads its blocks next.
+            # Now, not when the stream is dropped: a masked NaN is still a NaN to the stream that reads its blocks next.
             self.cache.scrub(state.cache)
             job.failed, job.done = True, job.end
             return

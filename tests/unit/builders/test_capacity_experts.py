@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from benchmarks.gpu.expert_checks import A3B, A3B_HIDDEN
-from benchmarks.gpu.sizes import full
 from builders.opening import open_inputs
+from builders.released import full
 from builders.tensorrt.capacity import kv_bytes
 from builders.tensorrt.capacity_experts import expert_lines, experts_read, resident_bytes, step_bytes
 from builders.tensorrt.convert_plan import backbone_plan, speech_plan

@@ -8,12 +8,12 @@ from client.protocol.errors import RETRY_HINT
 from client.protocol.requests import Priority
 from client.protocol.wire import KEY_HEADER
 from runtime.errors import OVERLOADS, Overloaded
-from runtime.scheduling.pace import Amounts, Pace
+from runtime.scheduling.pace import Capacity, Pace
 from runtime.serving.admission import LONGEST_RETRY_S, UNKNOWN_RETRY_S, Admission, Bounds
 from runtime.serving.keys import NO_KEY
 
 HIGH, LOW = Priority.INTERACTIVE, Priority.BATCH
-ONE = Amounts(1, 10, 50)
+ONE = Capacity(1, 10, 50)
 RESOURCES = ("slots", "kv_backbone", "kv_speech")
 
 
@@ -21,7 +21,7 @@ class Loop:
     """Slots and blocks as the frame loop would hand them out, strictly in order."""
 
     def __init__(self, slots=2, backbone=100, speech=500, live=4, wait_s=(10.0, 60.0), **keys):
-        self.now, self.left = 0.0, Amounts(slots, backbone, speech)
+        self.now, self.left = 0.0, Capacity(slots, backbone, speech)
         self.away, self.waits, self.seated = [], [], []
         self.admission = Admission(
             Bounds(live, wait_s, **keys),
@@ -36,12 +36,12 @@ class Loop:
         return self.admission.enter(priority, need, timeout_s, key)
 
     def seat(self, ticket):
-        self.left = Amounts(*(a - b for a, b in zip(self.left, ticket.need, strict=True)))
+        self.left = Capacity(*(a - b for a, b in zip(self.left, ticket.need, strict=True)))
         self.seated.append(ticket)
         self.admission.follow(ticket)(True)
 
     def finish(self, ticket):
-        self.left = Amounts(*(a + b for a, b in zip(self.left, ticket.need, strict=True)))
+        self.left = Capacity(*(a + b for a, b in zip(self.left, ticket.need, strict=True)))
         self.seated.remove(ticket)
         self.admission.follow(ticket)(False)
         self.admission.leave(ticket)
@@ -138,7 +138,7 @@ def test_text_only_requests_do_not_wait_for_blocks_of_speech():
         waiting = loop.enter()
     refused(loop, "kv_speech")
     loop.admission.leave(waiting)
-    loop.enter(need=Amounts(1, 10, 0))
+    loop.enter(need=Capacity(1, 10, 0))
 
 
 def test_a_wait_beyond_the_deadline_ends():
