@@ -46,7 +46,7 @@ class Family(Protocol):
         """
 
     def answer(self, params: AnswerParams) -> Answer:
-        """The rules of one answer."""
+        """The rules of one answer. Raises InvalidRequest for parameters that the model cannot take."""
 
     def loop(self, options: EngineOptions, engines: Path | None) -> FrameLoop:
         """A frame loop over the checkpoint, ready to run.

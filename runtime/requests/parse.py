@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -37,9 +38,11 @@ PARAMETERS: dict[str, type] = {
     "system": str,
     "hops": str,
     "earliest": bool,
+    "banned_pairs": str,
     # Not "priority": Triton keeps that name to itself, takes integers only and shows them to no Python model.
     "urgency": str,
 }
+PAIRS = re.compile(r"\d{1,9}:\d{1,9}(,\d{1,9}:\d{1,9})*", re.ASCII)
 WARMUP_SEED = 1  # every start makes the same answer
 BOOLEANS = {"true": True, "false": False, "1": True, "0": False}
 
@@ -173,7 +176,21 @@ def _answer_params(values: Mapping[str, Any]) -> AnswerParams:
     shape = {"force_audio_start": values.get("mode", DEFAULT_MODE) == DEFAULT_MODE}
     shape |= {name: values[name] for name in ANSWER if name in values}
     sampling = {"seed": secrets.randbits(62)} | {name: values[name] for name in SAMPLING if name in values}
+    if "banned_pairs" in values:
+        sampling["banned_pairs"] = banned_pairs(values["banned_pairs"])
     return AnswerParams(**shape, sampling=SamplingParams(**sampling))
+
+
+def banned_pairs(text: str) -> tuple[tuple[int, int], ...]:
+    """Reads `411:414,5:6`: a text id and the one that may not follow it.
+
+    Raises:
+        InvalidRequest: it is written in another way.
+    """
+    if not PAIRS.fullmatch(text):
+        raise InvalidRequest("banned_pairs", f"is {text[:40]!r}", "send pairs of text ids such as 411:414,5:6")
+    first, second = zip(*(pair.split(":") for pair in text.split(",")), strict=True)
+    return tuple(zip(map(int, first), map(int, second), strict=True))
 
 
 def _hops(values: Mapping[str, Any]) -> tuple[int, ...] | None:

@@ -136,6 +136,7 @@ NEAR = {
     "top_p": st.sampled_from((0.0, 1e-9, 1.0, 1.0001, 1, "0.9")),
     "top_k": st.sampled_from((0, 1, 10**6, 10**6 + 1, -1, 2.0)),
     "repetition_penalty": st.sampled_from((0.1, 0.09, 10.0, 11, "1.2")),
+    "banned_pairs": st.sampled_from(("5:6", "5:6,7:8", "5", "5:999999999", "1:2," * 9)),
     "hops": st.sampled_from(("15", "5,100", "4", "101", "", ",", "15,", "5," * 16 + "5", "1e1", "５", "-5")),
     "voice": st.sampled_from(("unknown", "", "\x00", "x" * 9999, "中文女\x00")),
 }

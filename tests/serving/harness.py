@@ -19,7 +19,7 @@ SETTLE_S = 0.3
 KEY_STREAMS = 2  # requests at once with one API key
 FIRST_CONTROL, SPEECH_EOS = 6561, 6562
 RECORDED_DRAWS = {name for name, case in chat_data.cases().items() if case["do_sample"]}
-# The protocol sends sound, not codes, as history, and bans no pairs of ids.
+# The protocol sends sound, not codes, as history.
 INEXPRESSIBLE = RECORDED_DRAWS | {"s2s_discrete_history"}
 CASES = [name for name in chat_data.cases() if name not in INEXPRESSIBLE]
 

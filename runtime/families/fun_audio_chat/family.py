@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from runtime.engines.options import EngineOptions
+from runtime.errors import InvalidRequest
 from runtime.families.fun_audio_chat.answer import Answer
 from runtime.families.fun_audio_chat.config import FRAME_S, ModelConfig, cache_specs
 from runtime.families.fun_audio_chat.prompt import SYSTEM_PROMPTS, PromptBuilder, shared_length
@@ -38,7 +39,15 @@ class FunAudioChat:
         return Prompt(ids, rows, positions, shared_length(messages, ids, self.config.text_ids.stop))
 
     def answer(self, params: AnswerParams) -> Answer:
-        """The rules of one answer."""
+        """The rules of one answer.
+
+        Raises:
+            InvalidRequest: a banned id is not in the vocabulary.
+        """
+        vocabulary = self.config.backbone.output_size
+        wrong = [id_ for pair in params.sampling.banned_pairs for id_ in pair if id_ >= vocabulary]
+        if wrong:
+            raise InvalidRequest("banned_pairs", f"names id {wrong[0]}", f"use text ids below {vocabulary}")
         return Answer(self.config.text_ids, self.config.speech_ids, params)
 
     def loop(self, options: EngineOptions, engines: Path | None) -> FrameLoop:

@@ -233,3 +233,15 @@ def test_urgency_and_rate_have_defaults():
     assert given.given == {"urgency", "max_tokens", "mode", "sample_rate"} and not given.answer.speaks
     with pytest.raises(InvalidRequest, match="urgency: is 'urgent'; use one of interactive, batch"):
         parse({"urgency": "urgent"})
+
+
+def test_banned_pairs_are_read_and_bounded():
+    def pairs(text):
+        return parse({"banned_pairs": text}).answer.sampling.banned_pairs
+
+    assert pairs("411:414") == ((411, 414),) and pairs("1:2,3:4") == ((1, 2), (3, 4))
+    for wrong in ("", "411", "1:2,", "1:-2", "1 2", "1:2;3:4", "1:2:3"):
+        with pytest.raises(InvalidRequest, match=r"banned_pairs: is .* such as 411:414"):
+            pairs(wrong)
+    with pytest.raises(InvalidRequest, match="banned_pairs: is 5, outside"):
+        pairs(",".join(["1:2"] * 5))

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from runtime.run_folder import RunFolder
-from runtime.supervisor import server_run
+from runtime.supervisor import server_run as run_module
 from runtime.supervisor import supervisor as supervisor_module
 from runtime.supervisor.bundle import TritonInstall
 from runtime.supervisor.config import Patience, ServerConfig
@@ -40,7 +40,7 @@ class Clock:
 CLOCK = Clock()
 
 
-class FakeLife:
+class FakeRun:
     """A life without a server, which loads, is lost and drains as the test says."""
 
     def __init__(self, load=lambda: None, loss=lambda: "it died", drain=lambda: None):
@@ -100,7 +100,7 @@ def supervise(monkeypatch, tmp_path):
 
 
 def test_the_time_of_loading_hides_no_quick_failure(supervise):
-    lives = [FakeLife(slow_load), FakeLife(slow_load, lost_late), FakeLife(slow_load)]
+    lives = [FakeRun(slow_load), FakeRun(slow_load, lost_late), FakeRun(slow_load)]
     with pytest.raises(ServerDown, match="was lost 2 times in a row, last: it died;"):
         supervise(*lives, quick_failures=2)
     assert [life.ended for life in lives] == [[False]] * 3
@@ -108,18 +108,18 @@ def test_the_time_of_loading_hides_no_quick_failure(supervise):
 
 def test_a_life_that_was_never_ready_is_a_quick_failure(supervise):
     with pytest.raises(ServerDown, match=r"was lost 2 times in a row, last: .*ended while starting"):
-        supervise(FakeLife(loss=lost_late), FakeLife(slow_failure), quick_failures=2)
+        supervise(FakeRun(loss=lost_late), FakeRun(slow_failure), quick_failures=2)
 
 
 def test_a_server_that_was_ready_is_restarted_after_any_error(supervise):
-    broken = FakeLife(loss=failing(errno.EMFILE))
-    last = FakeLife(loss=stop)
+    broken = FakeRun(loss=failing(errno.EMFILE))
+    last = FakeRun(loss=stop)
     assert len(supervise(broken, last)) == 2
     assert broken.ended == [False] and last.ended == [True]
 
 
 def test_an_error_during_a_drain_is_a_stop_all_the_same(supervise):
-    life = FakeLife(loss=stop, drain=failing(errno.ENOSPC))
+    life = FakeRun(loss=stop, drain=failing(errno.ENOSPC))
     supervise(life, quick_failures=1)
     assert life.ended == [True]
 
@@ -140,10 +140,10 @@ def test_a_group_that_cannot_be_guarded_is_not_left_behind(tmp_path, monkeypatch
     run, started = RunFolder(tmp_path), []
     run.acquire()
     guard = iter([failing(errno.EAGAIN)])
-    monkeypatch.setattr(server_run, "command", lambda *_: ["sleep", "60"])
-    monkeypatch.setattr(server_run, "environment", lambda *_: {})
-    monkeypatch.setattr(server_run, "start_group", lambda *given: started.append(start_group(*given)) or started[0])
-    monkeypatch.setattr(server_run, "guard_group", lambda _: next(guard)())
+    monkeypatch.setattr(run_module, "command", lambda *_: ["sleep", "60"])
+    monkeypatch.setattr(run_module, "environment", lambda *_: {})
+    monkeypatch.setattr(run_module, "start_group", lambda *given: started.append(start_group(*given)) or started[0])
+    monkeypatch.setattr(run_module, "guard_group", lambda _: next(guard)())
     try:
         with pytest.raises(BlockingIOError, match=os.strerror(errno.EAGAIN)):
             ServerRun(ServerConfig(tmp_path), INSTALL, run, None, Flag())
