@@ -9,7 +9,7 @@ from builders.build import portable_options
 from builders.cuda import cuda_engine
 from builders.render import render_repository
 from builders.request import BuildRequest
-from builders.tiny_chat import write_tiny_chat
+from builders.tiny_chat import TINY, TINY_EXPERTS, write_tiny_chat
 from kernels import ops
 from runtime.engines.build import build_frame_loop
 from runtime.engines.options import EngineOptions
@@ -22,9 +22,9 @@ from runtime.token2wav.build import open_flow
 needs_no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 
 
-@pytest.fixture
-def rendered(tmp_path):
-    write_tiny_chat(tmp_path / "chat")
+@pytest.fixture(params=[TINY, TINY_EXPERTS], ids=["dense", "experts"])
+def rendered(request, tmp_path):
+    write_tiny_chat(tmp_path / "chat", sizes=request.param)
     config = ModelConfig.read(tmp_path / "chat")
     options, placement = portable_options(BuildRequest(CUDA, tmp_path, linear="int8"), config, tmp_path / "voice")
     options.write()
