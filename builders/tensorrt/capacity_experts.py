@@ -17,7 +17,7 @@ from runtime.checkpoint.experts import ExpertSizes
 from runtime.families.fun_audio_chat.config import ModelConfig
 from runtime.families.fun_audio_chat.tensors import BACKBONE, Shapes, backbone_shapes, speech_shapes
 
-PRECISIONS = ("bf16", "w8a16")
+PRECISIONS = {"bf16": "bf16", "int8": "w8a16"}  # of the layers, as operators call them
 STREAMS = (1, 4, 8, 16, 32, 64)
 ROUTER, EXPERT = ".mlp.gate.weight", ".mlp.experts."
 EMBEDDING = f"{BACKBONE}embed_tokens.weight"
@@ -48,11 +48,11 @@ def expert_lines(config: ModelConfig) -> Iterator[str]:
     sizes = config.backbone.experts
     if sizes is None:
         return
-    for precision in map(Precision.named, PRECISIONS):
+    for label, precision in ((label, Precision.named(name)) for label, name in PRECISIONS.items()):
         resident = resident_bytes(config, precision) / GIB
         steps = ", ".join(f"{n}: {step_bytes(config, precision, n) / GIB:.1f}" for n in STREAMS)
         yield (
-            f"note: {sizes.taken} of {sizes.count} experts a row, {precision.name}: {resident:.1f} GiB of language "
+            f"note: {sizes.taken} of {sizes.count} experts a row, {label}: {resident:.1f} GiB of language "
             f"weights stay in memory; GiB that a step reads of them, by streams, if all experts are as likely: {steps}"
         )
 

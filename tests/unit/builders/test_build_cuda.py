@@ -8,8 +8,15 @@ import torch
 from builders.options import cuda_engine, placement_of, portable_options
 from builders.render import render_repository
 from builders.request import BuildRequest
+<<<<<<< HEAD
 from builders.tiny_chat import write_tiny_chat
 from runtime.engines.options import CUDA, EngineOptions
+=======
+from builders.tiny_chat import TINY, TINY_EXPERTS, write_tiny_chat
+from kernels import ops
+from runtime.engines.build import build_frame_loop
+from runtime.engines.options import EngineOptions
+>>>>>>> w-moe
 from runtime.errors import BuildError
 from runtime.families.fun_audio_chat.build import build_loop
 from runtime.families.fun_audio_chat.config import ModelConfig
@@ -22,9 +29,9 @@ from runtime.token2wav.options import Token2WavOptions
 needs_no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 
 
-@pytest.fixture
-def rendered(tmp_path):
-    write_tiny_chat(tmp_path / "chat")
+@pytest.fixture(params=[TINY, TINY_EXPERTS], ids=["dense", "experts"])
+def rendered(request, tmp_path):
+    write_tiny_chat(tmp_path / "chat", sizes=request.param)
     config = ModelConfig.read(tmp_path / "chat")
     request = BuildRequest(CUDA, tmp_path, linear="int8")
     portable_options(request, config, tmp_path / "voice").write()

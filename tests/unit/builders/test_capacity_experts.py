@@ -61,7 +61,7 @@ def test_a_build_says_it(tmp_path):
     write_tiny_chat(tmp_path / "model", sizes=TINY_EXPERTS)
     write_tiny_cosyvoice(tmp_path / "cosyvoice")
     notes = open_inputs(tmp_path / "model", tmp_path / "cosyvoice", None).notes
-    assert [note.split(":")[1].split(",")[1] for note in notes] == [" bf16", " w8a16"]
+    assert [note.split(":")[1].split(",")[1] for note in notes] == [" bf16", " int8"]
     assert notes[0].startswith("note: 3 of 6 experts a row, bf16: 0.0 GiB of language weights stay in memory")
     assert not list(expert_lines(full().model))
 
