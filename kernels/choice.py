@@ -63,7 +63,7 @@ def choose(
     """One id per row.
 
     Args:
-        scores: [rows, ids] in any float type; not changed.
+        scores: [rows, ids] in any float type; may be changed.
         slots: [rows] int32.
         earlier: [rows, n] int64 ids that the penalty sees besides, or None.
         number: of the random number to use.
@@ -73,10 +73,10 @@ def choose(
         [rows] int64; of scores that are not finite it may be any id.
     """
     at = slots.long()
-    broken = ~scores.amax(dim=-1).isfinite()  # amax hands a NaN on
+    ready = processed(scores.float().contiguous(), at, choices, earlier)
+    chosen = ready.argmax(dim=-1)  # a NaN counts as the largest
+    broken = ~ready.gather(1, chosen[:, None])[:, 0].isfinite()
     choices.faulty.index_copy_(0, at, choices.faulty[at] | broken)
-    ready = processed(scores.float(), at, choices, earlier)
-    chosen = ready.argmax(dim=-1)
     drawn = (~choices.greedy[at]).nonzero()[:, 0]
     if len(drawn):
         rows = at[drawn]
@@ -91,29 +91,31 @@ def choose(
 
 
 def processed(scores: torch.Tensor, at: torch.Tensor, choices: Choices, earlier: torch.Tensor | None) -> torch.Tensor:
-    """Penalty and bans, for the rows that have any: the scores themselves where no row has."""
+    """Penalty and bans in place, for the rows that have any."""
     penalised = (choices.penalty[at] != 1).nonzero()[:, 0]
     if len(penalised):
-        scores = _penalise(scores, penalised, choices, at[penalised], earlier)
+        _penalise(scores, penalised, choices, at[penalised], earlier)
     if choices.bans.shape[1]:
         before, banned = choices.bans[at].unbind(-1)  # [rows, pairs] each
         rows, pairs = ((before >= 0) & (before == choices.last[at][:, None])).nonzero(as_tuple=True)
         if len(rows):
-            scores = scores.index_put((rows, banned[rows, pairs]), scores.new_tensor(-torch.inf))
+            scores[rows, banned[rows, pairs]] = -torch.inf
     return scores
 
 
 def _penalise(
     scores: torch.Tensor, rows: torch.Tensor, choices: Choices, at: torch.Tensor, earlier: torch.Tensor | None
-) -> torch.Tensor:
-    """Repetition penalty: s * p where s < 0, s / p elsewhere, once for each id that a row has seen.
+) -> None:
+    """Repetition penalty in place: s * p where s < 0, s / p elsewhere, once for each id that a row has seen.
 
     Args:
         rows: [n] int64, those of ``scores`` that have a penalty. at: [n] int64, their slots.
     """
-    seen = choices.seen[at]
+    seen, width = choices.seen[at], scores.shape[1]
     if earlier is not None and earlier.shape[1]:
         seen.scatter_(1, earlier[rows], 1)
-    found, ids = seen.nonzero(as_tuple=True)  # few of all ids
-    values, penalty = scores[rows[found], ids], choices.penalty[at][found]
-    return scores.index_put((rows[found], ids), torch.where(values < 0, values * penalty, values / penalty))
+    found = seen.view(-1).nonzero()[:, 0]  # few of all ids
+    row = found.div(width, rounding_mode="floor")
+    flat, entries = scores.view(-1), rows[row] * width + found - row * width
+    values, penalty = flat[entries], choices.penalty[at][row]
+    flat[entries] = torch.where(values < 0, values * penalty, values / penalty)

@@ -130,9 +130,9 @@ def test_ids_into_a_column_of_a_group(device):
     for module in (gpu, choice):
         group = torch.full((SLOTS, 5), 99, device=device)
         for number in range(3):
-            given = module.choose(scores, slots, make_once(device), group[:, :number], number, group[:, number])
+            given = module.choose(scores.clone(), slots, make_once(device), group[:, :number], number, group[:, number])
             assert given.tolist() == group[:, number].tolist()
-            plain = module.choose(scores, slots, make_once(device), group[:, :number].clone(), number)
+            plain = module.choose(scores.clone(), slots, make_once(device), group[:, :number].clone(), number)
             assert plain.tolist() == given.tolist()
         assert (group[:, 3:] == 99).all() and len(set(group[:, 0].tolist())) > 1
 

@@ -8,15 +8,8 @@ import torch
 from builders.options import cuda_engine, placement_of, portable_options
 from builders.render import render_repository
 from builders.request import BuildRequest
-<<<<<<< HEAD
-from builders.tiny_chat import write_tiny_chat
-from runtime.engines.options import CUDA, EngineOptions
-=======
 from builders.tiny_chat import TINY, TINY_EXPERTS, write_tiny_chat
-from kernels import ops
-from runtime.engines.build import build_frame_loop
-from runtime.engines.options import EngineOptions
->>>>>>> w-moe
+from runtime.engines.options import CUDA, EngineOptions
 from runtime.errors import BuildError
 from runtime.families.fun_audio_chat.build import build_loop
 from runtime.families.fun_audio_chat.config import ModelConfig
