@@ -2,132 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import ModuleType
-from typing import Any, Protocol
-
-import torch
 
 from kernels import accept, choice, decoder, embedding, experts, flow, fused, paged_rows, token2wav
-from kernels.accept import Answers, Rules
-from kernels.choice import Choices
-from kernels.experts import ExpertOps
-from kernels.flow import FlowPages
-from kernels.linear import Matrix
-from kernels.paged_rows import Pool
 
 
-class Ops(ExpertOps, Protocol):
-    """Shapes and types are those of the twins, in the modules that ``twin_ops`` names."""
+class Ops:
+    """The twins. Kernels take their places one by one, with the same shapes and types."""
 
-    def rms_norm(self, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor: ...
-
-    def add_rms_norm(
-        self, x: torch.Tensor, delta: torch.Tensor, weight: torch.Tensor, eps: float
-    ) -> tuple[torch.Tensor, torch.Tensor]: ...
-
-    def swiglu(self, gate_up: torch.Tensor) -> torch.Tensor: ...
-
-    def rotate_and_store(
-        self,
-        mixed: torch.Tensor,
-        norm: torch.Tensor,
-        rope: torch.Tensor,
-        pool: Pool,
-        slots: torch.Tensor,
-        positions: torch.Tensor,
-        layer: int,
-        eps: float,
-    ) -> torch.Tensor: ...
-
-    def attend_rows(
-        self, q: torch.Tensor, pool: Pool, slots: torch.Tensor, positions: torch.Tensor, layer: int
-    ) -> torch.Tensor: ...
-
-    def attend_chunks(
-        self,
-        q: torch.Tensor,
-        pool: Pool,
-        slots: torch.Tensor,
-        positions: torch.Tensor,
-        tiles: torch.Tensor,
-        layer: int,
-    ) -> torch.Tensor: ...
-
-    def group_embedding(
-        self,
-        table: torch.Tensor,
-        ids: torch.Tensor,
-        codebook: torch.Tensor,
-        codes: torch.Tensor,
-        fed: torch.Tensor,
-        projection: Matrix,
-    ) -> torch.Tensor: ...
-
-    def add_embedding(self, rows: torch.Tensor, table: torch.Tensor, ids: torch.Tensor) -> torch.Tensor: ...
-
-    def choose(
-        self,
-        scores: torch.Tensor,
-        slots: torch.Tensor,
-        choices: Choices,
-        earlier: torch.Tensor | None,
-        number: int,
-        out: torch.Tensor | None = None,
-    ) -> torch.Tensor: ...
-
-    def accept(self, state: Answers, rules: Rules, slots: torch.Tensor, found: torch.Tensor) -> None: ...
-
-    def fused_linear(
-        self,
-        x: torch.Tensor,
-        matrix: Matrix,
-        gain: torch.Tensor | None = None,
-        eps: float = 0.0,
-        residual: torch.Tensor | None = None,
-        gated: bool = False,
-    ) -> torch.Tensor: ...
-
-    def guided_step(
-        self, x: torch.Tensor, velocity: torch.Tensor, width: torch.Tensor, guidance: float
-    ) -> torch.Tensor: ...
-
-    def snake(self, x: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor: ...
-
-    def modulated_norm(
-        self,
-        x: torch.Tensor,
-        delta: torch.Tensor | None,
-        gate: torch.Tensor | None,
-        scale: torch.Tensor,
-        shift: torch.Tensor,
-        eps: float,
-        dtype: torch.dtype,
-    ) -> tuple[torch.Tensor, torch.Tensor]: ...
-
-    def pack_heads(self, mixed: torch.Tensor, rope: torch.Tensor, own: torch.Tensor) -> torch.Tensor: ...
-
-    def attend_blocks(
-        self, q: torch.Tensor, cache: torch.Tensor, own: torch.Tensor, pages: FlowPages
-    ) -> torch.Tensor: ...
-
-
-class _Table:
-    """Functions of several modules under one name."""
-
-    def __init__(self, *modules: ModuleType) -> None:
-        self._modules = modules
-
-    def __getattr__(self, name: str) -> Any:
-        for module in self._modules:
-            if hasattr(module, name):
-                return getattr(module, name)
-        raise AttributeError(name)
+    rms_norm = staticmethod(decoder.rms_norm)
+    add_rms_norm = staticmethod(decoder.add_rms_norm)
+    swiglu = staticmethod(decoder.swiglu)
+    rotate_and_store = staticmethod(decoder.rotate_and_store)
+    attend_rows = staticmethod(paged_rows.attend_rows)
+    attend_chunks = staticmethod(paged_rows.attend_chunks)
+    group_embedding = staticmethod(embedding.group_embedding)
+    add_embedding = staticmethod(embedding.add_embedding)
+    choose = staticmethod(choice.choose)
+    accept = staticmethod(accept.accept)
+    guided_step = staticmethod(token2wav.guided_step)
+    snake = staticmethod(token2wav.snake)
+    fused_linear = staticmethod(fused.fused_linear)
+    modulated_norm = staticmethod(flow.modulated_norm)
+    pack_heads = staticmethod(flow.pack_heads)
+    attend_blocks = staticmethod(flow.attend_blocks)
+    route = staticmethod(experts.route)
+    group_pairs = staticmethod(experts.group_pairs)
+    grouped_product = staticmethod(experts.grouped_product)
+    mix_experts = staticmethod(experts.mix_experts)
 
 
 def twin_ops() -> Ops:
     """Plain torch, on any device."""
-    ops: Any = _Table(decoder, paged_rows, embedding, choice, accept, token2wav, fused, flow, experts)
-    return ops
+    return Ops()
 
 
 def kernel_ops() -> Ops:
@@ -142,8 +50,14 @@ def kernel_ops() -> Ops:
     from kernels.gpu import fused as gpu_fused
     from kernels.gpu import token2wav as gpu_token2wav
 
-    ops: Any = _Table(
+    modules = (
         gpu_decoder, rows_attention, chunk_attention, gpu_embedding, gpu_choice, gpu_accept, gpu_token2wav, gpu_fused,
         gpu_flow, flow_attention, gpu_experts,
     )  # fmt: skip
+    functions = {name: _function(name, modules) for name in vars(Ops) if not name.startswith("_")}
+    ops: Ops = type("KernelOps", (Ops,), functions)()
     return ops
+
+
+def _function(name: str, modules: Sequence[ModuleType]) -> staticmethod:
+    return staticmethod(next(getattr(module, name) for module in modules if hasattr(module, name)))

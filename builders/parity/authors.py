@@ -48,7 +48,7 @@ class Tap:
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         out = self._matrix(x)
         self.inputs.append(x[0].float().cpu().numpy())
-        self.outputs.append(out[0].float().cpu().numpy())
+        self.outputs.append(out[0].float().cpu().numpy().copy())  # choosing from them may change them
         return out
 
 

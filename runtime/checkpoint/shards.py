@@ -8,6 +8,7 @@ from runtime.checkpoint.fields import Fields
 from runtime.checkpoint.files import exists, naming, one_line, shown
 from runtime.errors import BuildError
 
+Shapes = dict[str, tuple[int, ...]]  # of tensors, by name
 INDEX_FILE = "model.safetensors.index.json"
 SINGLE_FILE = "model.safetensors"
 # What other tools save weights as: pickles, shards of a training run, one file of another naming, quantized ones.

@@ -12,14 +12,13 @@ from safetensors import safe_open
 
 from runtime.checkpoint.files import check_no_pointer, exists, one_line, reason
 from runtime.checkpoint.quantised import check_beside, check_dtype, check_folder
-from runtime.checkpoint.shards import INDEX_FILE, SINGLE_FILE, weight_files
+from runtime.checkpoint.shards import INDEX_FILE, SINGLE_FILE, Shapes, weight_files
 from runtime.errors import BuildError
 
 __all__ = [
     "INDEX_FILE", "SINGLE_FILE", "check_finite", "check_weights", "load_weights", "locate_weights", "read_rows",
     "weight_files",
 ]  # fmt: skip
-Shapes = dict[str, tuple[int, ...]]
 BLOCK_BYTES = 64 << 20  # large enough for the disk, small beside a tensor of the released model
 
 

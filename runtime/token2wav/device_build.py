@@ -21,7 +21,8 @@ from runtime.token2wav.flow.stage import read_voice_vectors
 from runtime.token2wav.layout import MEL_NOISE, SOURCE_NOISE, VOCODER_GRAPH, VOICES, Sizes
 from runtime.token2wav.noise import Noise
 from runtime.token2wav.shapes import vocoder_profile
-from runtime.token2wav.vocoder.net import Snake, Vocoder
+from runtime.token2wav.vocoder.blocks import Snake
+from runtime.token2wav.vocoder.net import Vocoder
 from runtime.token2wav.vocoder.recorded_sizes import vocoder_calls, vocoder_rule
 from runtime.token2wav.vocoder.stage import VocoderStage
 from runtime.token2wav.weights import load_module

@@ -7,7 +7,7 @@ from kernels import embedding, ops, token2wav
 from kernels.gpu import embedding as gpu_embedding
 from kernels.gpu import token2wav as gpu_token2wav
 from kernels.linear import Dense
-from runtime.token2wav.vocoder.net import Snake
+from runtime.token2wav.vocoder.blocks import Snake
 
 
 def close(found, expected, tolerance=1e-6):
@@ -59,4 +59,4 @@ def test_both_sets_hold_every_operation():
         assert all(callable(getattr(table, name)) for name in names)
         with pytest.raises(AttributeError):
             table.nothing  # noqa: B018
-    assert len(names) == 16
+    assert len(names) == 20

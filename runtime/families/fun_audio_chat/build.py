@@ -9,7 +9,7 @@ import torch
 
 from kernels.choice import Draws
 from kernels.ops import Ops
-from runtime.checkpoint.weights import load_weights
+from runtime.checkpoint.shards import Shapes
 from runtime.engines.base import Engine
 from runtime.engines.kv_cache import KvCache
 from runtime.engines.options import CUDA, EngineOptions
@@ -93,7 +93,7 @@ def compiled_loop(config: ModelConfig, options: EngineOptions, folder: Path) -> 
 def load_tables(config: ModelConfig, options: EngineOptions, device: torch.device) -> dict[str, torch.Tensor]:
     """The weights between the two stacks, which stay in torch."""
     shapes = {name: shape for name, shape in all_shapes(config).items() if name in TABLES}
-    return load_weights(config.directory, shapes, getattr(torch, options.dtype), device)
+    return _load(config, options, shapes, device)
 
 
 def packed_loop(
@@ -161,5 +161,10 @@ def assemble(config: ModelConfig, options: EngineOptions, caches: Caches, model:
 
 
 def _all_weights(config: ModelConfig, options: EngineOptions, device: torch.device) -> dict[str, torch.Tensor]:
-    shapes = backbone_shapes(config) | speech_shapes(config)
+    return _load(config, options, backbone_shapes(config) | speech_shapes(config), device)
+
+
+def _load(config: ModelConfig, options: EngineOptions, shapes: Shapes, device: torch.device) -> dict[str, torch.Tensor]:
+    from runtime.checkpoint.weights import load_weights  # late: random weights need no library for files
+
     return load_weights(config.directory, shapes, getattr(torch, options.dtype), device)

@@ -7,7 +7,7 @@ and shapes of the released checkpoint.
 from __future__ import annotations
 
 from runtime.checkpoint.decoder import DecoderConfig
-from runtime.checkpoint.weights import Shapes
+from runtime.checkpoint.shards import Shapes
 from runtime.families.fun_audio_chat.config import EncoderConfig, ModelConfig
 
 BACKBONE = "language_model.model."

@@ -7,15 +7,14 @@ reference sections 1.5 and 2.6.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from math import prod
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from kernels.token2wav import snake
 from runtime.token2wav.config import HiftConfig
+from runtime.token2wav.vocoder.blocks import ResBlock, causal
 from runtime.token2wav.vocoder.context import (
     DECODER_LOOKAHEAD,
     PITCH_KERNEL,
@@ -28,39 +27,6 @@ FINAL_SLOPE = 0.01
 MAX_MAGNITUDE = 100.0
 UNVOICED_PARTS = 3.0
 MIN_ENVELOPE = 1e-8  # between rows' ends there is nothing to divide
-
-
-class Snake(nn.Module):
-    """x + sin^2(a x) / a with one a per channel."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.alpha = nn.Parameter(torch.ones(channels))
-        #: Replaced by a kernel on a GPU.
-        self.snake: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = snake
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """x [rows, channels, time]."""
-        return self.snake(x, self.alpha)
-
-
-class ResBlock(nn.Module):
-    """Residual pairs of causal convolutions, the first of each dilated."""
-
-    def __init__(self, channels: int, kernel: int, dilations: tuple[int, ...]) -> None:
-        super().__init__()
-        self.convs1 = nn.ModuleList(nn.Conv1d(channels, channels, kernel, dilation=d) for d in dilations)
-        self.convs2 = nn.ModuleList(nn.Conv1d(channels, channels, kernel) for _ in dilations)
-        self.activations1 = nn.ModuleList(Snake(channels) for _ in dilations)
-        self.activations2 = nn.ModuleList(Snake(channels) for _ in dilations)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """x [rows, channels, time]."""
-        for conv1, conv2, act1, act2 in zip(
-            self.convs1, self.convs2, self.activations1, self.activations2, strict=True
-        ):
-            x = x + _causal(conv2, act2(_causal(conv1, act1(x))))
-        return x
 
 
 class PitchNet(nn.Module):
@@ -79,7 +45,7 @@ class PitchNet(nn.Module):
         """mel [rows, bins, frames + lookahead] to f0 in Hz [rows, frames]."""
         x = self.condnet[1](self.condnet[0](mel))
         for i in range(2, len(self.condnet), 2):
-            x = self.condnet[i + 1](_causal(self.condnet[i], x))  # type: ignore[arg-type]
+            x = self.condnet[i + 1](causal(self.condnet[i], x))  # type: ignore[arg-type]
         return self.classifier(x.transpose(1, 2))[..., 0].abs()
 
 
@@ -183,7 +149,7 @@ class Vocoder(nn.Module):
         blocks = len(config.resblock_kernels)
         for i, up in enumerate(self.ups):
             x = F.leaky_relu(x, config.lrelu_slope)
-            x = _causal(up, x.repeat_interleave(config.upsample_rates[i], dim=2))  # type: ignore[arg-type]
+            x = causal(up, x.repeat_interleave(config.upsample_rates[i], dim=2))  # type: ignore[arg-type]
             if i + 1 == len(self.ups):
                 x = torch.cat([x[:, :, 1:2], x], dim=2)
             down = self.source_downs[i]
@@ -191,7 +157,7 @@ class Vocoder(nn.Module):
             injected = down(F.pad(spectrum, (down.stride[0] - 1, 0)))
             x = x + self.source_resblocks[i](injected)
             x = sum(block(x) for block in self.resblocks[blocks * i : blocks * (i + 1)]) / blocks  # type: ignore[assignment]
-        x = _causal(self.conv_post, F.leaky_relu(x, FINAL_SLOPE))
+        x = causal(self.conv_post, F.leaky_relu(x, FINAL_SLOPE))
         columns = torch.arange(x.shape[2], device=x.device) <= frames[:, None] * columns_per_frame
         return self._synthesise(x, columns.to(x.dtype)[:, None])
 
@@ -250,8 +216,3 @@ def _source_conv(bins: int, width: int, later_rates: tuple[int, ...]) -> nn.Conv
     """Brings the source spectrum down to the rate of an upsampling stage."""
     stride = prod(later_rates)
     return nn.Conv1d(bins, width, 1) if stride == 1 else nn.Conv1d(bins, width, 2 * stride, stride=stride)
-
-
-def _causal(conv: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    assert isinstance(conv, nn.Conv1d)
-    return conv(F.pad(x, ((conv.kernel_size[0] - 1) * conv.dilation[0], 0)))

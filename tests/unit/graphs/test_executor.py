@@ -50,7 +50,7 @@ class Pools:
             patch.setattr(torch.cuda, name, value)
 
 
-def test_a_recording_that_nobody_wants_any_more_stays(monkeypatch):
+def test_a_recording_that_is_not_wanted_any_more_stays(monkeypatch):
     """Its end would free what others were captured with, and the last one's their pool."""
     pools = Pools(monkeypatch)
     made = CudaExecutor("cpu")
@@ -102,7 +102,7 @@ def no_collector():
 def test_recorded_frames_go_without_the_garbage_collector(no_collector):
     sizes = SimpleNamespace(slots=2, speech_ids=SimpleNamespace(group_size=5))
     decisions = SimpleNamespace(accept=lambda slots, found: found.fill_(1))
-    state = SimpleNamespace(sizes=sizes, nobody=2)
+    state = SimpleNamespace(sizes=sizes, padding=2)
     steps = SimpleNamespace(state=state, decisions=decisions, backbone=lambda slots: None, speech=lambda slots: None)
     frames = RecordedFrames(EagerExecutor(), steps)
     assert frames.run([1, 0], [0]).tolist() == [[1] * 6] * 2
