@@ -18,8 +18,8 @@ from builders.released import BenchSizes
 from builders.sound_sizes import sizes_of
 from runtime.contracts import ChunkFlag
 from runtime.errors import EngineFault
-from runtime.families.fun_audio_chat.device_encoder import encoder_rule
 from runtime.families.fun_audio_chat.encoder import AudioEncoder
+from runtime.families.fun_audio_chat.encoder_sizes import encoder_rule
 from runtime.graphs.device import ops_for
 from runtime.graphs.executor import Executor, executor_for
 from runtime.graphs.recorded import DeviceGraph

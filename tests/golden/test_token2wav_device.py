@@ -9,7 +9,7 @@ from token2wav_stages import MAX_STREAMS, call, render, tokens_of, torch_stages
 
 from runtime.contracts import ChunkFlag
 from runtime.errors import BuildError
-from runtime.families.fun_audio_chat.device_encoder import encoder_rule
+from runtime.families.fun_audio_chat.encoder_sizes import encoder_rule
 from runtime.graphs import onnx_cuda as onnx_device
 from runtime.graphs.executor import EagerExecutor
 from runtime.graphs.onnx import OnnxGraph

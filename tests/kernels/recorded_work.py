@@ -27,8 +27,8 @@ from kernels.quantised import matrix_maker
 from runtime.engines.options import EngineOptions
 from runtime.families.fun_audio_chat.answer import Answer
 from runtime.families.fun_audio_chat.build import steps_loop
-from runtime.families.fun_audio_chat.device_encoder import encoder_rule
 from runtime.families.fun_audio_chat.encoder import AudioEncoder
+from runtime.families.fun_audio_chat.encoder_sizes import encoder_rule
 from runtime.families.fun_audio_chat.stacks import build_steps
 from runtime.families.fun_audio_chat.tensors import backbone_shapes, speech_shapes
 from runtime.graphs.recorded import DeviceGraph

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from runtime.checkpoint.weights import load_weights
 from runtime.families.fun_audio_chat.config import ModelConfig
 from runtime.families.fun_audio_chat.encoder import AudioEncoder
+from runtime.families.fun_audio_chat.encoder_sizes import encoder_calls, encoder_rule
 from runtime.families.fun_audio_chat.tensors import encoder_shapes
 from runtime.graphs.executor import executor_for
 from runtime.graphs.onnx_cuda import onnx_graph, prefers_onnx
 from runtime.graphs.options import TORCH
-from runtime.graphs.recorded import Arrays, DeviceGraph, Shapes
-from runtime.graphs.recorded_sizes import power_of_two, powers_down
+from runtime.graphs.recorded import DeviceGraph
 from runtime.graphs.shapes import Profile
 
 
@@ -43,16 +41,3 @@ def device_encoder(
         graph = DeviceGraph(executor, encoder, ("groups",), encoder_rule)
     graph.prepare(encoder_calls(profile))
     return graph
-
-
-def encoder_rule(shapes: Shapes) -> Shapes:
-    """Windows rounded up to a power of two."""
-    return {name: (power_of_two(shape[0]), *shape[1:]) for name, shape in shapes.items()}
-
-
-def encoder_calls(profile: Profile) -> Iterator[Arrays]:
-    """One call of the encoder for every number of windows that ``encoder_rule`` gives."""
-    most, bins, frames = profile["mel"].high
-    for rows in powers_down(most):
-        ones = np.ones(rows, np.int64)
-        yield {"mel": np.zeros((rows, bins, frames), np.float32), "frames": ones, "keep": ones}

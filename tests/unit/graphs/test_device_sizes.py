@@ -5,7 +5,7 @@ import pytest
 import torch
 from token2wav_graphs import SIZES
 
-from runtime.families.fun_audio_chat.device_encoder import encoder_calls, encoder_rule
+from runtime.families.fun_audio_chat.encoder_sizes import encoder_calls, encoder_rule
 from runtime.graphs.executor import EagerExecutor
 from runtime.graphs.recorded import DeviceGraph
 from runtime.graphs.recorded_sizes import powers_down
