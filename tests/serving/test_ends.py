@@ -155,7 +155,7 @@ def test_a_lost_thread_answers_every_request(built, tmp_path):
 def test_engines_that_give_nothing_finite_for_long_end_the_process(built, tmp_path, healthy):
     """A broken row ends its stream; where no row is whole for long, no answer ever will be."""
     died = []
-    whole = StreamFrame(None, Frame(text_id=1, codes=(), speech_ended=False, finish=""))
+    whole = StreamFrame(None, Frame(text_ids=(1,)))
     broken = [StreamFrame(None, LOST_FRAME)] * 2
     with in_process(built, tmp_path, Nowhere()) as service:
         service.shutdown.die = lambda: died.append(True)
