@@ -135,7 +135,7 @@ test-server: setup ## Tests on a real Triton server
 	$(PYTEST) -m server $(TEST_ARGS)
 
 # Status 5: TEST_ARGS picked none of this half.
-test: setup ## All tests, 25 minutes on two cores; TEST_ARGS picks some
+test: setup ## All tests, 28 minutes on two slow cores; TEST_ARGS picks some
 	$(PYTEST) $(PARALLEL) -m "not server and not alone" $(TEST_ARGS) || [ $$? = 5 ]
 	$(PYTEST) -m "server or alone" $(TEST_ARGS) || [ $$? = 5 ]
 

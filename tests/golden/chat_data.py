@@ -13,6 +13,7 @@ from builders.parity.questions import messages_of
 from runtime.families.fun_audio_chat.answer import Answer
 from runtime.families.fun_audio_chat.config import ModelConfig
 from runtime.families.fun_audio_chat.prompt import shared_length
+from runtime.frames.loop import FrameLoop
 from runtime.params import AnswerParams, SamplingParams
 from runtime.requests.messages import Message
 from runtime.scheduling.stream import Prompt, Stream
@@ -79,3 +80,15 @@ def recorded_uniforms(streams: list[Stream], draws: int, numbers: np.ndarray, te
     per_forward = draws - 1 if text_greedy else draws
     row = numbers.reshape(-1, per_forward)[streams[0].answer.forwards]
     return np.pad(row, (0, draws - per_forward))[None]
+
+
+def answers(loop: FrameLoop, streams: list[Stream]) -> list[tuple[list[int], list[int]]]:
+    """Runs streams together, one joining per step: text ids and codes of each."""
+    waiting, texts, codes = list(streams), {s: [] for s in streams}, {s: [] for s in streams}
+    while waiting or loop.scheduler.live or loop.scheduler.waiting:
+        if waiting:
+            loop.add(waiting.pop(0))
+        for item in loop.step():
+            texts[item.stream].extend(item.frame.text_ids)
+            codes[item.stream].extend(item.frame.codes)
+    return [(texts[stream], codes[stream]) for stream in streams]

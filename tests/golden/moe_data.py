@@ -75,15 +75,8 @@ def stream(name: str, key: int = 0) -> Stream:
 
 def decode(loop, names):
     """Runs the cases together, one joining per step; whatever they are, every id must be the authors'."""
-    waiting = [stream(name, key) for key, name in enumerate(names)]
-    streams, texts, codes = list(waiting), {}, {}
-    while waiting or loop.scheduler.live or loop.scheduler.waiting:
-        if waiting:
-            loop.add(waiting.pop(0))
-        for item in loop.step():
-            texts.setdefault(item.stream, []).extend(item.frame.text_ids)
-            codes.setdefault(item.stream, []).extend(item.frame.codes)
-    for name, each in zip(names, streams, strict=True):
+    found = chat_data.answers(loop, [stream(name, key) for key, name in enumerate(names)])
+    for name, (texts, codes) in zip(names, found, strict=True):
         golden = run(name)
-        assert texts[each] == golden["text_ids"].tolist(), name
-        assert codes.get(each, []) == golden["speech_ids"].tolist(), name
+        assert texts == golden["text_ids"].tolist(), name
+        assert codes == golden["speech_ids"].tolist(), name

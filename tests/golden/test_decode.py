@@ -60,16 +60,8 @@ def audio_embeds(name):
 
 
 def decode(loop, names):
-    """Runs the cases together, one joining per step, and returns their ids."""
-    waiting = [data.stream(name, audio_embeds(name), key) for key, name in enumerate(names)]
-    streams, texts, codes = list(waiting), {}, {}
-    while waiting or loop.scheduler.live or loop.scheduler.waiting:
-        if waiting:
-            loop.add(waiting.pop(0))
-        for item in loop.step():
-            texts.setdefault(item.stream, []).extend(item.frame.text_ids)
-            codes.setdefault(item.stream, []).extend(item.frame.codes)
-    return [(texts[s], codes.get(s, [])) for s in streams]
+    """Runs the cases together and returns their ids."""
+    return data.answers(loop, [data.stream(name, audio_embeds(name), key) for key, name in enumerate(names)])
 
 
 def check(name, texts, codes):

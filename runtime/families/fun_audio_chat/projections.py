@@ -37,7 +37,7 @@ class Projections:
 
     def __init__(self, config: ModelConfig, weights: Mapping[str, torch.Tensor]) -> None:
         self._group = config.speech_ids.group_size
-        self._text, self._codebook, self._feedback, self._spread, self._spread_bias, self._narrow = (
+        self._text, self._codebook, _, self._spread, self._spread_bias, self._narrow = (
             weights[name] for name in TABLES
         )
 
@@ -63,11 +63,6 @@ class Projections:
         rows = to_device(prompt.audio_embeds[first:last], self.device).to(plain.dtype)
         mixed[to_device(prompt.audio_positions[first:last] - begin, self.device)] = rows
         return mixed, plain
-
-    def mix_feedback(self, text: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
-        """Backbone input while speaking: the mean of text rows [n, H] and the last groups [n, G]."""
-        spoken = F.embedding(codes.to(self._codebook.device), self._codebook).mean(dim=1)
-        return (text + product(spoken, self._feedback)) / 2
 
     def spread(self, hidden: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
         """Backbone rows [n, H] and text rows [n, H] to the G sub-positions of each [n, G, H]."""
